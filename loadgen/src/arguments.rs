@@ -1,0 +1,108 @@
+//! The flags of `heng-loadgen run`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+
+/// How accounts are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Distribution {
+    /// All alike.
+    Uniform,
+    /// By Zipf's law with this exponent.
+    Zipf(f64),
+    /// One side of every transfer is one of this many accounts.
+    Hot(u64),
+}
+
+impl FromStr for Distribution {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong =
+            || format!("`{text}` is none of: uniform, zipf:EXPONENT (such as zipf:0.99), hot:ACCOUNTS (such as hot:1)");
+        match text.split_once(':') {
+            None if text == "uniform" => Ok(Self::Uniform),
+            Some(("zipf", exponent)) => {
+                let exponent: f64 = exponent.parse().map_err(|_not_a_number| wrong())?;
+                if exponent.is_finite() && exponent > 0.0 { Ok(Self::Zipf(exponent)) } else { Err(wrong()) }
+            }
+            Some(("hot", accounts)) => {
+                accounts.parse().ok().filter(|&accounts| accounts > 0).map(Self::Hot).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// How transfer ids are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ids {
+    /// Growing with time.
+    Time,
+    /// All over the place.
+    Random,
+}
+
+/// Open accounts, drive transfers, print rate and latency, verify every account.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The server to drive.
+    #[arg(long, required_unless_present = "spawn", conflicts_with = "spawn")]
+    pub(crate) target: Option<String>,
+    /// Start a server in a process of its own, on free ports and a temporary directory, and stop it afterwards.
+    #[arg(long)]
+    pub(crate) spawn: bool,
+    /// Accounts to open.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) accounts: u64,
+    /// Transfers to submit, after the warm-up.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) transfers: u64,
+    /// Transfers per request.
+    #[arg(long, default_value_t = 8_190, value_parser = clap::value_parser!(u64).range(1..=8_190))]
+    pub(crate) batch: u64,
+    /// Connections.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) connections: u64,
+    /// Requests without an answer per connection.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) in_flight: u64,
+    /// Transfers per second to offer, all connections together, evenly spaced; 0: as fast as answers come.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) rate: u64,
+    /// Which accounts: uniform, zipf:EXPONENT or hot:ACCOUNTS.
+    #[arg(long, default_value = "uniform")]
+    pub(crate) distribution: Distribution,
+    /// Transfer ids in order of time or random.
+    #[arg(long, value_enum, default_value_t = Ids::Time)]
+    pub(crate) ids: Ids,
+    /// Seed of everything random; the same seed makes the same transfers.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Transfers to submit before measuring begins.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) warmup: u64,
+    /// Write the result as JSON.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Write latencies as an HdrHistogram interval log, one interval per second, microseconds.
+    #[arg(long)]
+    pub(crate) hlog: Option<PathBuf>,
+    /// Shards of the spawned server; 0: one per processor.
+    #[arg(long, requires = "spawn", default_value_t = 0)]
+    pub(crate) shards: usize,
+    /// Data directory of the spawned server, kept afterwards [default: a temporary one].
+    #[arg(long, requires = "spawn")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Do not compare accounts afterwards.
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// The gateway to act as [default: the development gateway].
+    #[arg(long, env = "HENG_GATEWAY", requires = "key")]
+    pub(crate) gateway: Option<String>,
+    /// The gateway's key, 64 hexadecimal digits.
+    #[arg(long, env = "HENG_KEY", requires = "gateway", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+}

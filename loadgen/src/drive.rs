@@ -1,0 +1,224 @@
+//! One connection: a task that sends and a task that receives.
+//!
+//! They are two, because a peer that only sends while the server only sends would stand still for ever. The window is a
+//! semaphore; what is in flight is kept by request id. A request answered *busy* is sent again after a pause, and its latency
+//! still counts from its first intended time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use heng::client::{Answer, AnswerReceiver, ClientError, RequestSender};
+use heng::ledger::{Code, Outcome, Transfer};
+use tokio::sync::Semaphore;
+
+use crate::measure::Recorder;
+use crate::model::Model;
+use crate::workload::{Planned, Workload};
+
+/// Bytes queued after which they are sent, although more is due.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// Pause before a request that was answered busy is sent again.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// What all connections count together.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) answered: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) busy: AtomicU64,
+}
+
+/// One connection's part of a run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) transfers: u64,
+    pub(crate) batch: u64,
+    pub(crate) in_flight: usize,
+    /// Time between the intended sends of this connection's requests; none: as fast as answers come.
+    pub(crate) interval: Option<Duration>,
+    /// The intended time of its first request.
+    pub(crate) start: Instant,
+}
+
+#[derive(Debug)]
+struct Request {
+    intended: Instant,
+    transfers: Vec<Transfer>,
+    planned: Vec<Planned>,
+}
+
+/// What the two tasks share.
+#[derive(Debug)]
+struct Window {
+    room: Semaphore,
+    requests: Mutex<HashMap<u64, Request>>,
+    /// Answered busy, to be sent again.
+    again: Mutex<Vec<Request>>,
+}
+
+/// A connection and what it makes.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) sender: RequestSender,
+    pub(crate) receiver: AnswerReceiver,
+    pub(crate) workload: Workload,
+    pub(crate) next_request: u64,
+}
+
+impl Connection {
+    /// Drives a plan to its end; answers with the connection, to drive another.
+    pub(crate) async fn drive(
+        self,
+        plan: Plan,
+        model: Arc<Model>,
+        counts: Arc<Counts>,
+        recorder: Arc<Recorder>,
+    ) -> Result<Self, ClientError> {
+        let Self { sender, receiver, workload, next_request } = self;
+        let window = Arc::new(Window {
+            room: Semaphore::new(plan.in_flight),
+            requests: Mutex::default(),
+            again: Mutex::default(),
+        });
+        let total = plan.transfers;
+        let sending = tokio::spawn(send(sender, workload, plan, next_request, Arc::clone(&window)));
+        let receiving = receive(receiver, total, &window, &model, &counts, &recorder).await;
+        if receiving.is_err() {
+            // The window never opens again.
+            sending.abort();
+        }
+        let receiver = receiving?;
+        let (sender, workload, next_request) =
+            sending.await.map_err(|err| ClientError::Broken(std::io::Error::other(err)))??;
+        Ok(Self { sender, receiver, workload, next_request })
+    }
+}
+
+async fn send(
+    mut sender: RequestSender,
+    mut workload: Workload,
+    plan: Plan,
+    mut next_request: u64,
+    window: Arc<Window>,
+) -> Result<(RequestSender, Workload, u64), ClientError> {
+    let mut left = plan.transfers;
+    let mut sent = 0_u32;
+    // Every request answered busy comes back here, so the end is when nothing is left and nothing in flight.
+    loop {
+        let Ok(permit) = window.room.acquire().await else { break };
+        permit.forget();
+        let again = lock(&window.again).pop();
+        let request = match again {
+            Some(request) => request,
+            None if left > 0 => {
+                let intended = match plan.interval {
+                    Some(interval) => {
+                        let due = plan.start.checked_add(interval.saturating_mul(sent)).unwrap_or(plan.start);
+                        if Instant::now() < due {
+                            sender.flush().await?;
+                            tokio::time::sleep_until(due.into()).await;
+                        }
+                        due
+                    }
+                    None => Instant::now(),
+                };
+                sent = sent.saturating_add(1);
+                let size = left.min(plan.batch);
+                left = left.saturating_sub(size);
+                let capacity = usize::try_from(size).unwrap_or(0);
+                let (mut transfers, mut planned) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+                (0..size).for_each(|_| workload.make(&mut transfers, &mut planned));
+                Request { intended, transfers, planned }
+            }
+            None => {
+                // Nothing to send unless something comes back busy.
+                window.room.add_permits(1);
+                if lock(&window.requests).is_empty() && lock(&window.again).is_empty() {
+                    break;
+                }
+                sender.flush().await?;
+                tokio::time::sleep(BUSY_PAUSE).await;
+                continue;
+            }
+        };
+        next_request = next_request.wrapping_add(1);
+        sender.submit(next_request, &request.transfers);
+        lock(&window.requests).insert(next_request, request);
+        if sender.queued_bytes() >= FLUSH_BYTES || window.room.available_permits() == 0 {
+            sender.flush().await?;
+        }
+    }
+    sender.flush().await?;
+    Ok((sender, workload, next_request))
+}
+
+async fn receive(
+    mut receiver: AnswerReceiver,
+    total: u64,
+    window: &Window,
+    model: &Model,
+    counts: &Counts,
+    recorder: &Recorder,
+) -> Result<AnswerReceiver, ClientError> {
+    let mut answered = 0_u64;
+    let mut latencies_us = Vec::new();
+    while answered < total {
+        let mut next = Some(receiver.next().await?);
+        let mut freed = 0_usize;
+        while let Some((id, answer)) = next {
+            let request = lock(&window.requests).remove(&id);
+            let Some(request) = request else { return Err(ClientError::Protocol(Code::BodyMalformed)) };
+            freed = freed.saturating_add(1);
+            match answer {
+                Answer::Outcomes(outcomes) if outcomes.len() == request.planned.len() => {
+                    let latency = request.intended.elapsed();
+                    latencies_us.push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+                    count(&outcomes, &request.planned, model, counts);
+                    answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
+                }
+                Answer::Refused(Code::Busy, _) => {
+                    counts.busy.fetch_add(1, Relaxed);
+                    lock(&window.again).push(request);
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
+                _ => return Err(ClientError::Protocol(Code::BodyMalformed)),
+            }
+            next = receiver.try_next()?;
+        }
+        recorder.record(&latencies_us);
+        latencies_us.clear();
+        window.room.add_permits(freed);
+    }
+    Ok(receiver)
+}
+
+fn count(outcomes: &[Outcome], planned: &[Planned], model: &Model, counts: &Counts) {
+    let (mut accepted, mut repeated) = (0_u64, 0_u64);
+    for (outcome, planned) in outcomes.iter().zip(planned) {
+        if outcome.repeated {
+            repeated = repeated.saturating_add(1);
+        }
+        // A repeat was accepted, and counted, the first time.
+        if outcome.code.is_accepted() {
+            accepted = accepted.saturating_add(1);
+            if !outcome.repeated {
+                model.accepted(planned.debit, planned.credit, planned.amount);
+            }
+        }
+    }
+    let all = u64::try_from(outcomes.len()).unwrap_or(0);
+    counts.answered.fetch_add(all, Relaxed);
+    counts.accepted.fetch_add(accepted, Relaxed);
+    counts.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
+    counts.repeated.fetch_add(repeated, Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

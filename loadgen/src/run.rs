@@ -1,0 +1,289 @@
+//! `heng-loadgen run`: set up, drive, verify, report.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use heng::client::{Client, Connection as Opened, Credentials};
+use heng::ledger::NewAccount;
+use heng::telemetry::process_stats;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::arguments::RunArguments;
+use crate::drive::{Connection, Counts, Plan};
+use crate::measure::{Latencies, Recorder};
+use crate::model::Model;
+use crate::report::{Conditions, Latency, Report, grouped};
+use crate::spawn::Spawned;
+use crate::workload::{Workload, account_id};
+
+/// Items per request while setting up and verifying.
+const PAGE: usize = 8_190;
+
+/// ISO 4217 number of the accounts' currency, EUR.
+const CURRENCY: u16 = 978;
+
+/// Differences shown when verification fails.
+const DIFFERENCES_SHOWN: usize = 10;
+
+/// Exit code when the server's accounts are not what its answers said.
+const NOT_VERIFIED: u8 = 2;
+
+/// Runs; the exit code is 2 when verification fails, 1 when the run does.
+pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
+    match measure(arguments) {
+        Ok(Some(false)) => ExitCode::from(NOT_VERIFIED),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(err) => {
+            say(&format!("heng-loadgen: {err:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Progress and mistakes go to standard error, results to standard output.
+fn say(text: &str) {
+    // Nobody is there to be told that nobody is there.
+    let _told = writeln!(std::io::stderr(), "{text}");
+}
+
+fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
+    let server =
+        arguments.spawn.then(|| Spawned::start(arguments.data_dir.as_deref(), arguments.shards)).transpose()?;
+    let address = match (&server, &arguments.target) {
+        (Some(server), _) => server.address.clone(),
+        (None, Some(target)) => target.clone(),
+        (None, None) => anyhow::bail!("say --spawn or --target ADDRESS"),
+    };
+    if let Some(server) = &server {
+        say(&format!("server: process {}, {}, http://{}/metrics", server.pid(), server.address, server.operations));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut report = runtime.block_on(Run { arguments, address }.go())?;
+    report.server = server.map(Spawned::stop).transpose()?;
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    std::io::stdout().write_all(report.describe().as_bytes())?;
+    Ok(report.verified)
+}
+
+struct Run<'a> {
+    arguments: &'a RunArguments,
+    address: String,
+}
+
+impl Run<'_> {
+    fn who(&self) -> anyhow::Result<Credentials> {
+        match (&self.arguments.gateway, &self.arguments.key) {
+            (Some(gateway), Some(key)) => Ok(Credentials::from_hex(gateway, key)?),
+            _ => Ok(Credentials::development()),
+        }
+    }
+
+    async fn go(&self) -> anyhow::Result<Report> {
+        let arguments = self.arguments;
+        let who = self.who()?;
+        // On a server of its own a run is the same every time; elsewhere it must not meet an earlier one.
+        let fresh = arguments.spawn && arguments.data_dir.is_none();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let base = if fresh { 0 } else { now.as_millis() << 64 };
+        let mut client = Client::connect(self.address.as_str(), &who).await?;
+        self.open_accounts(&mut client, base).await?;
+        let mut connections = Vec::new();
+        for number in 0..arguments.connections {
+            let (sender, receiver) = Opened::open(self.address.as_str(), &who).await?.split();
+            let workload = Workload::new(
+                (arguments.seed, number, base),
+                (arguments.accounts, arguments.distribution, arguments.ids),
+            )?;
+            connections.push(Connection { sender, receiver, workload, next_request: 0 });
+        }
+        let model = Arc::new(Model::new(arguments.accounts));
+        if arguments.warmup > 0 {
+            let warm = Phase { name: "warm-up", transfers: arguments.warmup };
+            connections = self.drive(connections, &warm, &model).await?.0;
+        }
+        let cpu_before = process_stats().cpu_s;
+        let phase = Phase { name: "transfers", transfers: arguments.transfers };
+        let (connections, mut report) = self.drive(connections, &phase, &model).await?;
+        report.generator_cpu_s = process_stats().cpu_s - cpu_before;
+        drop(connections);
+        if !arguments.no_verify {
+            report.verified = Some(self.verify(&mut client, base, &model).await?);
+            report.verified_accounts = arguments.accounts;
+        }
+        Ok(report)
+    }
+
+    async fn open_accounts(&self, client: &mut Client, base: u128) -> anyhow::Result<()> {
+        let bar = progress("accounts", self.arguments.accounts)?;
+        let count = u32::try_from(self.arguments.accounts)?;
+        let first = base.wrapping_add(1);
+        let accounts: Vec<u32> = (0..count).collect();
+        for page in accounts.chunks(PAGE) {
+            let open = |&index: &u32| NewAccount {
+                id: account_id(first, index),
+                currency: CURRENCY,
+                code: 1,
+                ..NewAccount::default()
+            };
+            let outcomes = client.open_accounts(&page.iter().map(open).collect::<Vec<_>>()).await?;
+            let refused = outcomes.iter().find(|outcome| !outcome.code.is_accepted());
+            anyhow::ensure!(refused.is_none(), "an account was not opened: {refused:?}");
+            bar.inc(u64::try_from(page.len())?);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    async fn drive(
+        &self,
+        connections: Vec<Connection>,
+        phase: &Phase,
+        model: &Arc<Model>,
+    ) -> anyhow::Result<(Vec<Connection>, Report)> {
+        let arguments = self.arguments;
+        let counts = Arc::new(Counts::default());
+        let mut latencies = Latencies::new()?;
+        let mut recorders = Vec::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        let begun = Instant::now();
+        for (number, connection) in (0..arguments.connections).zip(connections) {
+            let recorder = Arc::new(Recorder::new()?);
+            recorders.push(Arc::clone(&recorder));
+            let plan = self.plan(number, phase.transfers, begun)?;
+            tasks.spawn(connection.drive(plan, Arc::clone(model), Arc::clone(&counts), recorder));
+        }
+        let bar = progress(phase.name, phase.transfers)?;
+        let mut connections = Vec::new();
+        let mut shown = tokio::time::interval(Duration::from_millis(100));
+        let mut second = tokio::time::interval_at((begun + Duration::from_secs(1)).into(), Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => match ended {
+                    Some(ended) => connections.push(ended??),
+                    None => break,
+                },
+                _ = shown.tick() => bar.set_position(counts.answered.load(Relaxed)),
+                _ = second.tick() => latencies.end_interval(&recorders)?,
+            }
+        }
+        let elapsed_s = begun.elapsed().as_secs_f64();
+        latencies.end_interval(&recorders)?;
+        bar.finish_and_clear();
+        if let Some(path) = &arguments.hlog {
+            latencies.write_hlog(path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok((connections, self.report(&counts, &latencies, elapsed_s)))
+    }
+
+    /// A connection's share, and when its first request is due: connections take turns.
+    fn plan(&self, number: u64, transfers: u64, begun: Instant) -> anyhow::Result<Plan> {
+        let arguments = self.arguments;
+        let connections = arguments.connections;
+        let extra = u64::from(number < transfers % connections);
+        let share = (transfers / connections).saturating_add(extra);
+        let interval = (arguments.rate > 0).then(|| {
+            let per_connection = nanoseconds(arguments.batch.saturating_mul(connections), arguments.rate);
+            (per_connection, nanoseconds(arguments.batch.saturating_mul(number), arguments.rate))
+        });
+        let offset = interval.map_or(Duration::ZERO, |(_, offset)| offset);
+        Ok(Plan {
+            transfers: share,
+            batch: arguments.batch,
+            in_flight: usize::try_from(arguments.in_flight)?,
+            interval: interval.map(|(interval, _)| interval),
+            start: begun.checked_add(offset).unwrap_or(begun),
+        })
+    }
+
+    fn report(&self, counts: &Counts, latencies: &Latencies, elapsed_s: f64) -> Report {
+        let arguments = self.arguments;
+        let transfers = counts.answered.load(Relaxed);
+        Report {
+            transfers,
+            accepted: counts.accepted.load(Relaxed),
+            refused: counts.refused.load(Relaxed),
+            repeated: counts.repeated.load(Relaxed),
+            busy: counts.busy.load(Relaxed),
+            elapsed_s,
+            transfers_per_s: Duration::from_secs(transfers).as_secs_f64() / elapsed_s,
+            latency_us: Latency::from(&latencies.total),
+            verified: None,
+            verified_accounts: 0,
+            server: None,
+            generator_cpu_s: 0.0,
+            run: Conditions {
+                accounts: arguments.accounts,
+                batch: arguments.batch,
+                connections: arguments.connections,
+                in_flight: arguments.in_flight,
+                rate: arguments.rate,
+                distribution: format!("{:?}", arguments.distribution),
+                ids: format!("{:?}", arguments.ids),
+                seed: arguments.seed,
+                warmup: arguments.warmup,
+                version: env!("CARGO_PKG_VERSION"),
+                processors: std::thread::available_parallelism().map_or(1, usize::from),
+            },
+        }
+    }
+
+    /// Compares every account of this run with the model.
+    async fn verify(&self, client: &mut Client, base: u128, model: &Model) -> anyhow::Result<bool> {
+        let bar = progress("verifying", self.arguments.accounts)?;
+        let first = base.wrapping_add(1);
+        let indexes: Vec<u32> = (0..u32::try_from(self.arguments.accounts)?).collect();
+        let (mut different, mut sum) = (0_usize, 0_i128);
+        for page in indexes.chunks(PAGE) {
+            let ids: Vec<u128> = page.iter().map(|&index| account_id(first, index).raw()).collect();
+            let (_, accounts) = client.accounts(&ids).await?;
+            anyhow::ensure!(
+                accounts.len() == ids.len(),
+                "{} accounts are missing",
+                ids.len().saturating_sub(accounts.len())
+            );
+            for (&index, account) in page.iter().zip(&accounts) {
+                let expected = model.totals(usize::try_from(index)?);
+                sum = sum.saturating_add(account.balance());
+                if (account.debits_posted, account.credits_posted) != expected {
+                    different = different.saturating_add(1);
+                    if different <= DIFFERENCES_SHOWN {
+                        let found = (account.debits_posted, account.credits_posted);
+                        say(&format!(
+                            "account {}: debits and credits are {found:?}, accepted were {expected:?}",
+                            account.properties.id
+                        ));
+                    }
+                }
+            }
+            bar.inc(u64::try_from(page.len())?);
+        }
+        bar.finish_and_clear();
+        if different > 0 || sum != 0 {
+            say(&format!("{} accounts differ; all balances add up to {sum}", grouped(u64::try_from(different)?)));
+        }
+        Ok(different == 0 && sum == 0)
+    }
+}
+
+struct Phase {
+    name: &'static str,
+    transfers: u64,
+}
+
+/// `transfers` at `rate` per second, as a time.
+fn nanoseconds(transfers: u64, rate: u64) -> Duration {
+    let nanoseconds = u128::from(transfers).saturating_mul(1_000_000_000).checked_div(rate.into()).unwrap_or(0);
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
+fn progress(name: &'static str, length: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg:>10} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")?;
+    Ok(ProgressBar::new(length).with_style(style).with_message(name))
+}

@@ -1,0 +1,140 @@
+//! A server in a process of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// A spawned server; killed when dropped without [`Self::stop`].
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    child: Child,
+    pub(crate) address: String,
+    pub(crate) operations: String,
+    data_dir: PathBuf,
+    /// Removed with the server.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// What the server used.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct ServerUse {
+    /// Resident memory at the end, bytes.
+    pub(crate) rss_bytes: u64,
+    /// Room taken in the data directory after the server stopped, bytes.
+    pub(crate) disk_bytes: u64,
+    /// Bytes handed to the disk.
+    pub(crate) written_bytes: u64,
+    /// Processor time, seconds.
+    pub(crate) cpu_s: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    listen: String,
+    operations_listen: String,
+}
+
+impl Spawned {
+    /// Starts a server and waits until it is ready.
+    pub(crate) fn start(data_dir: Option<&Path>, shards: usize) -> anyhow::Result<Self> {
+        let temporary = if data_dir.is_some() {
+            None
+        } else {
+            Some(tempfile::tempdir().context("cannot make a temporary directory")?)
+        };
+        let data_dir = match (data_dir, &temporary) {
+            (Some(directory), _) => directory.to_owned(),
+            (None, Some(temporary)) => temporary.path().join("data"),
+            (None, None) => anyhow::bail!("no data directory"),
+        };
+        std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+        let log = data_dir.join("server.log");
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"])
+            .args(["--development-key", "true", "--shards", &shards.to_string(), "--data-dir"])
+            .arg(&data_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start the server")?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let told: Result<Told, _> = serde_json::from_str(&line);
+        let Ok(Told { listen, operations_listen }) = told else {
+            let ended = child.wait()?;
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            anyhow::bail!("the server did not start ({ended}); it said:\n{said}");
+        };
+        Ok(Self { child, address: listen, operations: operations_listen, data_dir, _temporary: temporary })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to drain, waits for its end, and says what it used.
+    pub(crate) fn stop(mut self) -> anyhow::Result<ServerUse> {
+        let mut used = self.used();
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status()?;
+        anyhow::ensure!(asked.success(), "cannot stop the server");
+        let ended = self.child.wait()?;
+        anyhow::ensure!(
+            ended.success(),
+            "the server ended with {ended}; see {}",
+            self.data_dir.join("server.log").display()
+        );
+        used.disk_bytes = disk_bytes(&self.data_dir)?;
+        Ok(used)
+    }
+
+    fn used(&self) -> ServerUse {
+        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let number_after = |file: &str, key: &str| {
+            let text = std::fs::read_to_string(proc.join(file)).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let cpu = std::fs::read_to_string(proc.join("stat")).ok().and_then(|text| {
+            let mut fields = text.rsplit(") ").next()?.split(' ').skip(11);
+            let user: u32 = fields.next()?.parse().ok()?;
+            let system: u32 = fields.next()?.parse().ok()?;
+            // Ticks are hundredths of a second on every Linux that user space sees.
+            Some((f64::from(user) + f64::from(system)) / 100.0)
+        });
+        ServerUse {
+            rss_bytes: number_after("status", "VmRSS:").unwrap_or(0).saturating_mul(1_024),
+            disk_bytes: 0,
+            written_bytes: number_after("io", "write_bytes:").unwrap_or(0),
+            cpu_s: cpu.unwrap_or(0.0),
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // After `stop` it has ended and this does nothing.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0_u64;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let own = if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks().saturating_mul(512) };
+        bytes = bytes.saturating_add(own);
+    }
+    Ok(bytes)
+}

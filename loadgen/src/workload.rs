@@ -1,0 +1,141 @@
+//! Which transfers: made from a seed, connection by connection.
+
+use heng::ledger::{AccountId, Transfer, TransferId};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution as _, Zipf};
+
+use crate::arguments::{Distribution, Ids};
+
+/// The largest amount, minor units. Small, so that the model's 64-bit totals cannot overflow.
+const AMOUNT_MAX: u32 = 10_000;
+
+/// A transfer as the model needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planned {
+    pub(crate) debit: u32,
+    pub(crate) credit: u32,
+    pub(crate) amount: u32,
+}
+
+/// Makes one connection's transfers.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    rng: SmallRng,
+    accounts: u32,
+    first_account: u128,
+    choose: Choose,
+    ids: Ids,
+    next_id: u128,
+    /// Mixed into random ids, so that runs on one server do not repeat each other's.
+    salt: u128,
+}
+
+#[derive(Debug)]
+enum Choose {
+    Uniform,
+    Zipf(Zipf<f64>),
+    Hot(u32),
+}
+
+impl Workload {
+    /// The transfers of connection number `connection` of the run with this base: ids and accounts of one run are its own.
+    pub(crate) fn new(
+        (seed, connection, base): (u64, u64, u128),
+        (accounts, distribution, ids): (u64, Distribution, Ids),
+    ) -> anyhow::Result<Self> {
+        let accounts = u32::try_from(accounts)?;
+        let choose = match distribution {
+            Distribution::Uniform => Choose::Uniform,
+            Distribution::Zipf(exponent) => Choose::Zipf(Zipf::new(f64::from(accounts), exponent)?),
+            Distribution::Hot(hot) => Choose::Hot(u32::try_from(hot)?.min(accounts.saturating_sub(1))),
+        };
+        // Ids of one connection grow; connections have ranges of their own.
+        let next_id = base.wrapping_add(1 << 60).wrapping_add(u128::from(connection) << 40);
+        let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(connection));
+        let salt = base.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        Ok(Self { rng, accounts, first_account: base.wrapping_add(1), choose, ids, next_id, salt })
+    }
+
+    fn pick(&mut self) -> u32 {
+        match &self.choose {
+            Choose::Uniform | Choose::Hot(_) => self.rng.random_range(0..self.accounts),
+            Choose::Zipf(zipf) => {
+                rank(zipf.sample(&mut self.rng)).saturating_sub(1).min(self.accounts.saturating_sub(1))
+            }
+        }
+    }
+
+    /// Appends one transfer.
+    pub(crate) fn make(&mut self, transfers: &mut Vec<Transfer>, planned: &mut Vec<Planned>) {
+        let mut debit = self.pick();
+        let mut credit = self.pick();
+        if let Choose::Hot(hot) = self.choose {
+            // The customer pays the hot account, as every payment pays a fee account.
+            credit = self.rng.random_range(0..hot);
+        }
+        if debit == credit {
+            debit = debit.wrapping_add(1) % self.accounts;
+        }
+        if debit == credit {
+            credit = credit.wrapping_add(1) % self.accounts;
+        }
+        let amount = self.rng.random_range(1..=AMOUNT_MAX);
+        let id = match self.ids {
+            Ids::Time => {
+                self.next_id = self.next_id.wrapping_add(1);
+                self.next_id
+            }
+            Ids::Random => (self.rng.random::<u128>() ^ self.salt).clamp(1, u128::MAX.wrapping_sub(1)),
+        };
+        transfers.push(Transfer {
+            id: TransferId::from_raw(id),
+            debit: account_id(self.first_account, debit),
+            credit: account_id(self.first_account, credit),
+            amount: amount.into(),
+            code: 1,
+            ..Transfer::default()
+        });
+        planned.push(Planned { debit, credit, amount });
+    }
+}
+
+/// The id of the account at a place of this run.
+pub(crate) fn account_id(first_account: u128, index: u32) -> AccountId {
+    AccountId::from_raw(first_account.wrapping_add(index.into()))
+}
+
+/// A Zipf sample as a whole number; samples are whole and at least 1.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole, at least 1, at most the number of accounts"
+)]
+fn rank(sample: f64) -> u32 {
+    sample as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_makes_the_same_transfers_and_no_account_pays_itself() {
+        for distribution in
+            [Distribution::Uniform, Distribution::Zipf(0.99), Distribution::Hot(1), Distribution::Hot(9)]
+        {
+            let make = || {
+                let mut workload = Workload::new((7, 1, 0), (10, distribution, Ids::Random)).unwrap();
+                let (mut transfers, mut planned) = (Vec::new(), Vec::new());
+                (0..2_000).for_each(|_| workload.make(&mut transfers, &mut planned));
+                transfers
+            };
+            let transfers = make();
+            assert_eq!(transfers, make());
+            assert!(transfers.iter().all(|transfer| transfer.check().is_ok()), "{distribution:?}");
+            if distribution == Distribution::Hot(1) {
+                assert!(transfers.iter().all(|transfer| transfer.credit == AccountId::from_raw(1)));
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The clearing actor: the core behind an inbox, and the pace of its proofs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::{Actor, AsyncContext, Context, Handler};
+use crossbeam::channel::Sender;
+
+use super::core::Core;
+use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Stopped};
+use crate::journal::Group;
+use crate::ledger::{AccountId, BookAccount, Sequence, Slot};
+use crate::settlement::{Auditor, Follower};
+use crate::shard::ShardHandle;
+
+/// How often a shard is asked for balances to compare.
+const AUDIT_EVERY: Duration = Duration::from_millis(50);
+
+/// Accounts compared at a time.
+const AUDIT_ACCOUNTS: u32 = 1_024;
+
+/// Audits between proofs that all balances add up to nothing: every ten seconds.
+const AUDITS_PER_SUM: u32 = 200;
+
+/// Accounts read at a sequence.
+#[derive(Clone, Debug)]
+pub struct ReadAccounts {
+    /// The balances are as of after this record.
+    pub sequence: Sequence,
+    /// The accounts that exist, in the order asked for.
+    pub accounts: Vec<BookAccount>,
+}
+
+/// Given the accounts. Called on the actor's thread; must not block.
+pub type ReadReply = Box<dyn FnOnce(ReadAccounts) + Send>;
+
+/// A message to the clearing actor; see the module for who sends it.
+pub enum ClearingMessage {
+    /// Follow this group.
+    Durable(Arc<Group>),
+    /// A shard's balances, as of after all groups so far.
+    Audit(AuditReply),
+    /// Read these accounts.
+    Accounts(Vec<AccountId>, ReadReply),
+    /// Read accounts in order of opening: from this slot, at most this many.
+    List(Slot, u32, ReadReply),
+    /// Make a checkpoint now; told its sequence once it is durable.
+    Checkpoint(Sender<Sequence>),
+}
+
+impl std::fmt::Debug for ClearingMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Durable(_) => "Durable",
+            Self::Audit(_) => "Audit",
+            Self::Accounts(..) => "Accounts",
+            Self::List(..) => "List",
+            Self::Checkpoint(_) => "Checkpoint",
+        })
+    }
+}
+
+/// How others speak to the clearing actor.
+#[derive(Clone, Debug)]
+pub struct ClearingHandle(InboxSender<ClearingMessage>);
+
+impl ClearingHandle {
+    /// Speaks through this inbox.
+    pub fn new(sender: InboxSender<ClearingMessage>) -> Self {
+        Self(sender)
+    }
+
+    /// Hands on a message. Never blocks.
+    pub fn send(&self, message: ClearingMessage) -> Result<(), Stopped> {
+        self.0.send(message)
+    }
+
+    /// Says that the store's thread has room again.
+    pub fn wake(&self) {
+        // Without the actor nobody waits for room.
+        let _open = self.0.wake();
+    }
+
+    /// How many messages wait.
+    pub fn depth(&self) -> usize {
+        self.0.depth()
+    }
+}
+
+impl Follower for ClearingHandle {
+    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped> {
+        self.0.send(ClearingMessage::Durable(Arc::clone(group)))
+    }
+}
+
+impl Auditor for ClearingHandle {
+    fn audit(&self, audit: AuditReply) -> Result<(), Stopped> {
+        self.0.send(ClearingMessage::Audit(audit))
+    }
+}
+
+/// What the actor needs besides its core.
+#[derive(Clone, Debug)]
+pub struct ClearingOptions {
+    /// The shards to compare with.
+    pub shards: Vec<ShardHandle>,
+    /// Its own inbox, to go on with a checkpoint after others had their turn.
+    pub own: ClearingHandle,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct ClearingActor {
+    core: Core,
+    inbox: Inbox<ClearingMessage>,
+    options: ClearingOptions,
+    /// The shard and slot to compare next.
+    next_audit: (usize, Slot),
+    audits: u32,
+}
+
+impl ClearingActor {
+    /// Puts a core behind an inbox.
+    pub fn new(core: Core, inbox: Inbox<ClearingMessage>, options: ClearingOptions) -> Self {
+        Self { core, inbox, options, next_audit: (0, 0), audits: 0 }
+    }
+
+    fn tick(&mut self) {
+        let (shard, slot) = self.next_audit;
+        if let Some(handle) = self.options.shards.get(shard) {
+            // When the shard has stopped, so will this.
+            let _asked = handle.audit(slot, AUDIT_ACCOUNTS);
+        }
+        // The same slots of each shard in turn; beyond the end a shard answers with nothing, and all begin again.
+        let following = shard.saturating_add(1);
+        self.next_audit = if following < self.options.shards.len() {
+            (following, slot)
+        } else {
+            let next = slot.saturating_add(AUDIT_ACCOUNTS);
+            (0, if usize::try_from(next).is_ok_and(|next| next < self.core.book().accounts().len()) { next } else { 0 })
+        };
+        self.audits = self.audits.wrapping_add(1);
+        if self.audits.is_multiple_of(AUDITS_PER_SUM) {
+            self.core.prove_sums();
+        }
+    }
+
+    fn handle_message(&mut self, message: ClearingMessage) {
+        match message {
+            ClearingMessage::Durable(group) => self.core.durable(&group),
+            ClearingMessage::Audit(audit) => self.core.audit(&audit),
+            ClearingMessage::Accounts(ids, reply) => {
+                let book = self.core.book();
+                let accounts = ids.into_iter().filter_map(|id| book.account(id).copied()).collect();
+                reply(ReadAccounts { sequence: book.sequence(), accounts });
+            }
+            ClearingMessage::List(from, count, reply) => {
+                let book = self.core.book();
+                let slots = from..from.saturating_add(count);
+                let accounts = slots.map_while(|slot| book.accounts().get(slot).copied()).collect();
+                reply(ReadAccounts { sequence: book.sequence(), accounts });
+            }
+            ClearingMessage::Checkpoint(done) => self.core.begin_checkpoint(Some(done)),
+        }
+    }
+}
+
+impl Actor for ClearingActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(AUDIT_EVERY, |actor, _| actor.tick());
+    }
+}
+
+impl Handler<Drain> for ClearingActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.inbox.begin_drain();
+        while let Some(message) = self.inbox.pop() {
+            self.handle_message(message);
+        }
+        if self.core.checkpoint_if_due() {
+            self.options.own.wake();
+        }
+    }
+}

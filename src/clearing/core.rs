@@ -1,0 +1,206 @@
+//! Following the stream: book, index entries, proof and checkpoints, without actix.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam::channel::Sender;
+
+use super::checkpoint::Checkpoints;
+use super::proof::Proof;
+use crate::flow::AuditReply;
+use crate::journal::Group;
+use crate::ledger::{Applied, Book, BookError, Code, NewAccount, Record, Sequence, Slot, Transfer};
+use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
+use crate::telemetry::Telemetry;
+
+/// Records decoded and looked up ahead, so that their cache misses overlap.
+const LOOKUP_BLOCK: usize = 32;
+
+/// What the clearing actor knows.
+#[derive(Debug)]
+pub struct Core {
+    book: Book,
+    links: Arc<LinkLog>,
+    writer: StoreWriter,
+    gateways: Gateways,
+    proof: Proof,
+    checkpoints: Checkpoints,
+    checkpoint_records: u64,
+    telemetry: Telemetry,
+}
+
+impl Core {
+    /// Goes on from a recovered book; `checkpoint` is the sequence that the store has, `shards` how many decide.
+    pub fn new(
+        book: Book,
+        checkpoint: Sequence,
+        (shards, checkpoint_records): (usize, u64),
+        (links, writer, gateways): (Arc<LinkLog>, StoreWriter, Gateways),
+        telemetry: Telemetry,
+    ) -> Self {
+        let mut checkpoints = Checkpoints::new(checkpoint);
+        // What was replayed after the checkpoint has changed since.
+        let replayed = (0..).zip(book.accounts().iter()).filter(|(_, account)| account.head > checkpoint);
+        let slots: Vec<Slot> = replayed.map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| checkpoints.will_change(slot, &book, &writer));
+        let core = Self {
+            book,
+            links,
+            writer,
+            gateways,
+            proof: Proof::new(shards),
+            checkpoints,
+            checkpoint_records,
+            telemetry,
+        };
+        core.publish();
+        core
+    }
+
+    /// The balances at the book's sequence.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Follows a durable group.
+    pub fn durable(&mut self, group: &Group) {
+        if group.base_sequence() != self.book.sequence().saturating_add(1) {
+            let what = format!("group begins at {} after {}", group.base_sequence(), self.book.sequence());
+            self.violated(group.base_sequence(), &what);
+        }
+        let mut entries = Vec::with_capacity(group.count());
+        let mut audits = group.audits().iter().peekable();
+        let mut records = group.records();
+        let mut time_ns = group.time_ns();
+        let mut runs = group.runs().iter().flat_map(|run| std::iter::repeat_n(run.shard, run.count));
+        while entries.len() < group.count() {
+            while let Some((_, audit)) = audits.next_if(|(place, _)| *place <= entries.len()) {
+                self.audit(audit);
+            }
+            // A block ends where an audit wants to see the book.
+            let until_audit = audits.peek().map_or(usize::MAX, |(place, _)| place.saturating_sub(entries.len()));
+            let block = LOOKUP_BLOCK.min(until_audit).min(group.count().saturating_sub(entries.len()));
+            let mut ahead = Vec::with_capacity(block);
+            for bytes in records.by_ref().take(block) {
+                let record = Record::decode(bytes);
+                let slots = match &record {
+                    Ok(Record::Transfer { transfer, outcome: Code::Accepted, .. }) => self.book.find_both(transfer),
+                    _ => (None, None),
+                };
+                ahead.push((record, slots));
+            }
+            for (record, slots) in ahead {
+                let decider = runs.next().flatten();
+                let entry = match record {
+                    Ok(Record::Transfer { transfer, outcome, .. }) => self.transfer(&transfer, outcome, slots, decider),
+                    Ok(record) => self.other(time_ns, &record),
+                    Err(err) => {
+                        self.violated(self.book.sequence().saturating_add(1), &err.to_string());
+                        IndexEntry::default()
+                    }
+                };
+                entries.push(entry);
+                time_ns = time_ns.saturating_add(1);
+            }
+        }
+        audits.for_each(|(_, audit)| self.audit(audit));
+        for (base, bytes) in self.links.append(&entries) {
+            self.checkpoints.send(StoreJob::Index { base, bytes, full: true }, &self.writer);
+        }
+        self.publish();
+    }
+
+    #[inline]
+    fn transfer(
+        &mut self,
+        transfer: &Transfer,
+        outcome: Code,
+        slots: (Option<Slot>, Option<Slot>),
+        decider: Option<usize>,
+    ) -> IndexEntry {
+        if let Some(decider) = decider {
+            self.proof.decided(decider, transfer, outcome.is_accepted());
+        }
+        for slot in [slots.0, slots.1].into_iter().flatten() {
+            self.checkpoints.will_change(slot, &self.book, &self.writer);
+        }
+        let applied = self.book.apply_transfer(transfer, outcome, slots);
+        let applied = self.applied(applied);
+        IndexEntry { id: transfer.id, debit_previous: applied.debit_previous, credit_previous: applied.credit_previous }
+    }
+
+    fn other(&mut self, time_ns: u64, record: &Record) -> IndexEntry {
+        if let Record::Gateway(entry) = record {
+            self.gateways.put(*entry);
+            self.checkpoints.send(StoreJob::Gateway(*entry), &self.writer);
+        }
+        if let Record::Account { account: NewAccount { .. }, .. } = record {
+            // A new account goes to the end; its block may be one that is to be saved.
+            let slot = Slot::try_from(self.book.accounts().len()).unwrap_or(Slot::MAX);
+            self.checkpoints.will_change(slot, &self.book, &self.writer);
+        }
+        let applied = self.book.apply(time_ns, record);
+        self.applied(applied);
+        IndexEntry::default()
+    }
+
+    fn applied(&mut self, applied: Result<Applied, BookError>) -> Applied {
+        applied.unwrap_or_else(|err| {
+            self.violated(err.sequence, &err.rule);
+            Applied::default()
+        })
+    }
+
+    /// Compares a shard's balances with the book as it is now.
+    pub fn audit(&mut self, audit: &AuditReply) {
+        let differences = self.proof.compare(audit, &self.book);
+        let counters = self.telemetry.counters();
+        counters.audited_accounts_total.fetch_add(u64::try_from(audit.accounts.len()).unwrap_or(0), Relaxed);
+        counters.audited_sequence.store(self.book.sequence(), Relaxed);
+        for difference in differences {
+            let head = self.book.account(difference.account).map_or(0, |account| account.head);
+            let what = format!("shard {} and book differ: {difference:?}", audit.shard);
+            self.violated(head, &what);
+        }
+    }
+
+    /// Proves that per currency all balances add up to nothing.
+    pub fn prove_sums(&mut self) {
+        for (currency, sum) in self.book.balance_sums() {
+            if sum != 0 {
+                self.violated(self.book.sequence(), &format!("the balances of currency {currency} add up to {sum}"));
+            }
+        }
+    }
+
+    fn violated(&self, sequence: Sequence, what: &str) {
+        self.telemetry.counters().invariant_violations_total.fetch_add(1, Relaxed);
+        tracing::error!(sequence, what, "the books do not balance");
+    }
+
+    /// Begins a checkpoint if enough was done since the last one, and goes on with one that runs; answers whether to call again
+    /// at once.
+    pub fn checkpoint_if_due(&mut self) -> bool {
+        let since = self.book.sequence().saturating_sub(self.checkpoints.last());
+        if since >= self.checkpoint_records && !self.checkpoints.is_running() {
+            self.begin_checkpoint(None);
+        }
+        self.checkpoints.go_on(&self.book, &self.writer)
+    }
+
+    /// Begins a checkpoint now.
+    pub fn begin_checkpoint(&mut self, done: Option<Sender<Sequence>>) {
+        self.prove_sums();
+        let (base, bytes) = self.links.unfinished();
+        if !bytes.is_empty() {
+            self.checkpoints.send(StoreJob::Index { base, bytes, full: false }, &self.writer);
+        }
+        self.checkpoints.begin(&self.book, done, &self.writer);
+    }
+
+    fn publish(&self) {
+        let counters = self.telemetry.counters();
+        counters.cleared_sequence.store(self.book.sequence(), Relaxed);
+        counters.accounts.store(u64::try_from(self.book.accounts().len()).unwrap_or(0), Relaxed);
+    }
+}

@@ -1,0 +1,29 @@
+//! Clearing and reconciliation: follows the durable stream and proves that the books balance.
+//!
+//! | message | from | meaning |
+//! |---|---|---|
+//! | [`ClearingMessage::Durable`] | settlement | a group is durable: follow it |
+//! | [`ClearingMessage::Audit`] | settlement | a shard's balances at this point of the stream |
+//! | [`ClearingMessage::Accounts`], [`ClearingMessage::List`] | sessions | read accounts at one sequence |
+//! | [`ClearingMessage::Checkpoint`] | drain | make a checkpoint now |
+//!
+//! The actor keeps a [`crate::ledger::Book`] beside the shards' accounts. So it can prove continuously that both agree, read
+//! any number of accounts at one sequence without disturbing a shard, and write checkpoints without stopping anyone. What
+//! is read is durable, and whoever was answered before asking finds what the answer said.
+//!
+//! # Invariants
+//!
+//! 1. Records are applied in order of sequence, without a gap; a record that contradicts the book is counted and reported.
+//! 2. A checkpoint holds every account as of exactly its sequence: an account that is about to change is written first.
+//!
+//! # Not here
+//!
+//! Windows, netting, statements. The store's bytes: [`crate::store`].
+
+mod actor;
+mod checkpoint;
+mod core;
+mod proof;
+
+pub use self::actor::{ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, ReadAccounts, ReadReply};
+pub use self::core::Core;

@@ -1,0 +1,163 @@
+//! Commands on a data directory: `heng gateway`, `verify`, `rebuild`, `codes`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::table::{money, signed, table};
+use super::{Done, Failure, print, print_json};
+use crate::engine::{DataDir, DataDirError, RecoverOptions, recover};
+use crate::ledger::Code;
+use crate::money::Currency;
+use crate::server::{AdminError, add_gateway};
+use crate::store::set_aside;
+use crate::telemetry::{LogFormat, init_logs};
+use crate::verify::{Report, VerifyError, verify as verify_directory};
+
+/// Segment size of a journal that does not exist yet; a server's configuration counts for later segments.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Register the gateways that may connect.
+#[derive(Debug, Args)]
+pub(super) struct GatewayCommand {
+    #[command(subcommand)]
+    action: GatewayAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum GatewayAction {
+    /// Add a gateway and print its key, which is shown this once. A known name gets a new key.
+    Add {
+        /// Its name: printable characters without spaces.
+        name: String,
+        /// The server's data directory; the server may be running.
+        #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
+        data_dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Check every invariant of a stopped server's data, read-only.
+#[derive(Debug, Args)]
+pub(super) struct VerifyCommand {
+    /// The data directory.
+    #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make the store again from the journal.
+#[derive(Debug, Args)]
+pub(super) struct RebuildCommand {
+    /// The data directory.
+    #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+}
+
+/// List the codes of outcomes and errors.
+#[derive(Debug, Args)]
+pub(super) struct CodesCommand {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn gateway(command: &GatewayCommand) -> Done {
+    let GatewayAction::Add { name, data_dir, json } = &command.action;
+    let added = add_gateway(data_dir, name, SEGMENT_BYTES).map_err(|err| match err {
+        AdminError::Name(_) | AdminError::DataDir(_) => Failure::configuration(err),
+        err => err.into(),
+    })?;
+    if *json {
+        print_json(&added)?;
+    } else {
+        print(&format!(
+            "Gateway {} has number {}. Its key, shown this once and kept only as a hash:\n{}",
+            added.name, added.id, added.key
+        ))?;
+    }
+    Ok(true)
+}
+
+pub(super) fn verify(command: &VerifyCommand) -> Done {
+    let report = verify_directory(&command.data_dir).map_err(|err| match err {
+        VerifyError::DataDir(err) => Failure::configuration(err),
+        err @ VerifyError::Copy(_) => err.into(),
+    })?;
+    if command.json {
+        print_json(&report)?
+    } else {
+        print(&describe(&report))?
+    }
+    Ok(report.ok)
+}
+
+fn describe(report: &Report) -> String {
+    let mut lines = vec![
+        format!(
+            "journal     {} groups, records 1 to {}, chain head {}",
+            report.groups, report.sequence, report.head_hash
+        ),
+        format!("transfers   {} decided, {} accepted", report.transfers, report.accepted),
+        format!("accounts    {}", report.accounts),
+        format!("store       {}", report.store),
+    ];
+    if report.torn_bytes > 0 {
+        lines.push(format!(
+            "torn tail   {} bytes of a group that was never answered; the next start cuts them",
+            report.torn_bytes
+        ));
+    }
+    for (code, totals) in &report.currencies {
+        let currency = Currency::from_code(code).map_or(0, Currency::number);
+        let (turnover, sum) = (money(signed(totals.turnover), currency), money(totals.balance_sum, currency));
+        lines.push(format!("{code:<11} {} transfers of {turnover}; all balances add up to {sum}", totals.transfers));
+    }
+    lines.extend(report.violations.iter().map(|violation| format!("VIOLATION   {violation}")));
+    lines.push(if report.ok {
+        "All invariants hold: the hash chain is whole, no sequence is missing, no id was decided twice, every balance is the sum of its \
+         entries, and no limit was passed."
+            .to_owned()
+    } else {
+        format!("{} violations. Do not serve from this directory; restore it from a backup.", report.violation_count)
+    });
+    lines.join("\n")
+}
+
+pub(super) fn rebuild(command: &RebuildCommand) -> Done {
+    init_logs(LogFormat::Auto, "info").map_err(anyhow::Error::msg)?;
+    let directory = DataDir::open(&command.data_dir).map_err(|err: DataDirError| Failure::configuration(err))?;
+    if directory.store().exists() {
+        let aside = set_aside(&directory.store())?;
+        print(&format!("The store is set aside as {}.", aside.display()))?;
+    }
+    let recovered = recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20 })?;
+    recovered.write_checkpoint()?;
+    print(&format!(
+        "The store is made again: {} accounts and {} ids as of sequence {}.",
+        recovered.book.accounts().len(),
+        recovered.ids.len(),
+        recovered.book.sequence()
+    ))?;
+    Ok(true)
+}
+
+pub(super) fn codes(command: &CodesCommand) -> Done {
+    if command.json {
+        let list: Vec<_> = Code::ALL
+            .iter()
+            .map(|code| serde_json::json!({"number": code.number(), "name": code.name(), "meaning": code.meaning(), "action": code.action()}))
+            .collect();
+        print_json(&list)?;
+    } else {
+        let rows = Code::ALL.iter().map(|code| {
+            vec![code.number().to_string(), code.name().to_owned(), code.meaning().to_owned(), code.action().to_owned()]
+        });
+        print(&table(&[">code", "name", "meaning", "what to do"], rows))?;
+    }
+    Ok(true)
+}

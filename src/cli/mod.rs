@@ -1,0 +1,108 @@
+//! The command line: one file per group of commands.
+//!
+//! Results go to standard output, as tables or with `--json` as JSON; everything else to standard error. Exit codes: 0 done,
+//! 1 failed or refused, 2 wrong arguments or configuration.
+
+mod account;
+mod admin;
+mod remote;
+mod serve;
+mod table;
+mod transfer;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use serve::{ServeCommand, serve};
+
+/// Heng (衡, a balance): a durable, high-throughput transaction processor.
+#[derive(Debug, Parser)]
+#[command(name = "heng", version, about, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server.
+    Serve(Box<ServeCommand>),
+    /// Open and read accounts.
+    Account(account::AccountCommand),
+    /// Move money, or show a transfer.
+    Transfer(transfer::TransferCommand),
+    /// Register the gateways that may connect.
+    Gateway(admin::GatewayCommand),
+    /// Check every invariant of a stopped server's data, read-only.
+    Verify(admin::VerifyCommand),
+    /// Make the store again from the journal.
+    Rebuild(admin::RebuildCommand),
+    /// List the codes of outcomes and errors.
+    Codes(admin::CodesCommand),
+}
+
+/// A failure and the exit code it leads to.
+#[derive(Debug)]
+pub struct Failure {
+    error: anyhow::Error,
+    code: u8,
+}
+
+impl Failure {
+    /// Wrong arguments or configuration.
+    fn configuration(error: impl Into<anyhow::Error>) -> Self {
+        Self { error: error.into(), code: 2 }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), code: 1 }
+    }
+}
+
+/// What a command comes to: whether all went well.
+type Done = Result<bool, Failure>;
+
+/// Runs the program with the process's arguments.
+pub fn run() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve(command) => serve(&command),
+        Command::Account(command) => account::run(&command),
+        Command::Transfer(command) => transfer::run(&command),
+        Command::Gateway(command) => admin::gateway(&command),
+        Command::Verify(command) => admin::verify(&command),
+        Command::Rebuild(command) => admin::rebuild(&command),
+        Command::Codes(command) => admin::codes(&command),
+    };
+    finish(done)
+}
+
+/// Reports how a command ended, as an exit code and a message.
+pub fn finish(done: Result<bool, Failure>) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(Failure { error, code }) => {
+            // Standard error may be closed; there is nobody to tell then.
+            let _told = writeln!(std::io::stderr(), "heng: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has enough (`head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => Err(err.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    print(&serde_json::to_string_pretty(value)?)
+}

@@ -1,0 +1,141 @@
+//! `heng serve`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{Done, Failure, print};
+use crate::config::{Config, Settings};
+use crate::server::{self, Ready};
+use crate::telemetry::{Telemetry, abort_on_panic, init_logs};
+
+/// Where the configuration is when nobody says otherwise.
+const DEFAULT_CONFIG: &str = "config/heng.toml";
+
+/// Start the server.
+#[derive(Debug, Args)]
+pub struct ServeCommand {
+    /// Configuration file [default: config/heng.toml if it exists].
+    #[arg(long, env = "HENG_CONFIG")]
+    config: Option<PathBuf>,
+    /// Say where the server is as one line of JSON when it is ready.
+    #[arg(long)]
+    json: bool,
+    /// Check the configuration, print what is in force, and end.
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Runs the server until SIGTERM or SIGINT; a second signal ends it at once.
+pub fn serve(command: &ServeCommand) -> Done {
+    let config = configuration(command)?;
+    if command.check_config {
+        print(&format!("{config:#?}"))?;
+        return Ok(true);
+    }
+    init_logs(config.log_format, &config.log_filter)
+        .map_err(|err| Failure::configuration(anyhow::anyhow!("log_filter: {err}")))?;
+    abort_on_panic();
+    raise_open_files();
+    let telemetry = Telemetry::default();
+    let stop = stop_on_signal()?;
+    let (json, shown) = (command.json, config.clone());
+    let ready = move |ready: &Ready| {
+        // A closed standard output does not stop a server.
+        let _printed = print(&if json { describe_json(ready) } else { describe(ready, &shown) });
+    };
+    match server::run(&config, &telemetry, ready, stop) {
+        Ok(()) => Ok(true),
+        Err(err) if err.is_configuration() => Err(Failure::configuration(err)),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn configuration(command: &ServeCommand) -> Result<Config, Failure> {
+    let default = PathBuf::from(DEFAULT_CONFIG);
+    let path = command.config.clone().or_else(|| default.exists().then_some(default));
+    let file = path.map(|path| Settings::read(&path)).transpose().map_err(Failure::configuration)?;
+    command.settings.clone().or(file.unwrap_or_default()).resolve().map_err(Failure::configuration)
+}
+
+fn describe_json(ready: &Ready) -> String {
+    let value = serde_json::json!({
+        "listen": ready.listen.to_string(),
+        "operations_listen": ready.operations_listen.to_string(),
+        "accounts": ready.accounts,
+        "sequence": ready.sequence,
+        "replayed": ready.replayed,
+        "store_rebuilt": ready.store_rebuilt,
+        "pid": std::process::id(),
+    });
+    value.to_string()
+}
+
+fn describe(ready: &Ready, config: &Config) -> String {
+    let key = if config.development_key { "" } else { " --gateway NAME --key KEY" };
+    format!(
+        "Heng {version} is ready.
+  gateways    {listen} (TCP, protocol {protocol}), {shards} shards
+  operations  http://{operations}/metrics  /healthz  /readyz
+  data        {data} ({accounts} accounts, ledger sequence {sequence})
+Try next, in another terminal:
+  heng account open --currency EUR{key}
+  heng-loadgen run --target {listen}
+Stop with Ctrl-C; what was taken is finished first.",
+        version = env!("CARGO_PKG_VERSION"),
+        listen = ready.listen,
+        protocol = crate::protocol::VERSION,
+        shards = config.shards,
+        operations = ready.operations_listen,
+        data = config.data_dir.display(),
+        accounts = ready.accounts,
+        sequence = ready.sequence,
+    )
+}
+
+/// Turns the first SIGTERM or SIGINT into a stop; the second ends the process as a crash would, which is safe.
+fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wait = move || {
+        runtime.block_on(async {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                tracing::error!("cannot listen for signals; stop the server with SIGKILL, which is safe");
+                return std::future::pending::<()>().await;
+            };
+            let mut stop = Some(stop);
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                match stop.take() {
+                    // The server may be ending already.
+                    Some(stop) => drop(stop.send(())),
+                    None => {
+                        tracing::warn!("second signal, ending at once; the next start recovers");
+                        std::process::exit(1);
+                    }
+                }
+            }
+        });
+    };
+    std::thread::Builder::new().name("heng-signals".to_owned()).spawn(wait)?;
+    Ok(stopped)
+}
+
+/// Ten thousand connections need as many files.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(err) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%err, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,149 @@
+//! `heng transfer`.
+
+use clap::{Args, Subcommand};
+
+use super::remote::{Remote, id_argument, new_id};
+use super::table::{money, signed, stored_json, time};
+use super::{Done, Failure, print, print_json};
+use crate::client::Client;
+use crate::ledger::{AccountId, Code, Outcome, Record, StoredRecord, Transfer, TransferId};
+use crate::money::{format_minor_units, parse_money};
+
+/// Move money, or show a transfer.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct TransferCommand {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    make: Make,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show a transfer and its outcome.
+    Show {
+        /// The transfer.
+        #[arg(value_parser = id_argument)]
+        id: u128,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Make {
+    /// The account that pays.
+    #[arg(long, value_parser = id_argument, required = true)]
+    from: Option<u128>,
+    /// The account that receives.
+    #[arg(long, value_parser = id_argument, required = true)]
+    to: Option<u128>,
+    /// The amount, like "12.34 EUR"; exact, in the accounts' currency.
+    #[arg(long, required = true)]
+    amount: Option<String>,
+    /// The transfer's id; give the same one to repeat safely [default: a new one].
+    #[arg(long, value_parser = id_argument)]
+    id: Option<u128>,
+    /// Kind of business, your own numbering.
+    #[arg(long, default_value_t = 0)]
+    code: u16,
+    /// Your own reference.
+    #[arg(long, default_value_t = 0)]
+    user_data: u128,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub(super) fn run(command: &TransferCommand) -> Done {
+    match &command.action {
+        Some(Action::Show { id, remote }) => show(*id, remote),
+        None => transfer(&command.make),
+    }
+}
+
+fn transfer(make: &Make) -> Done {
+    // Required by the command line unless `show` is said.
+    let (from, to) = (make.from.unwrap_or_default(), make.to.unwrap_or_default());
+    let (amount, currency) = parse_money(make.amount.as_deref().unwrap_or_default()).map_err(Failure::configuration)?;
+    let transfer = Transfer {
+        id: TransferId::from_raw(make.id.unwrap_or_else(new_id)),
+        debit: AccountId::from_raw(from),
+        credit: AccountId::from_raw(to),
+        amount: amount.minor_units(),
+        code: make.code,
+        user_data_128: make.user_data,
+        ..Transfer::default()
+    };
+    let outcome = make.remote.ask(async |mut client: Client| {
+        // The wire has minor units only: an amount typed in another currency than the accounts' must not go out.
+        let (_, accounts) = client.accounts(&[from]).await?;
+        if let Some(account) = accounts.first().filter(|account| account.properties.currency != currency.number()) {
+            return Err(anyhow::anyhow!(
+                "account {from} is not in {currency} but has {}",
+                money(0, account.properties.currency)
+            )
+            .into());
+        }
+        let outcomes = client.submit(&[transfer]).await?;
+        Ok(outcomes.first().copied().unwrap_or(Outcome::unrecorded(Code::Internal)))
+    })?;
+    if make.remote.json {
+        print_json(&serde_json::json!({
+            "id": transfer.id.to_string(), "outcome": outcome.code.name(), "outcome_code": outcome.code.number(),
+            "repeated": outcome.repeated, "sequence": outcome.sequence, "time": time(outcome.time_ns),
+        }))?;
+    } else {
+        let shown = format_minor_units(signed(transfer.amount), currency);
+        let code = outcome.code;
+        let repeated = if outcome.repeated { " (decided before)" } else { "" };
+        print(&if code.is_accepted() {
+            format!(
+                "Transfer {}: {shown} from {from} to {to}, durable at sequence {}{repeated}.",
+                transfer.id, outcome.sequence
+            )
+        } else {
+            format!("Transfer {} was refused: {code}{repeated}. {} {}", transfer.id, code.meaning(), code.action())
+        })?;
+    }
+    Ok(outcome.code.is_accepted())
+}
+
+async fn read(mut client: Client, id: u128) -> Result<(StoredRecord, Option<u16>), Failure> {
+    let stored = client.transfers(&[id]).await?.first().copied();
+    let stored = stored.ok_or_else(|| anyhow::anyhow!("there is no transfer {id}"))?;
+    let accounts = match &stored.record {
+        Record::Transfer { transfer, .. } => client.accounts(&[transfer.debit.raw(), transfer.credit.raw()]).await?.1,
+        _ => Vec::new(),
+    };
+    Ok((stored, accounts.first().map(|account| account.properties.currency)))
+}
+
+fn show(id: u128, remote: &Remote) -> Done {
+    let (stored, currency) = remote.ask(|client| read(client, id))?;
+    if remote.json {
+        print_json(&stored_json(&stored, currency))?;
+        return Ok(true);
+    }
+    let Record::Transfer { transfer, outcome, gateway } = &stored.record else {
+        return Err(anyhow::anyhow!("record {} is no transfer", stored.sequence).into());
+    };
+    let amount = currency.map_or_else(
+        || format!("{} minor units", transfer.amount),
+        |currency| money(signed(transfer.amount), currency),
+    );
+    let rows = [
+        ("transfer", transfer.id.to_string()),
+        ("outcome", format!("{outcome}: {}", outcome.meaning())),
+        ("amount", amount),
+        ("from", transfer.debit.to_string()),
+        ("to", transfer.credit.to_string()),
+        ("code", transfer.code.to_string()),
+        ("user data", transfer.user_data_128.to_string()),
+        ("gateway", gateway.0.to_string()),
+        ("sequence", stored.sequence.to_string()),
+        ("time", time(stored.time_ns)),
+    ];
+    print(&rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect::<Vec<_>>().join("\n"))?;
+    Ok(true)
+}

@@ -1,0 +1,132 @@
+//! One request at a time.
+
+use std::time::Duration;
+
+use tokio::net::ToSocketAddrs;
+
+use super::connection::{Answer, AnswerReceiver, ClientError, Connection, Credentials, RequestSender};
+use crate::ledger::{AccountId, Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer};
+use crate::protocol::{AccountState, HistoryRequest, ITEMS_MAX, ListRequest};
+
+/// Time for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Wait before a request that was answered busy is sent again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection for one request at a time. Requests answered busy are sent again until the time limit.
+#[derive(Debug)]
+pub struct Client {
+    sender: RequestSender,
+    receiver: AnswerReceiver,
+    last_id: u64,
+}
+
+impl Client {
+    /// Connects and authenticates.
+    pub async fn connect(
+        address: impl ToSocketAddrs + std::fmt::Display,
+        who: &Credentials,
+    ) -> Result<Self, ClientError> {
+        let (sender, receiver) = Connection::open(address, who).await?.split();
+        Ok(Self { sender, receiver, last_id: 0 })
+    }
+
+    /// Submits at most [`ITEMS_MAX`] transfers.
+    pub async fn submit(&mut self, transfers: &[Transfer]) -> Result<Vec<Outcome>, ClientError> {
+        match self.ask(|sender, id| sender.submit(id, transfers)).await? {
+            Answer::Outcomes(outcomes) if outcomes.len() == transfers.len() => Ok(outcomes),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Opens at most [`ITEMS_MAX`] accounts.
+    pub async fn open_accounts(&mut self, accounts: &[NewAccount]) -> Result<Vec<Outcome>, ClientError> {
+        match self.ask(|sender, id| sender.open_accounts(id, accounts)).await? {
+            Answer::Outcomes(outcomes) if outcomes.len() == accounts.len() => Ok(outcomes),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Reads accounts at one sequence; those that do not exist are left out.
+    pub async fn accounts(&mut self, ids: &[u128]) -> Result<(Sequence, Vec<AccountState>), ClientError> {
+        match self.ask(|sender, id| sender.get_accounts(id, ids)).await? {
+            Answer::Accounts(sequence, accounts) => Ok((sequence, accounts)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Reads a page of accounts in order of opening.
+    pub async fn list_accounts(&mut self, page: ListRequest) -> Result<(Sequence, Vec<AccountState>), ClientError> {
+        match self.ask(|sender, id| sender.list_accounts(id, &page)).await? {
+            Answer::Accounts(sequence, accounts) => Ok((sequence, accounts)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Reads all accounts, page by page; each page is of one sequence.
+    pub async fn all_accounts(&mut self) -> Result<Vec<AccountState>, ClientError> {
+        let mut all = Vec::new();
+        loop {
+            let from = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let (_, page) = self.list_accounts(ListRequest { from, limit: ITEMS_MAX }).await?;
+            let last = page.len() < usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX);
+            all.extend(page);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Reads transfers with their first outcomes; those never decided are left out.
+    pub async fn transfers(&mut self, ids: &[u128]) -> Result<Vec<StoredRecord>, ClientError> {
+        match self.ask(|sender, id| sender.get_transfers(id, ids)).await? {
+            Answer::Stored(_, records) => Ok(records),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Reads a page of an account's history, newest first: the cursor to go on from (0: none) and the records.
+    pub async fn history(
+        &mut self,
+        account: AccountId,
+        from: u64,
+        limit: u32,
+    ) -> Result<(u64, Vec<StoredRecord>), ClientError> {
+        let page = HistoryRequest { account, from, limit };
+        match self.ask(|sender, id| sender.history(id, &page)).await? {
+            Answer::Stored(cursor, records) => Ok((cursor, records)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Asks whether the server is there.
+    pub async fn ping(&mut self) -> Result<(), ClientError> {
+        match self.ask(RequestSender::ping).await? {
+            Answer::Pong => Ok(()),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    async fn ask(&mut self, request: impl Fn(&mut RequestSender, u64)) -> Result<Answer, ClientError> {
+        let asking = async {
+            loop {
+                self.last_id = self.last_id.wrapping_add(1);
+                request(&mut self.sender, self.last_id);
+                self.sender.flush().await?;
+                loop {
+                    let (id, answer) = self.receiver.next().await?;
+                    match answer {
+                        // Of an earlier request that timed out.
+                        _ if id != self.last_id && id != 0 => {}
+                        Answer::Refused(Code::Busy, _) => break,
+                        Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
+                        answer => return Ok(answer),
+                    }
+                }
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asking).await.map_err(|_elapsed| ClientError::TimedOut(ANSWER_TIMEOUT))?
+    }
+}

@@ -1,0 +1,88 @@
+//! The data directory and its lock.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {0} is in use by another process; stop that server first, or choose another --data-dir"
+    )]
+    InUse(PathBuf),
+    /// There is none.
+    #[error("there is no data directory {0}; `heng serve` makes one")]
+    Missing(PathBuf),
+    /// The file system refuses.
+    #[error("cannot use the data directory {path}: {source}; check that it exists and that this user may write there")]
+    Io {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A data directory that this process alone uses.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Locked until dropped.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes a directory for writing, making it if there is none.
+    pub fn create(path: &Path) -> Result<Self, DataDirError> {
+        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(io_error)?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(io_error)?;
+        Self::locked(path, lock, File::try_lock)
+    }
+
+    /// Takes a directory that exists, for writing.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if path.join("journal").is_dir() { Self::create(path) } else { Err(DataDirError::Missing(path.to_owned())) }
+    }
+
+    /// Takes a directory that exists for reading only; other readers may have it too.
+    pub fn read_only(path: &Path) -> Result<Self, DataDirError> {
+        if !path.join("journal").is_dir() {
+            return Err(DataDirError::Missing(path.to_owned()));
+        }
+        let lock =
+            File::open(path.join("LOCK")).map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
+        Self::locked(path, lock, File::try_lock_shared)
+    }
+
+    fn locked(path: &Path, lock: File, take: fn(&File) -> Result<(), TryLockError>) -> Result<Self, DataDirError> {
+        match take(&lock) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(DataDirError::Io { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal is.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where the store is.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Where administration speaks to a running server.
+    pub fn admin_socket(path: &Path) -> PathBuf {
+        path.join("admin.sock")
+    }
+}

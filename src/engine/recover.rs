@@ -1,0 +1,204 @@
+//! From a data directory to the state after its last durable record.
+//!
+//! The store gives accounts and ids up to its checkpoint; the journal's records after that are replayed. Without a usable store
+//! everything is replayed from the first record, and the store is made again on the way.
+
+use std::sync::Arc;
+
+use super::datadir::DataDir;
+use crate::journal::{
+    Disk, FileDisk, JournalError, JournalReader, Recovered as JournalRecovered, Tail, recover as recover_journal,
+};
+use crate::ledger::{Book, RECORD_BYTES, Record, Sequence};
+use crate::router::IdIndex;
+use crate::store::{
+    ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, Store, StoreError, account_blocks, open_or_set_aside,
+};
+
+/// How to recover.
+#[derive(Clone, Copy, Debug)]
+pub struct RecoverOptions {
+    /// Page cache of the store, bytes.
+    pub store_cache_bytes: u64,
+}
+
+/// Why recovery failed. Nothing was lost by trying.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The store, for another reason than damage.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directory.
+    #[error("cannot prepare the journal directory")]
+    Io(#[from] std::io::Error),
+}
+
+/// The state after the last durable record.
+#[derive(Debug)]
+pub struct Recovered {
+    /// All balances.
+    pub book: Book,
+    /// All transfer ids.
+    pub ids: IdIndex,
+    /// The histories.
+    pub links: Arc<LinkLog>,
+    /// The store.
+    pub store: Store,
+    /// The gateways.
+    pub gateways: Gateways,
+    /// The journal's files.
+    pub disk: Arc<dyn Disk>,
+    /// Reads records.
+    pub reader: Arc<JournalReader>,
+    /// Where the journal goes on.
+    pub tail: Tail,
+    /// The sequence of the store's checkpoint.
+    pub checkpoint: Sequence,
+    /// How many records were replayed after it.
+    pub replayed: u64,
+    /// Whether the store could not be used and was made again.
+    pub store_rebuilt: bool,
+}
+
+/// What the store had.
+struct Loaded {
+    book: Book,
+    ids: IdIndex,
+    checkpoint: Sequence,
+    indexed: Sequence,
+}
+
+fn load(store: &Store) -> Result<Loaded, StoreError> {
+    let Checkpoint { sequence: checkpoint, accounts, turnover } = store.checkpoint()?.unwrap_or_default();
+    let mut book = Book::new();
+    store.read_accounts(accounts, |account| book.load_account(account))?;
+    book.load_turnover(checkpoint, turnover);
+    store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
+    let mut ids = IdIndex::new();
+    let indexed = store.read_index(|sequence, entry| {
+        if entry.id.is_valid() {
+            ids.settle(entry.id, sequence);
+        }
+    })?;
+    Ok(Loaded { book, ids, checkpoint, indexed })
+}
+
+/// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay.
+pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered, RecoverError> {
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&directory.journal())?);
+    let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
+    let Loaded { mut book, mut ids, checkpoint, indexed } = loaded;
+    let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
+    let reader = JournalReader::new(Arc::clone(&disk));
+    let from = checkpoint.min(indexed).saturating_add(1);
+    book.start_at(from.saturating_sub(1));
+    let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed };
+    let recovered: JournalRecovered =
+        recover_journal(&disk, &reader, (from, checkpoint.max(indexed)), &mut |header, body| {
+            replay.group(header.base_sequence, header.time_ns, body)
+        })?;
+    let gateways = Gateways::default();
+    for gateway in book.gateways() {
+        gateways.put(*gateway);
+        store.put_gateway(gateway)?;
+    }
+    let replayed = book.sequence().saturating_sub(from.saturating_sub(1));
+    Ok(Recovered {
+        book,
+        ids,
+        links,
+        store,
+        gateways,
+        disk,
+        reader,
+        tail: recovered.tail,
+        checkpoint,
+        replayed,
+        store_rebuilt,
+    })
+}
+
+impl Recovered {
+    /// Writes a whole checkpoint of the recovered state, durably. Blocks.
+    pub fn write_checkpoint(&self) -> Result<(), StoreError> {
+        let (base, bytes) = self.links.unfinished();
+        if !bytes.is_empty() {
+            self.store.put_index(base, bytes)?;
+        }
+        self.store.sync()?;
+        let accounts = u32::try_from(self.book.accounts().len()).unwrap_or(u32::MAX);
+        let per_block = usize::try_from(ACCOUNTS_PER_BLOCK).unwrap_or(1);
+        for block in 0..account_blocks(accounts) {
+            let first = usize::try_from(block).unwrap_or(0).saturating_mul(per_block);
+            self.store.put_accounts(block, self.book.accounts().iter().skip(first).take(per_block))?;
+        }
+        self.store.sync()?;
+        let turnover = self.book.turnover().clone();
+        self.store.put_checkpoint(&Checkpoint { sequence: self.book.sequence(), accounts, turnover })?;
+        self.store.sync()
+    }
+}
+
+struct Replay<'a> {
+    book: &'a mut Book,
+    ids: &'a mut IdIndex,
+    links: &'a LinkLog,
+    store: &'a Store,
+    /// Index entries up to here are in the store.
+    indexed: Sequence,
+}
+
+/// Records looked up ahead while replaying.
+const LOOKUP_BLOCK: usize = 32;
+
+impl Replay<'_> {
+    fn group(
+        &mut self,
+        base: Sequence,
+        time_ns: u64,
+        body: &[u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let records = body.as_chunks::<RECORD_BYTES>().0;
+        // A segment may begin before what is asked for.
+        let known = self.book.sequence().saturating_add(1).saturating_sub(base);
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(records.len());
+        let mut time_ns = time_ns.saturating_add(u64::try_from(known).unwrap_or(0));
+        let mut entries = Vec::new();
+        for block in records.get(known..).unwrap_or_default().chunks(LOOKUP_BLOCK) {
+            self.ids.touch(block.iter().map(crate::ledger::record_transfer_id));
+            for bytes in block {
+                let record = Record::decode(bytes)?;
+                let applied = self.book.apply(time_ns, &record)?;
+                time_ns = time_ns.saturating_add(1);
+                if self.book.sequence() <= self.indexed {
+                    continue;
+                }
+                let mut entry = IndexEntry {
+                    debit_previous: applied.debit_previous,
+                    credit_previous: applied.credit_previous,
+                    ..IndexEntry::default()
+                };
+                if let Record::Transfer { transfer, .. } = &record {
+                    entry.id = transfer.id;
+                    if let Some(first) = self.ids.find(transfer.id) {
+                        return Err(format!(
+                            "transfer {} was decided at {first} and again at {}",
+                            transfer.id,
+                            self.book.sequence()
+                        )
+                        .into());
+                    }
+                    self.ids.settle(transfer.id, self.book.sequence());
+                }
+                entries.push(entry);
+            }
+        }
+        for (base, bytes) in self.links.append(&entries) {
+            self.store.put_full_index(self.links, base, bytes)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! What travels between actors: parcels, batches of tagged items, and the inboxes they wait in.
+//!
+//! A [`Parcel`] is what one read from a connection brought: one or more whole requests. Its items are spread over shards
+//! and come together again in the settlement actor, which sends the parcel back to its session once every outcome is
+//! durable. Items carry a small tag instead of a pointer, so that nothing per transfer is shared between threads.
+//!
+//! # Invariants
+//!
+//! 1. Each item of a parcel gets exactly one outcome; a second one stops the process.
+//! 2. The number of items anywhere inside is bounded by admission ([`Admission`]); the inboxes themselves have no other
+//!    bound, because a full inbox between two actors that wait for each other would be a deadlock.
+//!
+//! # Not here
+//!
+//! What the items mean ([`crate::ledger`]), who decides ([`crate::shard`]), who answers ([`crate::gateway`]).
+
+mod admission;
+mod batch;
+mod decided;
+mod inbox;
+mod parcel;
+
+pub use admission::{Admission, Permit};
+pub use batch::{Batch, Tagged};
+pub use decided::{AuditReply, Decided};
+pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
+pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};

@@ -1,0 +1,117 @@
+//! Parcels: requests on their way, and the outcomes gathered for them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::Permit;
+use crate::ledger::{Code, GatewayId, Outcome};
+
+/// Where a parcel goes when all its outcomes are durable.
+pub trait AnswerSink: Send + Sync + std::fmt::Debug {
+    /// Takes the parcel back. Called once per parcel, from the settlement actor's thread; must not block.
+    fn answer(&self, parcel: Arc<Parcel>);
+}
+
+/// One request of a parcel: which outcomes are its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// The client's request id.
+    pub request_id: u64,
+    /// The kind of the answer frame.
+    pub answer_kind: u16,
+    /// Index of its first outcome.
+    pub first: usize,
+    /// Number of its outcomes.
+    pub count: usize,
+}
+
+/// When a parcel passed each stage.
+#[derive(Clone, Copy, Debug)]
+pub struct ParcelTimes {
+    /// Its last byte was read.
+    pub received: Instant,
+    /// Its last outcome was decided and sequenced.
+    pub decided: Option<Instant>,
+    /// The group with its last outcome was durable.
+    pub durable: Option<Instant>,
+}
+
+/// One or more requests, read together and answered together.
+#[derive(Debug)]
+pub struct Parcel {
+    gateway: GatewayId,
+    spans: Vec<Span>,
+    sink: Arc<dyn AnswerSink>,
+    state: Mutex<State>,
+    _permit: Permit,
+}
+
+#[derive(Debug)]
+struct State {
+    outcomes: Vec<Option<Outcome>>,
+    open: usize,
+    times: ParcelTimes,
+}
+
+impl Parcel {
+    /// A parcel whose outcomes are all open.
+    pub fn new(gateway: GatewayId, spans: Vec<Span>, sink: Arc<dyn AnswerSink>, permit: Permit) -> Arc<Self> {
+        let open = spans.iter().map(|span| span.count).sum();
+        let times = ParcelTimes { received: Instant::now(), decided: None, durable: None };
+        let state = Mutex::new(State { outcomes: vec![None; open], open, times });
+        Arc::new(Self { gateway, spans, sink, state, _permit: permit })
+    }
+
+    /// Who asked.
+    pub fn gateway(&self) -> GatewayId {
+        self.gateway
+    }
+
+    /// The requests in it.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Notes the outcomes of some items; answers whether the parcel is complete now. One lock for all of them.
+    ///
+    /// # Panics
+    ///
+    /// When an item already has an outcome: the books would be wrong, so the process must stop.
+    pub fn settle(&self, outcomes: impl IntoIterator<Item = (u32, Outcome)>) -> bool {
+        let mut state = self.lock();
+        for (index, outcome) in outcomes {
+            let place = usize::try_from(index).ok().and_then(|index| state.outcomes.get_mut(index));
+            let before = place.map(|place| place.replace(outcome));
+            assert!(matches!(before, Some(None)), "item {index} decided twice or not in the parcel");
+            state.open = state.open.saturating_sub(1);
+        }
+        if state.open == 0 {
+            state.times.decided = Some(Instant::now());
+        }
+        state.open == 0
+    }
+
+    /// Sends the parcel back to its session.
+    pub fn answer(self: Arc<Self>, durable: Instant) {
+        self.lock().times.durable = Some(durable);
+        let sink = Arc::clone(&self.sink);
+        sink.answer(self);
+    }
+
+    /// The outcomes of one span, in order of the request.
+    pub fn outcomes(&self, span: &Span) -> Vec<Outcome> {
+        let state = self.lock();
+        let outcomes = state.outcomes.iter().skip(span.first).take(span.count);
+        outcomes.map(|outcome| outcome.unwrap_or(Outcome::unrecorded(Code::Internal))).collect()
+    }
+
+    /// When it passed each stage so far.
+    pub fn times(&self) -> ParcelTimes {
+        self.lock().times
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic ends the process, so a poisoned lock is only ever seen while it ends.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,30 @@
+//! The first frame of a connection.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::listener::GatewayContext;
+use crate::ledger::{Code, GatewayId};
+use crate::protocol::{BODY_BYTES_MAX, FrameHeader, Hello, ITEMS_MAX, Kind, VERSION, Welcome};
+
+/// Decides on a hello.
+pub(super) fn greet(context: &GatewayContext, header: &FrameHeader, body: &[u8]) -> Result<(GatewayId, Welcome), Code> {
+    if header.kind != Kind::Hello.number() {
+        return Err(Code::HandshakeExpected);
+    }
+    let hello = Hello::decode(body)?;
+    if hello.version_min > VERSION || hello.version_max < VERSION {
+        return Err(Code::VersionUnsupported);
+    }
+    let gateway = context.gateways.authenticate(&hello.gateway, &hello.key).ok_or(Code::AuthenticationFailed)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let welcome = Welcome {
+        version: VERSION,
+        gateway: gateway.0,
+        body_bytes_max: BODY_BYTES_MAX,
+        items_max: ITEMS_MAX,
+        requests_in_flight_max: context.limits.requests_in_flight_max,
+        idle_timeout_ms: u32::try_from(context.limits.idle_timeout.as_millis()).unwrap_or(u32::MAX),
+        time_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+    };
+    Ok((gateway, welcome))
+}

@@ -1,0 +1,113 @@
+//! Accepting connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::session::Session;
+use crate::clearing::ClearingHandle;
+use crate::flow::Admission;
+use crate::journal::JournalReader;
+use crate::ledger::Code;
+use crate::protocol::{Kind, begin_frame, encode_error, end_frame};
+use crate::router::RouterHandle;
+use crate::store::{Gateways, LinkLog};
+use crate::telemetry::Telemetry;
+
+/// What one peer, and all together, may use.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayLimits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Requests without an answer per connection.
+    pub requests_in_flight_max: u32,
+    /// Time for the hello to arrive.
+    pub handshake_timeout: Duration,
+    /// Time without any frame.
+    pub idle_timeout: Duration,
+    /// Time from the first byte of a frame to its last.
+    pub frame_timeout: Duration,
+    /// Time for a peer to take an answer.
+    pub write_timeout: Duration,
+}
+
+/// What sessions need.
+#[derive(Debug)]
+pub struct GatewayContext {
+    /// Limits.
+    pub limits: GatewayLimits,
+    /// Who may connect.
+    pub gateways: Gateways,
+    /// Room for items inside.
+    pub admission: Arc<Admission>,
+    /// Where requests go.
+    pub router: RouterHandle,
+    /// Where reads go.
+    pub clearing: ClearingHandle,
+    /// Where records are read.
+    pub reader: Arc<JournalReader>,
+    /// Where histories are found.
+    pub links: Arc<LinkLog>,
+    /// What is measured.
+    pub telemetry: Telemetry,
+}
+
+/// Accepts connections until `drain` turns true, then returns when every session has answered what it took. Dropping the future
+/// drops the sessions.
+pub async fn serve(listener: TcpListener, context: Arc<GatewayContext>, mut drain: watch::Receiver<bool>) {
+    let mut sessions = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let (context, drain) = (Arc::clone(&context), drain.clone());
+                    if sessions.len() >= context.limits.connections_max {
+                        tracing::warn!(%peer, connections = sessions.len(), "too many connections, refusing one");
+                        context.telemetry.counters().requests_refused_total.fetch_add(1, Relaxed);
+                        sessions.spawn(refuse(stream, context.limits.write_timeout));
+                        continue;
+                    }
+                    context.telemetry.counters().connections_total.fetch_add(1, Relaxed);
+                    sessions.spawn(async move {
+                        context.telemetry.counters().connections_open.fetch_add(1, Relaxed);
+                        let counters = Arc::clone(context.telemetry.counters());
+                        let ended = Session::run(stream, context, drain).await;
+                        counters.connections_open.fetch_sub(1, Relaxed);
+                        tracing::debug!(%peer, ?ended, "connection closed");
+                    });
+                }
+                Err(err) => {
+                    // Most often too many open files: give sessions time to end.
+                    tracing::warn!(%err, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_ended) = sessions.join_next(), if !sessions.is_empty() => {}
+            () = drained(&mut drain) => break,
+        }
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+/// Returns once draining began, or whoever says so is gone.
+pub(super) async fn drained(drain: &mut watch::Receiver<bool>) {
+    let _begun = drain.wait_for(|&drain| drain).await.is_ok();
+}
+
+async fn refuse(mut stream: TcpStream, timeout: Duration) {
+    let mut frame = Vec::new();
+    let at = begin_frame(&mut frame);
+    encode_error(&mut frame, Code::TooManyConnections, Code::TooManyConnections.meaning());
+    end_frame(&mut frame, at, Kind::Error, 0);
+    // The peer may be gone; it is refused either way.
+    let _sent = tokio::time::timeout(timeout, async {
+        stream.write_all(&frame).await?;
+        stream.shutdown().await
+    })
+    .await;
+}

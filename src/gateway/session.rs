@@ -1,0 +1,479 @@
+//! One connection, from its first byte to its last.
+//!
+//! Requests that came together travel together: all `SubmitTransfers` frames found in the buffer after one read become one
+//! parcel (up to a full batch), come back together and are answered with one write.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+
+use super::handshake::greet;
+use super::listener::{GatewayContext, drained};
+use super::queries::{read_history, read_records};
+use crate::clearing::{ClearingMessage, ReadAccounts};
+use crate::flow::{AnswerSink, Parcel, Permit, Span};
+use crate::ledger::{AccountId, Code, GatewayId, NewAccount, Transfer, TransferId};
+use crate::protocol::{
+    AccountState, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HistoryRequest, ITEMS_MAX, Kind, ListRequest,
+    begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error, encode_frame,
+    encode_outcomes, encode_stored, end_frame,
+};
+use crate::router::RouterMessage;
+use crate::telemetry::{Recorder, Stage};
+
+/// Bytes read at a time when no frame announces more.
+const READ_BYTES: usize = 64 << 10;
+
+/// Room before the first frame; ten thousand idle connections hold no more.
+const FIRST_READ_BYTES: usize = 4 << 10;
+
+/// Parcels answered with one write.
+const PARCELS_PER_WRITE: usize = 64;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The peer closed it.
+    ByPeer,
+    /// The server drains.
+    Drained,
+    /// The peer was told this, and the connection closed.
+    Refused(Code),
+    /// The peer did not take its answers in time.
+    WriteTimeout,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+/// Something to be written.
+#[derive(Debug)]
+enum Outgoing {
+    Parcel(Arc<Parcel>),
+    Accounts { kind: Kind, request_id: u64, read: ReadAccounts },
+    Frame(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Sink(mpsc::UnboundedSender<Outgoing>);
+
+impl AnswerSink for Sink {
+    fn answer(&self, parcel: Arc<Parcel>) {
+        // A peer that left does not hear its outcomes; it asks again with the same ids.
+        let _gone = self.0.send(Outgoing::Parcel(parcel));
+    }
+}
+
+/// Transfers that were read together.
+#[derive(Debug, Default)]
+struct Gathered {
+    transfers: Vec<Transfer>,
+    spans: Vec<Span>,
+    permit: Option<Permit>,
+}
+
+/// A connection's state.
+pub(super) struct Session {
+    context: Arc<GatewayContext>,
+    gateway: Option<GatewayId>,
+    /// Bounded by the requests in flight.
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    sink: Arc<dyn AnswerSink>,
+    in_flight: u32,
+    gathered: Gathered,
+    /// Frames to write at once: welcome, pong, refusals.
+    reply: Vec<u8>,
+    recorder: Recorder,
+}
+
+thread_local! {
+    /// One recorder per worker thread and telemetry; a process has few servers, so a short list will do.
+    static RECORDERS: std::cell::RefCell<Vec<(usize, Recorder)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+fn recorder(context: &GatewayContext) -> Recorder {
+    let key = Arc::as_ptr(context.telemetry.counters()).addr();
+    RECORDERS.with_borrow_mut(|recorders| {
+        if let Some((_, recorder)) = recorders.iter().find(|(known, _)| *known == key) {
+            return recorder.clone();
+        }
+        let recorder = context.telemetry.stages().recorder();
+        recorders.push((key, recorder.clone()));
+        recorder
+    })
+}
+
+impl Session {
+    /// Serves a connection to its end.
+    pub(super) async fn run(stream: TcpStream, context: Arc<GatewayContext>, drain: watch::Receiver<bool>) -> Ended {
+        if let Err(err) = stream.set_nodelay(true) {
+            return Ended::Broken(err);
+        }
+        let (reader, mut writer) = stream.into_split();
+        let (outgoing, answers) = mpsc::unbounded_channel();
+        let mut session = Self {
+            recorder: recorder(&context),
+            context,
+            gateway: None,
+            sink: Arc::new(Sink(outgoing.clone())),
+            outgoing,
+            in_flight: 0,
+            gathered: Gathered::default(),
+            reply: Vec::new(),
+        };
+        let ended = session.serve(reader, &mut writer, answers, drain).await;
+        match &ended {
+            Ended::Refused(code) => tracing::debug!(%code, "refusing a peer"),
+            Ended::Broken(err) => tracing::debug!(%err, "connection broke"),
+            _ => {}
+        }
+        // What was written is to arrive; a peer that is gone does not matter any more.
+        let _closed = tokio::time::timeout(session.context.limits.write_timeout, writer.shutdown()).await;
+        ended
+    }
+
+    async fn serve(
+        &mut self,
+        mut reader: OwnedReadHalf,
+        writer: &mut OwnedWriteHalf,
+        mut answers: mpsc::UnboundedReceiver<Outgoing>,
+        mut drain: watch::Receiver<bool>,
+    ) -> Ended {
+        let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+        let mut clock = tokio::time::interval(self.tick());
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_frame = Instant::now();
+        // When the first byte of a frame came whose last has not.
+        let mut partial_since = None;
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some(first) = answers.recv() => {
+                    self.encode_answers(first, &mut answers);
+                }
+                read = reader.read_buf(&mut buffer), if !draining => match read {
+                    Ok(0) => return Ended::ByPeer,
+                    Err(err) => return Ended::Broken(err),
+                    Ok(_) => {
+                        let before = buffer.len();
+                        let parsed = self.parse(&mut buffer);
+                        if buffer.len() != before {
+                            (last_frame, partial_since) = (Instant::now(), None);
+                        }
+                        partial_since = if buffer.is_empty() { None } else { partial_since.or_else(|| Some(Instant::now())) };
+                        if let Err(code) = parsed.and_then(|()| self.hand_on()) {
+                            self.refuse(0, code);
+                            return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
+                        }
+                    }
+                },
+                _ = clock.tick() => {
+                    if self.is_overdue(last_frame.elapsed(), partial_since.map(|since| since.elapsed())) {
+                        self.refuse(0, Code::TimedOut);
+                        return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(Code::TimedOut));
+                    }
+                }
+                () = drained(&mut drain), if !draining => draining = true,
+            }
+            if let Err(ended) = self.write(writer).await {
+                return ended;
+            }
+            if draining && self.in_flight == 0 {
+                return Ended::Drained;
+            }
+        }
+    }
+
+    /// How often deadlines are looked at: a quarter of the shortest, at most once a second.
+    fn tick(&self) -> Duration {
+        let limits = &self.context.limits;
+        let shortest = limits.handshake_timeout.min(limits.idle_timeout).min(limits.frame_timeout);
+        (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    fn is_overdue(&self, since_frame: Duration, partial: Option<Duration>) -> bool {
+        let limits = &self.context.limits;
+        match (self.gateway, partial) {
+            (None, _) => since_frame >= limits.handshake_timeout,
+            (Some(_), Some(partial)) => partial >= limits.frame_timeout,
+            (Some(_), None) => self.in_flight == 0 && since_frame >= limits.idle_timeout,
+        }
+    }
+
+    /// Takes all whole frames out of the buffer. An error closes the connection.
+    fn parse(&mut self, buffer: &mut BytesMut) -> Result<(), Code> {
+        loop {
+            let Some(head) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
+                // Even the first bytes tell a stray peer.
+                let known = buffer.len().min(crate::protocol::MAGIC.len());
+                if buffer.get(..known) != crate::protocol::MAGIC.get(..known) {
+                    return Err(Code::BadMagic);
+                }
+                if buffer.capacity().saturating_sub(buffer.len()) < FIRST_READ_BYTES / 2 {
+                    buffer.reserve(READ_BYTES);
+                }
+                return Ok(());
+            };
+            let header = FrameHeader::decode(head)?;
+            if header.body_bytes > BODY_BYTES_MAX {
+                return Err(Code::FrameTooLarge);
+            }
+            let frame_bytes =
+                FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
+            if buffer.len() < frame_bytes {
+                // Room for what is announced, but only once the peer may announce anything.
+                let wanted = if self.gateway.is_some() { frame_bytes } else { READ_BYTES };
+                buffer.reserve(wanted.saturating_sub(buffer.len()).max(1));
+                return Ok(());
+            }
+            let frame = buffer.split_to(frame_bytes);
+            self.frame(&header, frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())?;
+        }
+    }
+
+    fn frame(&mut self, header: &FrameHeader, body: &[u8]) -> Result<(), Code> {
+        let id = header.request_id;
+        if self.gateway.is_none() {
+            if !header.matches(body) {
+                return Err(Code::BodyCorrupt);
+            }
+            let (gateway, welcome) = greet(&self.context, header, body)?;
+            self.gateway = Some(gateway);
+            encode_frame(&mut self.reply, Kind::Welcome, id, &welcome.encode());
+            return Ok(());
+        }
+        self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
+        let done = if header.matches(body) { self.request(header, body) } else { Err(Code::BodyCorrupt) };
+        match done {
+            // These cannot be told from an attack or a lost place in the stream.
+            Err(code @ (Code::HandshakeRepeated | Code::VersionUnsupported)) => Err(code),
+            Err(code) => {
+                self.refuse(id, code);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn request(&mut self, header: &FrameHeader, body: &[u8]) -> Result<(), Code> {
+        let id = header.request_id;
+        if header.version != crate::protocol::VERSION {
+            return Err(Code::VersionUnsupported);
+        }
+        let kind = Kind::from_number(header.kind).ok_or(Code::KindUnknown)?;
+        match kind {
+            Kind::Ping => {
+                encode_frame(&mut self.reply, Kind::Pong, id, body);
+                return Ok(());
+            }
+            Kind::Hello => return Err(Code::HandshakeRepeated),
+            _ => {}
+        }
+        if self.in_flight >= self.context.limits.requests_in_flight_max {
+            return Err(Code::Busy);
+        }
+        match kind {
+            Kind::SubmitTransfers => self.submit(id, body)?,
+            Kind::OpenAccounts => self.open(id, decode_new_accounts(body)?)?,
+            Kind::GetAccounts => self.get_accounts(id, &decode_ids(body)?)?,
+            Kind::ListAccounts => self.list_accounts(id, ListRequest::decode(body)?)?,
+            Kind::GetTransfers => self.get_transfers(id, &decode_ids(body)?)?,
+            Kind::AccountHistory => self.history(id, HistoryRequest::decode(body)?)?,
+            _ => return Err(Code::KindUnknown),
+        }
+        self.in_flight = self.in_flight.saturating_add(1);
+        Ok(())
+    }
+
+    fn submit(&mut self, request_id: u64, body: &[u8]) -> Result<(), Code> {
+        let items_max = usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX);
+        let announced = body.len() / crate::ledger::RECORD_BYTES;
+        if self.gathered.transfers.len().saturating_add(announced) > items_max {
+            self.hand_on()?;
+        }
+        let first = self.gathered.transfers.len();
+        let count = decode_transfers(body, &mut self.gathered.transfers)?;
+        let Some(permit) = self.context.admission.admit(count) else {
+            self.gathered.transfers.truncate(first);
+            return Err(Code::Busy);
+        };
+        self.gathered.permit = Some(match self.gathered.permit.take() {
+            Some(gathered) => gathered.join(permit),
+            None => permit,
+        });
+        self.gathered.spans.push(Span { request_id, answer_kind: Kind::TransferOutcomes.number(), first, count });
+        Ok(())
+    }
+
+    /// Hands on the transfers gathered so far.
+    fn hand_on(&mut self) -> Result<(), Code> {
+        let Gathered { transfers, spans, permit } = std::mem::take(&mut self.gathered);
+        let Some(permit) = permit else { return Ok(()) };
+        let parcel = Parcel::new(self.gateway.unwrap_or_default(), spans, Arc::clone(&self.sink), permit);
+        self.context.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_stopped| Code::Draining)
+    }
+
+    fn open(&mut self, request_id: u64, accounts: Vec<NewAccount>) -> Result<(), Code> {
+        // In the order of the frames: transfers before these must not find the accounts.
+        self.hand_on()?;
+        let count = accounts.len();
+        let permit = self.context.admission.admit(count).ok_or(Code::Busy)?;
+        let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
+        let parcel = Parcel::new(self.gateway.unwrap_or_default(), vec![span], Arc::clone(&self.sink), permit);
+        self.context.router.send(RouterMessage::Accounts(parcel, accounts)).map_err(|_stopped| Code::Draining)
+    }
+
+    fn get_accounts(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let ids = ids.iter().map(|&id| AccountId::from_raw(id)).collect();
+        let reply = self.accounts_reply(Kind::Accounts, request_id);
+        self.context.clearing.send(ClearingMessage::Accounts(ids, reply)).map_err(|_stopped| Code::Draining)
+    }
+
+    fn list_accounts(&self, request_id: u64, request: ListRequest) -> Result<(), Code> {
+        let reply = self.accounts_reply(Kind::AccountPage, request_id);
+        let message = ClearingMessage::List(request.from, request.limit, reply);
+        self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
+    }
+
+    fn accounts_reply(&self, kind: Kind, request_id: u64) -> Box<dyn FnOnce(ReadAccounts) + Send> {
+        let outgoing = self.outgoing.clone();
+        // A peer that left gets no answer.
+        Box::new(move |read| drop(outgoing.send(Outgoing::Accounts { kind, request_id, read })))
+    }
+
+    fn get_transfers(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let ids = ids.iter().map(|&id| TransferId::from_raw(id)).collect();
+        let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let reply = Box::new(move |sequences: Vec<_>| {
+            runtime.spawn_blocking(move || {
+                let frame = match read_records(&context, &sequences) {
+                    Ok(records) => stored_frame(Kind::Transfers, request_id, 0, &records),
+                    Err(code) => error_frame(request_id, code),
+                };
+                drop(outgoing.send(Outgoing::Frame(frame)));
+            });
+        });
+        self.context.router.send(RouterMessage::Find(ids, reply)).map_err(|_stopped| Code::Draining)
+    }
+
+    fn history(&self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
+        let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let reply = Box::new(move |read: ReadAccounts| {
+            // Going on from a cursor needs no head.
+            let head = read.accounts.first().map_or(0, |account| account.head);
+            let from = if request.from == 0 { head } else { request.from };
+            runtime.spawn_blocking(move || {
+                let frame = match read_history(&context, request.account, from, request.limit) {
+                    Ok((next, records)) => stored_frame(Kind::History, request_id, next, &records),
+                    Err(code) => error_frame(request_id, code),
+                };
+                drop(outgoing.send(Outgoing::Frame(frame)));
+            });
+        });
+        self.context
+            .clearing
+            .send(ClearingMessage::Accounts(vec![request.account], reply))
+            .map_err(|_stopped| Code::Draining)
+    }
+
+    fn refuse(&mut self, request_id: u64, code: Code) {
+        self.context.telemetry.counters().requests_refused_total.fetch_add(1, Relaxed);
+        self.reply.extend_from_slice(&error_frame(request_id, code));
+    }
+
+    /// Encodes an answer, and those that wait behind it, for one write.
+    fn encode_answers(&mut self, first: Outgoing, answers: &mut mpsc::UnboundedReceiver<Outgoing>) {
+        let mut next = Some(first);
+        let mut encoded = 0_usize;
+        while let Some(outgoing) = next {
+            self.encode_answer(outgoing);
+            encoded = encoded.saturating_add(1);
+            next = if encoded < PARCELS_PER_WRITE { answers.try_recv().ok() } else { None };
+        }
+    }
+
+    fn encode_answer(&mut self, outgoing: Outgoing) {
+        let mut answered = 1;
+        match outgoing {
+            Outgoing::Frame(frame) => self.reply.extend_from_slice(&frame),
+            Outgoing::Accounts { kind, request_id, read } => {
+                let accounts: Vec<_> = read.accounts.iter().map(AccountState::from).collect();
+                let at = begin_frame(&mut self.reply);
+                encode_accounts(&mut self.reply, read.sequence, &accounts);
+                end_frame(&mut self.reply, at, kind, request_id);
+            }
+            Outgoing::Parcel(parcel) => {
+                for span in parcel.spans() {
+                    let at = begin_frame(&mut self.reply);
+                    encode_outcomes(&mut self.reply, &parcel.outcomes(span));
+                    let kind = Kind::from_number(span.answer_kind).unwrap_or(Kind::Error);
+                    end_frame(&mut self.reply, at, kind, span.request_id);
+                }
+                answered = u32::try_from(parcel.spans().len()).unwrap_or(u32::MAX);
+                self.record(&parcel, u64::from(answered));
+            }
+        }
+        self.in_flight = self.in_flight.saturating_sub(answered);
+    }
+
+    fn record(&self, parcel: &Parcel, requests: u64) {
+        let times = parcel.times();
+        let now = Instant::now();
+        let decided = times.decided.unwrap_or(now);
+        let durable = times.durable.unwrap_or(now).max(decided);
+        let record = |stage, time| self.recorder.record_us_times(stage, time, requests);
+        record(Stage::Decided, decided.saturating_duration_since(times.received));
+        record(Stage::Durable, durable.saturating_duration_since(decided));
+        record(Stage::Answered, now.saturating_duration_since(durable));
+        record(Stage::Commit, now.saturating_duration_since(times.received));
+    }
+
+    /// Writes what there is to write. While the peer does not take it, nothing more is read from it.
+    async fn write(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
+        if self.reply.is_empty() {
+            return Ok(());
+        }
+        let mut pending = self.reply.as_slice();
+        let written = tokio::time::timeout(self.context.limits.write_timeout, async {
+            while pending.has_remaining() {
+                writer.write_buf(&mut pending).await?;
+            }
+            Ok(())
+        });
+        let result = match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(err)) => Err(Ended::Broken(err)),
+            Err(_elapsed) => Err(Ended::WriteTimeout),
+        };
+        self.reply.clear();
+        if self.reply.capacity() > READ_BYTES.saturating_mul(16) {
+            self.reply.shrink_to(READ_BYTES);
+        }
+        result
+    }
+}
+
+fn error_frame(request_id: u64, code: Code) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let at = begin_frame(&mut frame);
+    encode_error(&mut frame, code, code.meaning());
+    end_frame(&mut frame, at, Kind::Error, request_id);
+    frame
+}
+
+fn stored_frame(kind: Kind, request_id: u64, cursor: u64, records: &[crate::ledger::StoredRecord]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let at = begin_frame(&mut frame);
+    encode_stored(&mut frame, cursor, records);
+    end_frame(&mut frame, at, kind, request_id);
+    frame
+}

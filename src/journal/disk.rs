@@ -1,0 +1,147 @@
+//! The disk under the journal: six calls, so that tests can put a failing one there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::HashMap;
+
+/// Zeros are written in pieces of this size, each synced, so that other syncs get their turn in between.
+const FILL_BYTES: usize = 1 << 20;
+
+/// Numbered segment files.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// The numbers that exist, in order.
+    fn list(&self) -> io::Result<Vec<u64>>;
+    /// Makes a segment of this many zero bytes, durable with its directory entry.
+    fn create(&self, number: u64, bytes: u64) -> io::Result<()>;
+    /// Its length in bytes.
+    fn size(&self, number: u64) -> io::Result<u64>;
+    /// Reads up to the length of `buffer`; fewer bytes only at the end of the file.
+    fn read_at(&self, number: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes all of `bytes`. Not durable before [`Self::sync`].
+    fn write_at(&self, number: u64, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when all that was written to the segment is durable.
+    fn sync(&self, number: u64) -> io::Result<()>;
+    /// What to call the segment in messages.
+    fn name(&self, number: u64) -> String;
+}
+
+/// Segments as files of a directory.
+#[derive(Debug)]
+pub struct FileDisk {
+    directory: PathBuf,
+    writable: bool,
+    files: Mutex<HashMap<u64, Arc<File>>>,
+}
+
+impl FileDisk {
+    /// Uses a directory, which is made durable if it is new.
+    pub fn create(directory: &Path) -> io::Result<Self> {
+        if !directory.exists() {
+            fs::create_dir_all(directory)?;
+            if let Some(parent) = directory.parent() {
+                sync_directory(parent)?;
+            }
+        }
+        Ok(Self { directory: directory.to_owned(), writable: true, files: Mutex::default() })
+    }
+
+    /// Uses a directory without ever writing there.
+    pub fn read_only(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), writable: false, files: Mutex::default() }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{number:012}.journal"))
+    }
+
+    fn open(&self, number: u64) -> io::Result<Arc<File>> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = files.get(&number) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(self.writable).open(self.path(number))?);
+        files.insert(number, Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// Makes a directory's entries durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory)?.sync_all()
+}
+
+impl Disk for FileDisk {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let number: Option<u64> =
+                name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|stem| stem.parse().ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+        let unfinished = self.directory.join("next.tmp");
+        let file = File::create(&unfinished)?;
+        // All the room at once, so that a full disk is known long before the room is needed.
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        let zeros = vec![0; FILL_BYTES];
+        let mut offset = 0;
+        while offset < bytes {
+            let piece = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(FILL_BYTES);
+            file.write_all_at(zeros.get(..piece).unwrap_or_default(), offset)?;
+            file.sync_data()?;
+            offset = offset.saturating_add(u64::try_from(piece).unwrap_or(u64::MAX));
+        }
+        file.sync_all()?;
+        // Never over a segment that is there.
+        let target = self.path(number);
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &unfinished,
+            rustix::fs::CWD,
+            &target,
+            rustix::fs::RenameFlags::NOREPLACE,
+        )?;
+        sync_directory(&self.directory)
+    }
+
+    fn size(&self, number: u64) -> io::Result<u64> {
+        Ok(self.open(number)?.metadata()?.len())
+    }
+
+    fn read_at(&self, number: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = self.open(number)?;
+        let mut filled = 0_usize;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(read) => filled = filled.saturating_add(read),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, number: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.open(number)?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, number: u64) -> io::Result<()> {
+        self.open(number)?.sync_data()
+    }
+
+    fn name(&self, number: u64) -> String {
+        self.path(number).display().to_string()
+    }
+}

@@ -1,0 +1,161 @@
+//! The journal in segment files: the one writer.
+//!
+//! The next segment is made ready by a helper thread while this one fills, so that changing over costs nothing; when the disk
+//! is full that is known a whole segment ahead.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use super::disk::Disk;
+use super::group::{GROUP_HEADER_BYTES, PendingGroup};
+use super::reader::JournalReader;
+use super::recovery::Tail;
+use super::segment::{FORMAT_VERSION, SegmentHeader};
+use super::{Appended, Journal};
+use crate::ledger::Sequence;
+
+/// How the journal writes.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// Bytes of a segment file.
+    pub segment_bytes: u64,
+}
+
+/// The thread that makes the next segment ready, or nothing if it was ready before.
+#[derive(Debug)]
+struct Preparing(Option<JoinHandle<io::Result<()>>>);
+
+impl Preparing {
+    /// Returns when the segment is ready.
+    fn wait(self) -> io::Result<()> {
+        let Some(thread) = self.0 else { return Ok(()) };
+        thread.join().map_err(|_panic| io::Error::other("the thread that prepares segments has ended"))?
+    }
+}
+
+/// The journal in segment files.
+#[derive(Debug)]
+pub struct FileJournal {
+    disk: Arc<dyn Disk>,
+    options: JournalOptions,
+    reader: Arc<JournalReader>,
+    tail: Tail,
+    /// Length of the segment that is written now.
+    segment_bytes: u64,
+    next_segment: Option<Preparing>,
+    broken: bool,
+}
+
+impl FileJournal {
+    /// Goes on after `tail`, as writer of the epoch after the tail's.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        tail: Tail,
+        reader: Arc<JournalReader>,
+    ) -> io::Result<Self> {
+        let numbers = disk.list()?;
+        if !numbers.contains(&tail.segment) {
+            disk.create(tail.segment, options.segment_bytes)?;
+        }
+        let segment_bytes = disk.size(tail.segment)?;
+        let mut journal = Self { disk, options, reader, tail, segment_bytes, next_segment: None, broken: false };
+        journal.tail.epoch = journal.tail.epoch.saturating_add(1);
+        journal.prepare_next(&numbers)?;
+        Ok(journal)
+    }
+
+    /// The epoch in which this writer appends.
+    pub fn epoch(&self) -> u64 {
+        self.tail.epoch
+    }
+
+    /// Where the next group goes.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn prepare_next(&mut self, existing: &[u64]) -> io::Result<()> {
+        let number = self.tail.segment.saturating_add(1);
+        let thread = if existing.contains(&number) {
+            None
+        } else {
+            let (disk, bytes) = (Arc::clone(&self.disk), self.options.segment_bytes);
+            Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(move || disk.create(number, bytes))?)
+        };
+        self.next_segment = Some(Preparing(thread));
+        Ok(())
+    }
+
+    /// Goes on in the next segment, waiting for it if it is not ready.
+    fn roll(&mut self) -> io::Result<()> {
+        let ready = self.next_segment.take().ok_or_else(|| io::Error::other("no next segment"))?;
+        ready.wait()?;
+        self.tail.segment = self.tail.segment.saturating_add(1);
+        self.tail.offset = 0;
+        self.segment_bytes = self.disk.size(self.tail.segment)?;
+        let numbers = self.disk.list()?;
+        self.prepare_next(&numbers)
+    }
+
+    fn write(&mut self, group: &PendingGroup) -> io::Result<()> {
+        let Tail { segment, offset, .. } = self.tail;
+        if offset == 0 {
+            let header = SegmentHeader {
+                version: FORMAT_VERSION,
+                number: segment,
+                base_sequence: group.base_sequence(),
+                previous_hash: self.tail.previous_hash,
+            };
+            let mut bytes = header.encode().to_vec();
+            bytes.extend_from_slice(group.bytes());
+            self.disk.write_at(segment, 0, &bytes)?;
+        } else {
+            self.disk.write_at(segment, offset, group.bytes())?;
+        }
+        self.disk.sync(segment)
+    }
+}
+
+impl Drop for FileJournal {
+    /// Waits for the helper thread: a segment made after another journal was opened here would take that one's place.
+    fn drop(&mut self) {
+        if let Some(Err(err)) = self.next_segment.take().map(Preparing::wait) {
+            tracing::warn!(%err, "the next journal segment could not be made ready");
+        }
+    }
+}
+
+fn header_bytes() -> u64 {
+    u64::try_from(GROUP_HEADER_BYTES).unwrap_or(u64::MAX)
+}
+
+impl Journal for FileJournal {
+    fn append(&mut self, epoch: u64, expected: Sequence, group: &mut PendingGroup) -> Appended {
+        if self.broken {
+            return Appended::Failed(io::Error::other("an earlier write failed; restart to recover"));
+        }
+        if epoch != self.tail.epoch || expected != self.tail.next_sequence || group.base_sequence() != expected {
+            return Appended::Fenced { expected: self.tail.next_sequence };
+        }
+        group.seal(epoch, &self.tail.previous_hash);
+        let bytes = u64::try_from(group.bytes().len()).unwrap_or(u64::MAX);
+        if self.tail.offset.saturating_add(bytes) > self.segment_bytes
+            && let Err(err) = self.roll()
+        {
+            self.broken = true;
+            return Appended::Failed(err);
+        }
+        if let Err(err) = self.write(group) {
+            self.broken = true;
+            return Appended::Unknown(err);
+        }
+        let place = if self.tail.offset == 0 { header_bytes() } else { self.tail.offset };
+        self.reader.note(self.tail.segment, expected, place);
+        self.tail.offset = place.saturating_add(bytes);
+        self.tail.previous_hash = *group.hash();
+        self.tail.next_sequence = group.last_sequence().saturating_add(1);
+        Appended::Durable
+    }
+}

@@ -1,0 +1,132 @@
+//! Reading single records back by sequence.
+//!
+//! The reader knows for each segment its first sequence, and a group's place about every 64 KiB; between those it walks over
+//! group headers. For segments from before the start of this process the places are found once, when first asked for.
+//! Reads block on the disk: call from a thread that may wait.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::disk::Disk;
+use super::group::{GROUP_HEADER_BYTES, GroupHeader};
+use super::recovery::JournalError;
+use super::segment::{Found, group_at};
+use crate::ledger::{RECORD_BYTES, Record, Sequence, StoredRecord};
+
+/// Bytes between noted places.
+const NOTE_EVERY_BYTES: u64 = 64 << 10;
+
+/// Reads records by sequence, from any thread.
+#[derive(Debug)]
+pub struct JournalReader {
+    disk: Arc<dyn Disk>,
+    segments: RwLock<Vec<Segment>>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    base_sequence: Sequence,
+    /// First sequence and byte of some groups, in order. Empty: not looked for yet.
+    places: Vec<(Sequence, u64)>,
+}
+
+impl JournalReader {
+    /// A reader that knows no segment yet.
+    pub fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
+        Arc::new(Self { disk, segments: RwLock::default() })
+    }
+
+    /// Notes a segment and its first sequence; in order.
+    pub(super) fn note_segment(&self, number: u64, base_sequence: Sequence) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if segments.last().is_none_or(|last| last.number < number) {
+            segments.push(Segment { number, base_sequence, places: Vec::new() });
+        }
+    }
+
+    /// Notes where a group is, if that is far enough from the last noted one; in order within a segment.
+    pub(super) fn note(&self, number: u64, sequence: Sequence, offset: u64) {
+        let last_noted = |segment: &Segment| segment.places.last().map(|place| place.1);
+        {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let known = segments.iter().rfind(|segment| segment.number == number);
+            if known.and_then(last_noted).is_some_and(|last| offset < last.saturating_add(NOTE_EVERY_BYTES)) {
+                return;
+            }
+        }
+        self.note_segment(number, sequence);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(segment) = segments.iter_mut().rfind(|segment| segment.number == number) {
+            segment.places.push((sequence, offset));
+        }
+    }
+
+    /// Reads one durable record; `None` when the journal has no such sequence. Blocks.
+    pub fn read(&self, sequence: Sequence) -> Result<Option<StoredRecord>, JournalError> {
+        let Some((number, mut offset)) = self.place(sequence)? else { return Ok(None) };
+        let io = |source| JournalError::Io { place: self.disk.name(number), source };
+        loop {
+            let mut bytes = [0; GROUP_HEADER_BYTES];
+            self.disk.read_at(number, offset, &mut bytes).map_err(io)?;
+            let Some(header) = GroupHeader::decode(&bytes) else { return Ok(None) };
+            let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+            if sequence >= header.next_sequence() {
+                offset = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
+                continue;
+            }
+            let Some(place) = sequence.checked_sub(header.base_sequence) else { return Ok(None) };
+            let mut bytes = [0; RECORD_BYTES];
+            let at = body.saturating_add(place.saturating_mul(u64::try_from(RECORD_BYTES).unwrap_or(0)));
+            self.disk.read_at(number, at, &mut bytes).map_err(io)?;
+            let record = Record::decode(&bytes).map_err(|source| JournalError::Content {
+                place: self.disk.name(number),
+                offset: at,
+                source: Box::new(source),
+            })?;
+            return Ok(Some(StoredRecord { sequence, time_ns: header.time_ns.saturating_add(place), record }));
+        }
+    }
+
+    /// Segment and byte of a group at or before the one with this sequence.
+    fn place(&self, sequence: Sequence) -> Result<Option<(u64, u64)>, JournalError> {
+        let number = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let after = segments.partition_point(|segment| segment.base_sequence <= sequence);
+            let Some(segment) = after.checked_sub(1).and_then(|index| segments.get(index)) else { return Ok(None) };
+            if !segment.places.is_empty() {
+                return Ok(Some((segment.number, nearest(&segment.places, sequence))));
+            }
+            segment.number
+        };
+        let places = self.find_places(number)?;
+        let offset = nearest(&places, sequence);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(segment) = segments.iter_mut().find(|segment| segment.number == number && segment.places.is_empty())
+        {
+            segment.places = places;
+        }
+        Ok(Some((number, offset)))
+    }
+
+    fn find_places(&self, number: u64) -> Result<Vec<(Sequence, u64)>, JournalError> {
+        let io = |source| JournalError::Io { place: self.disk.name(number), source };
+        let mut bytes = vec![0; usize::try_from(self.disk.size(number).map_err(io)?).unwrap_or(0)];
+        self.disk.read_at(number, 0, &mut bytes).map_err(io)?;
+        let mut places: Vec<(Sequence, u64)> = Vec::new();
+        let mut offset = GROUP_HEADER_BYTES;
+        while let Found::Group(header, body) = group_at(&bytes, offset) {
+            let place = u64::try_from(offset).unwrap_or(u64::MAX);
+            if places.last().is_none_or(|last| place >= last.1.saturating_add(NOTE_EVERY_BYTES)) {
+                places.push((header.base_sequence, place));
+            }
+            offset = offset.saturating_add(GROUP_HEADER_BYTES).saturating_add(body.len());
+        }
+        Ok(places)
+    }
+}
+
+fn nearest(places: &[(Sequence, u64)], sequence: Sequence) -> u64 {
+    let after = places.partition_point(|place| place.0 <= sequence);
+    let first = u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0);
+    after.checked_sub(1).and_then(|index| places.get(index)).map_or(first, |place| place.1)
+}

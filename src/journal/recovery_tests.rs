@@ -1,0 +1,248 @@
+//! The journal against a disk in memory that can fail, tear and flip.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::journal::{Appended, FileJournal, Journal, JournalOptions, PendingGroup};
+use crate::ledger::{AccountId, Code, GatewayId, RECORD_BYTES, Record, Transfer, TransferId};
+
+const SEGMENT_BYTES: u64 = 4_096;
+
+/// Segments in memory. Writes may be made to fail from the nth on.
+#[derive(Debug, Default)]
+struct MemoryDisk {
+    segments: Mutex<BTreeMap<u64, Vec<u8>>>,
+    calls_left: Mutex<Option<usize>>,
+}
+
+impl MemoryDisk {
+    fn spend(&self) -> io::Result<()> {
+        match self.calls_left.lock().unwrap().as_mut() {
+            Some(0) => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn with<T>(&self, number: u64, act: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
+        self.segments.lock().unwrap().get_mut(&number).map(act).ok_or(io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        Ok(self.segments.lock().unwrap().keys().copied().collect())
+    }
+    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+        self.spend()?;
+        self.segments.lock().unwrap().insert(number, vec![0; usize::try_from(bytes).unwrap()]);
+        Ok(())
+    }
+    fn size(&self, number: u64) -> io::Result<u64> {
+        self.with(number, |bytes| bytes.len() as u64)
+    }
+    fn read_at(&self, number: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.with(number, |bytes| {
+            let rest = &bytes[usize::try_from(offset).unwrap().min(bytes.len())..];
+            let read = rest.len().min(buffer.len());
+            buffer[..read].copy_from_slice(&rest[..read]);
+            read
+        })
+    }
+    fn write_at(&self, number: u64, offset: u64, written: &[u8]) -> io::Result<()> {
+        self.spend()?;
+        let offset = usize::try_from(offset).unwrap();
+        self.with(number, |bytes| bytes[offset..offset + written.len()].copy_from_slice(written))
+    }
+    fn sync(&self, _: u64) -> io::Result<()> {
+        self.spend()
+    }
+    fn name(&self, number: u64) -> String {
+        format!("segment {number}")
+    }
+}
+
+fn record(id: u64) -> Record {
+    let transfer = Transfer {
+        id: TransferId::from_raw(id.into()),
+        debit: AccountId::from_raw(1),
+        credit: AccountId::from_raw(2),
+        amount: u128::from(id) * 3,
+        ..Transfer::default()
+    };
+    Record::Transfer { transfer, outcome: Code::Accepted, gateway: GatewayId(7) }
+}
+
+fn group(first: u64, count: u64) -> PendingGroup {
+    let mut group = PendingGroup::new(first, first * 10);
+    (first..first + count).for_each(|id| group.extend(None, &record(id).encode()));
+    group
+}
+
+fn start() -> (Arc<MemoryDisk>, Arc<dyn Disk>) {
+    let memory = Arc::new(MemoryDisk::default());
+    let disk: Arc<dyn Disk> = Arc::clone(&memory) as Arc<dyn Disk>;
+    (memory, disk)
+}
+
+fn reopen(disk: &Arc<dyn Disk>) -> Result<(Vec<u64>, FileJournal, Arc<JournalReader>, Recovered), JournalError> {
+    let reader = JournalReader::new(Arc::clone(disk));
+    let mut ids = Vec::new();
+    let recovered = recover(disk, &reader, (0, 0), &mut |_, body| {
+        for bytes in body.chunks_exact(RECORD_BYTES) {
+            let Record::Transfer { transfer, .. } = Record::decode(bytes.first_chunk().unwrap())? else {
+                unreachable!()
+            };
+            ids.push(u64::try_from(transfer.id.raw())?);
+        }
+        Ok(())
+    })?;
+    let options = JournalOptions { segment_bytes: SEGMENT_BYTES };
+    let journal = FileJournal::open(Arc::clone(disk), options, recovered.tail, Arc::clone(&reader)).unwrap();
+    Ok((ids, journal, reader, recovered))
+}
+
+/// Appends groups of these sizes; answers how many records are durable.
+fn fill(disk: &Arc<dyn Disk>, sizes: &[u64]) -> u64 {
+    let (ids, mut journal, _, _) = reopen(disk).unwrap();
+    let mut next = ids.len() as u64 + 1;
+    for &size in sizes {
+        let mut group = group(next, size);
+        let epoch = journal.epoch();
+        match journal.append(epoch, next, &mut group) {
+            Appended::Durable => next += size,
+            _ => break,
+        }
+    }
+    next - 1
+}
+
+#[test]
+fn what_was_appended_is_recovered_across_segments_and_restarts() {
+    let (_, disk) = start();
+    assert_eq!(fill(&disk, &[1, 5, 20, 20, 3]), 49);
+    assert_eq!(fill(&disk, &[30, 1]), 80);
+    let (ids, journal, reader, recovered) = reopen(&disk).unwrap();
+    assert_eq!(ids, (1..=80).collect::<Vec<_>>());
+    assert_eq!((recovered.tail.next_sequence, recovered.torn_bytes, journal.epoch()), (81, 0, 3));
+    for sequence in 1..=80 {
+        let stored = reader.read(sequence).unwrap().unwrap();
+        assert_eq!((stored.sequence, stored.record), (sequence, record(sequence)));
+    }
+    assert_eq!(reader.read(81).unwrap(), None);
+    assert_eq!(reader.read(0).unwrap(), None);
+}
+
+#[test]
+fn recovery_from_a_later_sequence_begins_at_its_segment_and_reads_older_records_on_demand() {
+    let (_, disk) = start();
+    fill(&disk, &[20, 20, 20, 20]);
+    let reader = JournalReader::new(Arc::clone(&disk));
+    let mut first = None;
+    recover(&disk, &reader, (61, 80), &mut |group, _| {
+        first = first.or(Some(group.base_sequence));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(first, Some(61));
+    assert_eq!(reader.read(3).unwrap().map(|stored| stored.record), Some(record(3)));
+}
+
+#[test]
+fn a_fenced_writer_writes_nothing() {
+    let (_, disk) = start();
+    let (_, mut journal, _, _) = reopen(&disk).unwrap();
+    let epoch = journal.epoch();
+    assert!(matches!(journal.append(epoch + 1, 1, &mut group(1, 1)), Appended::Fenced { expected: 1 }));
+    assert!(matches!(journal.append(epoch, 2, &mut group(2, 1)), Appended::Fenced { expected: 1 }));
+    assert!(matches!(journal.append(epoch, 1, &mut group(1, 1)), Appended::Durable));
+    assert_eq!(reopen(&disk).unwrap().0, [1]);
+}
+
+#[test]
+fn the_first_failed_call_ends_writing_and_nothing_durable_is_lost() {
+    for calls in 0..40 {
+        let (memory, disk) = start();
+        drop(reopen(&disk).unwrap());
+        *memory.calls_left.lock().unwrap() = Some(calls);
+        let (_, mut journal, _, _) = reopen(&disk).unwrap();
+        let mut durable = 0;
+        let mut failed = false;
+        for first in (1..200).step_by(5) {
+            let epoch = journal.epoch();
+            match journal.append(epoch, first, &mut group(first, 5)) {
+                Appended::Durable => {
+                    assert!(!failed, "durable after a failure");
+                    durable = first + 4;
+                }
+                _ => failed = true,
+            }
+        }
+        assert!(failed);
+        *memory.calls_left.lock().unwrap() = None;
+        let (ids, ..) = reopen(&disk).unwrap();
+        assert!(ids.len() as u64 >= durable, "{calls} calls: {durable} durable, {} found", ids.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// A last group of which only some 512-byte sectors reached the disk is cut, and writing goes on.
+    #[test]
+    fn a_torn_last_group_is_cut(sizes in prop::collection::vec(1..12_u64, 0..12), last in 1..12_u64, kept in any::<u64>()) {
+        let (memory, disk) = start();
+        let durable = fill(&disk, &sizes);
+        let before = memory.segments.lock().unwrap().clone();
+        fill(&disk, &[last]);
+        let mut torn = false;
+        for (number, bytes) in memory.segments.lock().unwrap().iter_mut() {
+            let old = before.get(number).cloned().unwrap_or_else(|| vec![0; bytes.len()]);
+            for (sector, (new, old)) in bytes.chunks_mut(512).zip(old.chunks(512)).enumerate() {
+                if new != old && kept >> (sector % 64) & 1 == 0 {
+                    new.copy_from_slice(old);
+                    torn = true;
+                }
+            }
+        }
+        let (ids, ..) = reopen(&disk).unwrap();
+        let all = durable + if torn { 0 } else { last };
+        prop_assert_eq!(ids, (1..=all).collect::<Vec<_>>());
+        prop_assert_eq!(fill(&disk, &[3]), all + 3);
+        prop_assert_eq!(reopen(&disk).unwrap().0.len() as u64, all + 3);
+    }
+
+    /// A changed byte in any group but the last is refused with its place; nothing is cut.
+    #[test]
+    fn damage_before_the_last_group_is_refused(sizes in prop::collection::vec(1..12_u64, 2..12), at in any::<usize>(), bit in 0..8_u8) {
+        let (memory, disk) = start();
+        fill(&disk, &sizes);
+        let (_, _, _, recovered) = reopen(&disk).unwrap();
+        let last = sizes[sizes.len() - 1];
+        let last_bytes = GROUP_HEADER_BYTES as u64 + last * RECORD_BYTES as u64;
+        let mut places = Vec::new();
+        let image = memory.segments.lock().unwrap().clone();
+        for (number, bytes) in &image {
+            let used = if *number < recovered.tail.segment { bytes.len() } else if *number > recovered.tail.segment { 0 } else {
+                usize::try_from(recovered.tail.offset - last_bytes).unwrap()
+            };
+            // A first group's segment header is written with it, so it may be torn too.
+            let from = 0;
+            let whole = if used == GROUP_HEADER_BYTES { 0 } else { used };
+            places.extend((from..whole).map(|offset| (*number, offset)));
+        }
+        prop_assume!(!places.is_empty());
+        let (number, offset) = places[at % places.len()];
+        memory.segments.lock().unwrap().get_mut(&number).unwrap()[offset] ^= 1 << bit;
+        let damaged = memory.segments.lock().unwrap().clone();
+        prop_assert!(matches!(reopen(&disk), Err(JournalError::Damaged { .. })), "segment {} byte {}", number, offset);
+        prop_assert!(damaged == *memory.segments.lock().unwrap(), "nothing is repaired");
+    }
+}

@@ -1,0 +1,39 @@
+//! Heng (衡, a balance): an actor-based, high-throughput, durable transaction processor.
+//!
+//! ```text
+//!  gateway ──TCP──► session ──► router ──► shard ──────────► settlement ──► journal ──► answer
+//!  (client)         gateway     ids        hosts accounts,   sequence,      one sync    once durable
+//!                                          decides           groups         per group
+//!                                                                └────────► clearing ──► store
+//! ```
+//!
+//! | layer | modules | knows |
+//! |---|---|---|
+//! | rules | [`money`], [`ledger`], [`protocol`] | nothing outside this row: no I/O, no clock, no threads |
+//! | measuring, carrying | [`telemetry`], [`flow`] | rules |
+//! | disk | [`journal`], [`store`] | the rows above |
+//! | actors | [`settlement`], [`shard`], [`clearing`], [`router`] | the rows above, and those before them in this row |
+//! | edges | [`gateway`], [`ops`], [`client`], [`engine`], [`verify`] | the rows above |
+//! | process | [`config`], [`server`], [`cli`] | everything |
+//!
+//! `ARCHITECTURE.md` tells the way of a transfer, what is measured and why things are as they are. A test keeps the layers.
+
+pub mod clearing;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod engine;
+pub mod flow;
+pub mod gateway;
+pub mod journal;
+pub mod ledger;
+pub mod money;
+pub mod ops;
+pub mod protocol;
+pub mod router;
+pub mod server;
+pub mod settlement;
+pub mod shard;
+pub mod store;
+pub mod telemetry;
+pub mod verify;

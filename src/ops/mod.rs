@@ -1,0 +1,112 @@
+//! The operations port: `/metrics`, `/healthz`, `/readyz` over HTTP.
+//!
+//! It has no authentication and belongs on a private address. It answers while the server recovers and drains. Reading it never
+//! disturbs the actors: everything it shows is counted elsewhere.
+
+mod metrics;
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::StatusCode;
+use actix_web::{App, HttpResponse, HttpServer, web};
+
+use self::metrics::Collected;
+use crate::clearing::ClearingHandle;
+use crate::engine::Engine;
+use crate::flow::Admission;
+use crate::router::RouterHandle;
+use crate::settlement::SettlementHandle;
+use crate::shard::ShardHandle;
+use crate::telemetry::{HealthState, Telemetry};
+
+/// Media type of OpenMetrics text.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub struct OpsContext {
+    telemetry: Telemetry,
+    /// Set once the engine runs.
+    queues: Arc<OnceLock<Queues>>,
+}
+
+/// Where depths are read.
+#[derive(Clone, Debug)]
+struct Queues {
+    admission: Arc<Admission>,
+    router: RouterHandle,
+    settlement: SettlementHandle,
+    clearing: ClearingHandle,
+    shards: Vec<ShardHandle>,
+}
+
+impl OpsContext {
+    /// Shows the queues of this engine from now on.
+    pub fn watch(&self, engine: &Engine) {
+        let queues = Queues {
+            admission: Arc::clone(&engine.admission),
+            router: engine.router.clone(),
+            settlement: engine.settlement.clone(),
+            clearing: engine.clearing.clone(),
+            shards: engine.shards.clone(),
+        };
+        // A second engine in one server does not happen.
+        let _first = self.queues.set(queues);
+    }
+}
+
+/// Serves on a bound listener, inside the current actix system.
+pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Result<(OpsContext, ServerHandle)> {
+    let context = OpsContext { telemetry, queues: Arc::default() };
+    let shown = context.clone();
+    let app = move || {
+        App::new()
+            .app_data(web::Data::new(shown.clone()))
+            .route("/metrics", web::get().to(metrics_page))
+            .route("/healthz", web::get().to(healthz))
+            .route("/readyz", web::get().to(readyz))
+            .default_service(web::to(nothing_here))
+    };
+    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
+    let handle = server.handle();
+    actix::spawn(async move {
+        if let Err(err) = server.await {
+            tracing::error!(%err, "the operations port has ended");
+        }
+    });
+    Ok((context, handle))
+}
+
+async fn metrics_page(context: web::Data<OpsContext>) -> HttpResponse {
+    match Collected::new(&context).encode() {
+        Ok(text) => HttpResponse::Ok().content_type(OPEN_METRICS).body(text),
+        Err(err) => HttpResponse::InternalServerError().body(format!("metrics cannot be written: {err}\n")),
+    }
+}
+
+async fn healthz(context: web::Data<OpsContext>) -> HttpResponse {
+    let state = context.telemetry.health().state();
+    let status = if matches!(state, HealthState::Failed(_)) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    HttpResponse::build(status).content_type("text/plain").body(describe(&state))
+}
+
+async fn readyz(context: web::Data<OpsContext>) -> HttpResponse {
+    let state = context.telemetry.health().state();
+    let status = if state == HealthState::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponse::build(status).content_type("text/plain").body(describe(&state))
+}
+
+async fn nothing_here() -> HttpResponse {
+    HttpResponse::NotFound().content_type("text/plain").body("try /metrics, /healthz or /readyz\n")
+}
+
+fn describe(state: &HealthState) -> String {
+    match state {
+        HealthState::Starting => "starting: recovering the journal\n".to_owned(),
+        HealthState::Ready => "ready\n".to_owned(),
+        HealthState::Draining => "draining\n".to_owned(),
+        HealthState::Failed(reason) => format!("failed: {reason}\n"),
+    }
+}

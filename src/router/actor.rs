@@ -1,0 +1,244 @@
+//! The router's actor.
+
+use std::sync::Arc;
+
+use actix::prelude::{Actor, Context, Handler};
+use hashbrown::HashMap;
+
+use super::ids::{Admitted, IdIndex};
+use super::repeats::{RepeatSender, repeat};
+use crate::flow::{Batch, Drain, Inbox, InboxSender, Parcel, Stopped};
+use crate::journal::Group;
+use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId, record_transfer_id};
+use crate::settlement::{Follower, SettlementHandle, SettlementMessage};
+use crate::shard::ShardHandle;
+
+/// Ids looked up ahead, so that their cache misses overlap.
+const LOOKUP_BLOCK: usize = 32;
+
+/// Transfers for one shard after which they are sent, so that the shard need not wait for a long queue.
+const TRANSFERS_PER_SEND: usize = 4_096;
+
+/// Told the sequence of each id's durable record. Called on the router's thread; must not block.
+pub type FindReply = Box<dyn FnOnce(Vec<Option<Sequence>>) + Send>;
+
+/// A message to the router; see the module for who sends it.
+pub enum RouterMessage {
+    /// Have these decided, in this order; outcome `i` of the parcel is transfer `i`'s.
+    Transfers(Arc<Parcel>, Vec<Transfer>),
+    /// Have these opened; outcome `i` of the parcel is account `i`'s.
+    Accounts(Arc<Parcel>, Vec<NewAccount>),
+    /// Where are the records of these ids?
+    Find(Vec<TransferId>, FindReply),
+    /// These ids are decided.
+    Durable(Arc<Group>),
+}
+
+impl std::fmt::Debug for RouterMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Transfers(..) => "Transfers",
+            Self::Accounts(..) => "Accounts",
+            Self::Find(..) => "Find",
+            Self::Durable(_) => "Durable",
+        })
+    }
+}
+
+/// How others speak to the router.
+#[derive(Clone, Debug)]
+pub struct RouterHandle(InboxSender<RouterMessage>);
+
+impl RouterHandle {
+    /// Speaks through this inbox.
+    pub fn new(sender: InboxSender<RouterMessage>) -> Self {
+        Self(sender)
+    }
+
+    /// Hands on a message. Never blocks; the caller holds an admission permit for what it brings.
+    pub fn send(&self, message: RouterMessage) -> Result<(), Stopped> {
+        self.0.send(message)
+    }
+
+    /// How many messages wait.
+    pub fn depth(&self) -> usize {
+        self.0.depth()
+    }
+}
+
+impl Follower for RouterHandle {
+    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped> {
+        self.0.send(RouterMessage::Durable(Arc::clone(group)))
+    }
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct RouterActor {
+    ids: IdIndex,
+    /// Repeats of pending ids.
+    waiting: HashMap<TransferId, Vec<Waiting>>,
+    inbox: Inbox<RouterMessage>,
+    shards: Vec<ShardHandle>,
+    settlement: SettlementHandle,
+    repeats: RepeatSender,
+    outgoing: Outgoing,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    parcel: Arc<Parcel>,
+    index: u32,
+    transfer: Transfer,
+}
+
+/// What is to be sent at the end of a drain.
+#[derive(Debug)]
+struct Outgoing {
+    transfers: Vec<Batch<Transfer>>,
+    accounts: Vec<Batch<NewAccount>>,
+    repeats: Batch<(Transfer, Sequence)>,
+    resolved: Batch<Outcome>,
+}
+
+impl RouterActor {
+    /// Puts a filled index behind an inbox.
+    pub fn new(
+        ids: IdIndex,
+        inbox: Inbox<RouterMessage>,
+        shards: Vec<ShardHandle>,
+        settlement: SettlementHandle,
+        repeats: RepeatSender,
+    ) -> Self {
+        let outgoing = Outgoing {
+            transfers: shards.iter().map(|_| Batch::default()).collect(),
+            accounts: shards.iter().map(|_| Batch::default()).collect(),
+            repeats: Batch::default(),
+            resolved: Batch::default(),
+        };
+        Self { ids, waiting: HashMap::new(), inbox, shards, settlement, repeats, outgoing }
+    }
+
+    fn transfers(&mut self, parcel: &Arc<Parcel>, transfers: &[Transfer]) {
+        let mut index = 0_u32;
+        for block in transfers.chunks(LOOKUP_BLOCK) {
+            self.ids.touch(block.iter().map(|transfer| transfer.id));
+            for transfer in block {
+                self.transfer(parcel, index, transfer);
+                index = index.wrapping_add(1);
+            }
+        }
+    }
+
+    #[inline]
+    fn transfer(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer) {
+        if !transfer.id.is_valid() {
+            return self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));
+        }
+        match self.ids.admit(transfer.id) {
+            Admitted::New => {
+                let shard = transfer.debit.shard(self.shards.len());
+                if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
+                    batch.push(parcel, index, *transfer);
+                }
+            }
+            Admitted::Pending => {
+                let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: *transfer };
+                self.waiting.entry(transfer.id).or_default().push(waiting);
+            }
+            Admitted::Known(sequence) => self.outgoing.repeats.push(parcel, index, (*transfer, sequence)),
+        }
+    }
+
+    fn durable(&mut self, group: &Group) {
+        let mut ids = [TransferId::default(); LOOKUP_BLOCK];
+        let mut sequence = group.base_sequence();
+        let mut records = group.records().peekable();
+        while records.peek().is_some() {
+            let mut filled = 0_usize;
+            for (id, record) in ids.iter_mut().zip(records.by_ref().take(LOOKUP_BLOCK)) {
+                *id = record_transfer_id(record);
+                filled = filled.saturating_add(1);
+            }
+            self.ids.touch(ids.iter().take(filled).copied());
+            for &id in ids.iter().take(filled) {
+                if id.is_valid() {
+                    self.ids.settle(id, sequence);
+                    if !self.waiting.is_empty() {
+                        self.answer_waiting(group, id, sequence);
+                    }
+                }
+                sequence = sequence.saturating_add(1);
+            }
+        }
+    }
+
+    fn answer_waiting(&mut self, group: &Group, id: TransferId, sequence: Sequence) {
+        let Some(waiting) = self.waiting.remove(&id) else { return };
+        let place = sequence.saturating_sub(group.base_sequence());
+        let record = usize::try_from(place).ok().and_then(|place| group.record(place)).and_then(Result::ok);
+        let Some(record) = record else { return };
+        let first = StoredRecord { sequence, time_ns: group.time_ns().saturating_add(place), record };
+        for Waiting { parcel, index, transfer } in waiting {
+            self.outgoing.resolved.push(&parcel, index, repeat(&transfer, &first));
+        }
+    }
+
+    fn handle_message(&mut self, message: RouterMessage) -> Result<(), Stopped> {
+        match message {
+            RouterMessage::Transfers(parcel, transfers) => self.transfers(&parcel, &transfers),
+            RouterMessage::Accounts(parcel, accounts) => {
+                for (index, account) in (0..).zip(accounts) {
+                    if let Some(batch) = self.outgoing.accounts.get_mut(account.id.shard(self.shards.len())) {
+                        batch.push(&parcel, index, account);
+                    }
+                }
+                // Transfers that come after the accounts were asked for must find them.
+                return self.send();
+            }
+            RouterMessage::Find(ids, reply) => reply(ids.into_iter().map(|id| self.ids.find(id)).collect()),
+            RouterMessage::Durable(group) => self.durable(&group),
+        }
+        let full = self.outgoing.transfers.iter().any(|batch| batch.len() >= TRANSFERS_PER_SEND);
+        if full { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), Stopped> {
+        for (shard, batch) in self.shards.iter().zip(&mut self.outgoing.transfers) {
+            if !batch.is_empty() {
+                shard.submit(std::mem::take(batch))?;
+            }
+        }
+        for (shard, batch) in self.shards.iter().zip(&mut self.outgoing.accounts) {
+            if !batch.is_empty() {
+                shard.open(std::mem::take(batch))?;
+            }
+        }
+        if !self.outgoing.repeats.is_empty() {
+            self.repeats.send(std::mem::take(&mut self.outgoing.repeats)).map_err(|_gone| Stopped)?;
+        }
+        if !self.outgoing.resolved.is_empty() {
+            self.settlement.send(SettlementMessage::Resolved(std::mem::take(&mut self.outgoing.resolved)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Drain> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.inbox.begin_drain();
+        let mut open = Ok(());
+        while let Some(message) = self.inbox.pop() {
+            open = open.and(self.handle_message(message));
+        }
+        if open.and(self.send()).is_err() {
+            tracing::debug!("a peer of the router has stopped; nobody is answered any more");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The router: knows which transfer ids were used, and sends each new transfer to the shard of its debit account.
+//!
+//! | message | from | meaning |
+//! |---|---|---|
+//! | [`RouterMessage::Transfers`] | sessions | have these decided |
+//! | [`RouterMessage::Accounts`] | sessions | have these opened |
+//! | [`RouterMessage::Find`] | sessions | where are the records of these ids? |
+//! | [`RouterMessage::Durable`] | settlement | these ids are decided for ever |
+//!
+//! It stands before the shards because an id must be looked up in one place: the same id with another debit account would
+//! reach another shard. A repeat never reaches a shard; it is compared with the first record, which a helper thread reads
+//! from the journal, so that a flood of old ids costs the router nothing.
+//!
+//! # Invariants
+//!
+//! 1. An id goes to a shard at most once, for ever: known from the journal, or pending until its record is durable.
+//! 2. A repeat is answered from a durable record only.
+//!
+//! # Not here
+//!
+//! The order within a shard ([`crate::shard`]); reading the index back at start ([`crate::engine`]).
+
+mod actor;
+mod ids;
+mod repeats;
+
+pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
+pub use ids::{Admitted, IdIndex};
+pub use repeats::{RepeatSender, spawn_resolver};

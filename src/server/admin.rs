@@ -1,0 +1,188 @@
+//! Administration of gateways: through a socket in the data directory while a server runs, directly while none does.
+//!
+//! The socket is for its owner alone (mode 0600), so whoever may write the data directory may administer it. One JSON object per
+//! line in, one out: `{"add":"NAME"}` gives `{"id":1,"name":"NAME","key":"64 hexadecimal digits"}` or `{"error":"..."}`.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, recover};
+use crate::journal::{Appended, FileJournal, Journal, JournalOptions, PendingGroup};
+use crate::ledger::{GatewayEntry, GatewayId, Record};
+use crate::settlement::{SettlementHandle, SettlementMessage};
+use crate::store::Gateways;
+
+/// Longest request line.
+const LINE_BYTES_MAX: u64 = 1_024;
+
+/// Time for a running server to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a gateway was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The name cannot be one.
+    #[error("`{0}` is not a gateway name: 1 to 48 printable characters without spaces, and not `development`")]
+    Name(String),
+    /// The directory cannot be had, and no server answers there.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The directory cannot be recovered.
+    #[error("cannot recover the data directory")]
+    Recover(#[from] RecoverError),
+    /// It could not be recorded.
+    #[error("the gateway could not be recorded: {0}")]
+    Record(String),
+    /// The running server does not answer.
+    #[error("the running server does not answer on {path}: {source}")]
+    Socket {
+        /// Which socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A new gateway, with the key that is shown this once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NewGateway {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its key, hexadecimal.
+    pub key: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AddRequest {
+    add: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum AddReply {
+    Added(NewGateway),
+    Refused { error: String },
+}
+
+/// Makes an entry with a new key. A known name keeps its number: that is how a key is changed.
+fn new_entry(name: &str, gateways: &Gateways) -> Result<(GatewayEntry, NewGateway), AdminError> {
+    let padded = GatewayEntry::pad_name(name).filter(|_| name != crate::protocol::DEVELOPMENT_GATEWAY);
+    let padded = padded.ok_or_else(|| AdminError::Name(name.to_owned()))?;
+    let known = gateways.list();
+    let registered = known.iter().filter(|entry| entry.id != super::DEVELOPMENT_GATEWAY_ID);
+    let last = registered.clone().map(|entry| entry.id.0).max().unwrap_or(0);
+    let id = registered.clone().find(|entry| entry.name() == name).map_or(last.saturating_add(1), |entry| entry.id.0);
+    let key: [u8; crate::protocol::KEY_BYTES] = rand::random();
+    let entry = GatewayEntry { id: GatewayId(id), name: padded, key_hash: *blake3::hash(&key).as_bytes() };
+    let key = blake3::Hash::from_bytes(key).to_hex().to_string();
+    Ok((entry, NewGateway { id, name: name.to_owned(), key }))
+}
+
+/// Adds a gateway, or gives a known one a new key, durably: by way of the server that runs on the directory, or directly. Blocks.
+pub fn add_gateway(data_dir: &Path, name: &str, segment_bytes: u64) -> Result<NewGateway, AdminError> {
+    match DataDir::create(data_dir) {
+        Ok(directory) => add_offline(&directory, name, segment_bytes),
+        Err(DataDirError::InUse(_)) => add_online(&DataDir::admin_socket(data_dir), name),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn add_offline(directory: &DataDir, name: &str, segment_bytes: u64) -> Result<NewGateway, AdminError> {
+    let recovered = recover(directory, RecoverOptions { store_cache_bytes: 32 << 20 })?;
+    let (entry, added) = new_entry(name, &recovered.gateways)?;
+    let tail = recovered.tail;
+    let failed = |err: &dyn std::fmt::Display| AdminError::Record(err.to_string());
+    let mut journal = FileJournal::open(recovered.disk, JournalOptions { segment_bytes }, tail, recovered.reader)
+        .map_err(|err| failed(&err))?;
+    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(crate::settlement::now_ns()));
+    group.extend(None, &Record::Gateway(entry).encode());
+    match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
+        Appended::Durable => Ok(added),
+        other => Err(AdminError::Record(format!("{other:?}"))),
+    }
+}
+
+fn add_online(path: &Path, name: &str) -> Result<NewGateway, AdminError> {
+    let socket_error = |source| AdminError::Socket { path: path.to_owned(), source };
+    let ask = || -> io::Result<String> {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut line = serde_json::to_string(&AddRequest { add: name.to_owned() })?;
+        line.push('\n');
+        stream.write_all(line.as_bytes())?;
+        let mut reply = String::new();
+        BufReader::new(stream).read_line(&mut reply)?;
+        Ok(reply)
+    };
+    let reply = ask().map_err(socket_error)?;
+    match serde_json::from_str(&reply).map_err(|err| socket_error(err.into()))? {
+        AddReply::Added(added) => Ok(added),
+        AddReply::Refused { error } => Err(AdminError::Record(error)),
+    }
+}
+
+/// Answers on the administration socket until dropped.
+pub(super) async fn serve(data_dir: PathBuf, gateways: Gateways, settlement: SettlementHandle) {
+    let path = DataDir::admin_socket(&data_dir);
+    // What an earlier server left; the directory's lock says that none runs now.
+    let _left = std::fs::remove_file(&path);
+    let listener = match tokio::net::UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(err) => {
+            tracing::warn!(%err, path = %path.display(), "no administration socket: gateways can only be added while the server is stopped");
+            return;
+        }
+    };
+    if let Err(err) = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(%err, "no administration socket: its permissions cannot be set");
+        return;
+    }
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        // One at a time: numbers are given in order.
+        if let Err(err) = answer(stream, &gateways, &settlement).await {
+            tracing::warn!(%err, "administration request failed");
+        }
+    }
+}
+
+async fn answer(stream: tokio::net::UnixStream, gateways: &Gateways, settlement: &SettlementHandle) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let limited = tokio::io::AsyncReadExt::take(reader, LINE_BYTES_MAX);
+    let mut lines = tokio::io::BufReader::new(limited);
+    tokio::time::timeout(ANSWER_TIMEOUT, lines.read_line(&mut line)).await??;
+    let reply = match serde_json::from_str::<AddRequest>(&line) {
+        Ok(request) => add_here(&request.add, gateways, settlement).await,
+        Err(err) => Err(err.to_string()),
+    };
+    let reply = reply.map_or_else(|error| AddReply::Refused { error }, AddReply::Added);
+    let mut text = serde_json::to_string(&reply)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await
+}
+
+async fn add_here(name: &str, gateways: &Gateways, settlement: &SettlementHandle) -> Result<NewGateway, String> {
+    let (entry, added) = new_entry(name, gateways).map_err(|err| err.to_string())?;
+    let (reply, durable) = crossbeam::channel::bounded(1);
+    let record = Box::new(Record::Gateway(entry));
+    settlement.send(SettlementMessage::Record { record, reply }).map_err(|err| err.to_string())?;
+    let waited = tokio::task::spawn_blocking(move || durable.recv_timeout(ANSWER_TIMEOUT)).await;
+    match waited {
+        Ok(Ok(_sequence)) => {
+            // The clearing actor follows; here it must be known before the key is told.
+            gateways.put(entry);
+            tracing::info!(gateway = entry.id.0, name, "gateway added");
+            Ok(added)
+        }
+        _ => Err("the server stopped before the gateway was recorded".to_owned()),
+    }
+}

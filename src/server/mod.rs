@@ -1,0 +1,233 @@
+//! One server: bind, recover, serve, drain, stop.
+//!
+//! [`run`] blocks its thread with an actix system. Ports are bound first, so that a mistake shows at once and probes are answered
+//! while recovery reads the journal; the protocol port is only accepted from when the server is ready.
+
+mod admin;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpSocket;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::config::Config;
+use crate::engine::{DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, recover};
+use crate::gateway::{self, GatewayContext, GatewayLimits};
+use crate::journal::JournalError;
+use crate::ledger::{GatewayEntry, GatewayId, Sequence};
+use crate::ops::{self, OpsContext};
+use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
+use crate::store::StoreError;
+use crate::telemetry::{HealthState, Telemetry};
+
+pub use admin::{AdminError, NewGateway, add_gateway};
+
+/// The number of the development gateway; it is never recorded as a gateway.
+const DEVELOPMENT_GATEWAY_ID: GatewayId = GatewayId(u32::MAX);
+
+/// Connections that may wait to be accepted.
+const ACCEPT_BACKLOG: u32 = 4_096;
+
+/// Why a server did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: {source}; another server may be running there, choose another with --{flag}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Which flag sets it.
+        flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be had.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Recovery failed.
+    #[error("cannot recover the data directory")]
+    Recover(#[from] RecoverError),
+    /// The operating system refuses threads or files.
+    #[error("cannot start")]
+    Start(#[from] io::Error),
+    /// Something failed while serving.
+    #[error("stopped: {0}")]
+    Failed(String),
+    /// Not everything that was taken could be answered in time.
+    #[error("drain timed out with {0} requests unanswered; they may have been done or not")]
+    Drain(usize),
+}
+
+impl ServerError {
+    /// Whether the mistake is in what the server was told, and not in the server.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Bind { .. } | Self::DataDir(_) => true,
+            Self::Recover(
+                RecoverError::Journal(JournalError::Newer { .. }) | RecoverError::Store(StoreError::Newer { .. }),
+            ) => true,
+            Self::Recover(RecoverError::Io(_) | RecoverError::Store(StoreError::Io { .. })) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where a server is and what it found, told when it is ready.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The TCP protocol.
+    pub listen: SocketAddr,
+    /// Operations HTTP.
+    pub operations_listen: SocketAddr,
+    /// Accounts recovered.
+    pub accounts: usize,
+    /// The last durable sequence.
+    pub sequence: Sequence,
+    /// Records replayed after the last checkpoint.
+    pub replayed: u64,
+    /// Whether the store was made again.
+    pub store_rebuilt: bool,
+}
+
+/// Serves until `stop` says so (or is dropped), then drains and returns. Blocks.
+pub fn run(
+    config: &Config,
+    telemetry: &Telemetry,
+    ready: impl FnOnce(&Ready) + 'static,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), ServerError> {
+    let sessions = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("heng-session").build()?;
+    let bind = |address, flag| {
+        sessions.block_on(listen(address)).map_err(|source| ServerError::Bind { address, flag, source })
+    };
+    let listener = bind(config.listen, "listen")?;
+    let operations = bind(config.operations_listen, "operations-listen")?.into_std()?;
+    let directory = DataDir::create(&config.data_dir)?;
+    let result = actix::System::new().block_on(async {
+        let operations_listen = operations.local_addr()?;
+        let (ops_context, ops_server) = ops::start(operations, telemetry.clone())?;
+        let outcome =
+            serve(config, telemetry, &directory, (listener, &sessions), (&ops_context, operations_listen), ready, stop)
+                .await;
+        ops_server.stop(false).await;
+        outcome
+    });
+    sessions.shutdown_background();
+    result
+}
+
+async fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one server, used once")]
+async fn serve(
+    config: &Config,
+    telemetry: &Telemetry,
+    directory: &DataDir,
+    (listener, sessions): (tokio::net::TcpListener, &Runtime),
+    (ops_context, operations_listen): (&OpsContext, SocketAddr),
+    ready: impl FnOnce(&Ready),
+    stop: oneshot::Receiver<()>,
+) -> Result<(), ServerError> {
+    let recovered = recover(directory, RecoverOptions { store_cache_bytes: config.store_cache_bytes })?;
+    let told = Ready {
+        listen: listener.local_addr()?,
+        operations_listen,
+        accounts: recovered.book.accounts().len(),
+        sequence: recovered.tail.next_sequence.saturating_sub(1),
+        replayed: recovered.replayed,
+        store_rebuilt: recovered.store_rebuilt,
+    };
+    let engine = start_engine(config, telemetry, recovered)?;
+    ops_context.watch(&engine);
+    let admin =
+        sessions.spawn(admin::serve(directory.path().to_owned(), engine.gateways.clone(), engine.settlement.clone()));
+    let (drain, draining) = watch::channel(false);
+    let context = Arc::new(gateway_context(config, telemetry, &engine));
+    let mut gateway = sessions.spawn(gateway::serve(listener, context, draining));
+    telemetry.health().set(HealthState::Ready);
+    tracing::info!(listen = %told.listen, operations = %operations_listen, sequence = told.sequence, "ready");
+    ready(&told);
+
+    let failed = telemetry.health().wait_for(|state| matches!(state, HealthState::Failed(_)));
+    let result = tokio::select! {
+        state = failed => failure(&state),
+        _stop = stop => {
+            telemetry.health().set(HealthState::Draining);
+            tracing::info!("draining: nothing new is taken");
+            // Nobody listens when the gateway has ended already.
+            let _told = drain.send(true);
+            let drained = tokio::time::timeout(config.drain_timeout, &mut gateway).await;
+            match (drained, telemetry.health().state()) {
+                (_, state @ HealthState::Failed(_)) => failure(&state),
+                (Ok(_), _) => Ok(()),
+                (Err(_elapsed), _) => Err(ServerError::Drain(engine.admission.inside())),
+            }
+        }
+    };
+    gateway.abort();
+    admin.abort();
+    if result.is_ok() {
+        let checkpoint = engine.checkpoint();
+        tracing::info!(checkpoint, "drained");
+    }
+    engine.stop();
+    result
+}
+
+fn failure(state: &HealthState) -> Result<(), ServerError> {
+    match state {
+        HealthState::Failed(reason) => Err(ServerError::Failed(reason.clone())),
+        _ => Ok(()),
+    }
+}
+
+fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) -> io::Result<Engine> {
+    if recovered.store_rebuilt {
+        tracing::warn!(replayed = recovered.replayed, "the store was made again from the journal");
+    }
+    let options = EngineOptions {
+        shards: config.shards,
+        items_in_flight_max: config.transfers_in_flight_max,
+        group_records_max: config.group_transfers_max,
+        segment_bytes: config.segment_bytes,
+        checkpoint_records: config.checkpoint_transfers,
+    };
+    if config.development_key {
+        tracing::warn!("the publicly known development key is accepted; set development_key = false before real money");
+        let name = GatewayEntry::pad_name(DEVELOPMENT_GATEWAY).unwrap_or([0; GatewayEntry::NAME_BYTES]);
+        let key_hash = *blake3::hash(&DEVELOPMENT_KEY).as_bytes();
+        recovered.gateways.put(GatewayEntry { id: DEVELOPMENT_GATEWAY_ID, name, key_hash });
+    } else if recovered.gateways.list().is_empty() {
+        tracing::warn!("no gateway is registered, so nobody can connect; add one with `heng gateway add NAME`");
+    }
+    Engine::start(recovered, options, telemetry)
+}
+
+fn gateway_context(config: &Config, telemetry: &Telemetry, engine: &Engine) -> GatewayContext {
+    GatewayContext {
+        limits: GatewayLimits {
+            connections_max: config.connections_max,
+            requests_in_flight_max: config.connection_requests_in_flight_max,
+            handshake_timeout: config.handshake_timeout,
+            idle_timeout: config.idle_timeout,
+            frame_timeout: config.frame_timeout,
+            write_timeout: config.write_timeout,
+        },
+        gateways: engine.gateways.clone(),
+        admission: Arc::clone(&engine.admission),
+        router: engine.router.clone(),
+        clearing: engine.clearing.clone(),
+        reader: Arc::clone(&engine.reader),
+        links: Arc::clone(&engine.links),
+        telemetry: telemetry.clone(),
+    }
+}

@@ -1,0 +1,184 @@
+//! The settlement actor: the sequencer behind an inbox.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix::prelude::{Actor, Context, Handler};
+use crossbeam::channel::{Sender, TrySendError};
+
+use super::sequencer::{Sequencer, codes};
+use crate::flow::{AuditReply, Batch, Decided, Drain, Inbox, InboxSender, Stopped};
+use crate::journal::{Group, PendingGroup};
+use crate::ledger::{Outcome, Record, Sequence};
+use crate::telemetry::{Counters, Health, Telemetry};
+
+/// A message to the settlement actor; see the module for who sends it.
+#[derive(Debug)]
+pub enum SettlementMessage {
+    /// Append these outcomes.
+    Decided(Decided),
+    /// Outcomes without a record.
+    Resolved(Batch<Outcome>),
+    /// Append this record and say when it is durable.
+    Record {
+        /// What to record.
+        record: Box<Record>,
+        /// Told its sequence once durable; dropped when the server stops before.
+        reply: Sender<Sequence>,
+    },
+    /// A group is on disk.
+    Durable(Arc<Group>),
+    /// The journal has failed: stop.
+    Failed(String),
+}
+
+/// How others speak to the settlement actor.
+#[derive(Clone, Debug)]
+pub struct SettlementHandle(InboxSender<SettlementMessage>);
+
+impl SettlementHandle {
+    /// Speaks through this inbox.
+    pub fn new(sender: InboxSender<SettlementMessage>) -> Self {
+        Self(sender)
+    }
+
+    /// Hands on a message. Never blocks.
+    pub fn send(&self, message: SettlementMessage) -> Result<(), Stopped> {
+        self.0.send(message)
+    }
+
+    /// How many messages wait.
+    pub fn depth(&self) -> usize {
+        self.0.depth()
+    }
+}
+
+/// Someone who is shown every durable group, in order, before anyone is answered.
+pub trait Follower: Send + std::fmt::Debug {
+    /// A group is durable. Must not block.
+    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped>;
+}
+
+/// Someone who compares balances.
+pub trait Auditor: Send + std::fmt::Debug {
+    /// Balances as of after every group shown so far. Must not block.
+    fn audit(&self, audit: AuditReply) -> Result<(), Stopped>;
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct SettlementActor {
+    sequencer: Sequencer,
+    inbox: Inbox<SettlementMessage>,
+    writer: Sender<PendingGroup>,
+    followers: Vec<Box<dyn Follower>>,
+    auditor: Box<dyn Auditor>,
+    records: Vec<(Sequence, Sender<Sequence>)>,
+    counters: Arc<Counters>,
+    health: Health,
+}
+
+/// Where the settlement actor sends.
+#[derive(Debug)]
+pub struct SettlementPeers {
+    /// The journal's thread.
+    pub writer: Sender<PendingGroup>,
+    /// Shown every durable group, in this order.
+    pub followers: Vec<Box<dyn Follower>>,
+    /// Given the shards' balances.
+    pub auditor: Box<dyn Auditor>,
+}
+
+impl SettlementActor {
+    /// Puts a sequencer behind an inbox.
+    pub fn new(
+        sequencer: Sequencer,
+        inbox: Inbox<SettlementMessage>,
+        peers: SettlementPeers,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let SettlementPeers { writer, followers, auditor } = peers;
+        let (counters, health) = (Arc::clone(telemetry.counters()), telemetry.health().clone());
+        Self { sequencer, inbox, writer, followers, auditor, records: Vec::new(), counters, health }
+    }
+
+    fn handle_message(&mut self, message: SettlementMessage) -> Result<(), Stopped> {
+        match message {
+            SettlementMessage::Decided(decided) => {
+                self.counters.count_outcomes(codes(&decided));
+                self.sequencer.decided(decided, now_ns());
+            }
+            SettlementMessage::Resolved(outcomes) => {
+                self.counters.count_outcomes(outcomes.items().iter().map(|tagged| tagged.item.code));
+                self.sequencer.resolved(&outcomes);
+            }
+            SettlementMessage::Record { record, reply } => {
+                let sequence = self.sequencer.record(&record, now_ns());
+                self.records.push((sequence, reply));
+            }
+            SettlementMessage::Durable(group) => self.durable(&group)?,
+            SettlementMessage::Failed(reason) => {
+                self.health.fail(&reason);
+                return Err(Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    fn durable(&mut self, group: &Arc<Group>) -> Result<(), Stopped> {
+        self.sequencer.durable_group(group);
+        self.followers.iter().try_for_each(|follower| follower.durable(group))?;
+        self.counters.durable(group.last_sequence());
+        let durable = group.last_sequence();
+        self.records.retain(|(sequence, reply)| {
+            let waits = *sequence > durable;
+            // Nobody waits any more when this fails; the record is there all the same.
+            waits || reply.try_send(*sequence).is_err_and(|err| matches!(err, TrySendError::Full(_)))
+        });
+        while let Some(parcel) = self.sequencer.next_answer() {
+            parcel.answer(group.durable_at);
+        }
+        Ok(())
+    }
+
+    /// Gives the disk its next group, and answers what rests on nothing that is still to be written.
+    fn go_on(&mut self) -> Result<(), Stopped> {
+        if let Some(group) = self.sequencer.next_write() {
+            self.writer.try_send(group).map_err(|_err| Stopped)?;
+        }
+        self.sequencer.free_audits().into_iter().try_for_each(|audit| self.auditor.audit(audit))?;
+        while let Some(parcel) = self.sequencer.next_answer() {
+            parcel.answer(std::time::Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// The wall clock, nanoseconds since 1970 UTC.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Actor for SettlementActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Drain> for SettlementActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.inbox.begin_drain();
+        while let Some(message) = self.inbox.pop() {
+            // A durable group frees the disk: the next one goes out before the rest of the inbox is looked at.
+            let frees_disk = matches!(message, SettlementMessage::Durable(_));
+            let handled = self.handle_message(message).and_then(|()| if frees_disk { self.go_on() } else { Ok(()) });
+            if handled.is_err() {
+                return;
+            }
+        }
+        if self.go_on().is_err() {
+            tracing::debug!("a follower or the journal has stopped; nothing more is answered");
+        }
+    }
+}

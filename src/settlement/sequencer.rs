@@ -1,0 +1,193 @@
+//! Sequence numbers, groups and waiting answers: what the settlement actor knows, without actix, threads or disk.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::flow::{AuditReply, Batch, Decided, Parcel};
+use crate::journal::{Group, PendingGroup, Run};
+use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence};
+
+/// A parcel that may be answered now.
+pub type Answer = Arc<Parcel>;
+
+/// The ledger's order.
+#[derive(Debug)]
+pub struct Sequencer {
+    /// The group that fills.
+    open: PendingGroup,
+    /// Full groups that wait for the disk.
+    closed: VecDeque<PendingGroup>,
+    writing: bool,
+    durable: Sequence,
+    /// Complete parcels, each with the sequence that must be durable first; in order.
+    waiting: VecDeque<(Sequence, Answer)>,
+    group_records_max: usize,
+}
+
+impl Sequencer {
+    /// Goes on after `durable`; groups have at most `group_records_max` records.
+    pub fn new(durable: Sequence, next_time_ns: u64, group_records_max: usize) -> Self {
+        Self {
+            open: PendingGroup::new(durable.saturating_add(1), next_time_ns),
+            closed: VecDeque::new(),
+            writing: false,
+            durable,
+            waiting: VecDeque::new(),
+            group_records_max: group_records_max.max(1),
+        }
+    }
+
+    /// The last durable sequence.
+    pub fn durable(&self) -> Sequence {
+        self.durable
+    }
+
+    /// Whether nothing waits for the disk and nobody for an answer.
+    pub fn is_idle(&self) -> bool {
+        !self.writing && self.open.count() == 0 && self.closed.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Appends what a shard decided. `now_ns` is the wall clock; ledger time never goes back whatever it says.
+    pub fn decided(&mut self, decided: Decided, now_ns: u64) {
+        let mut from = 0;
+        while from < decided.recorded.len() {
+            self.make_room(now_ns);
+            let room = self.group_records_max.saturating_sub(self.open.count());
+            let count = room.min(decided.recorded.len().saturating_sub(from));
+            let bytes = decided
+                .records
+                .get(from.saturating_mul(RECORD_BYTES)..from.saturating_add(count).saturating_mul(RECORD_BYTES));
+            let first = u64::try_from(self.open.count()).unwrap_or(u64::MAX);
+            let sequence = self.open.base_sequence().saturating_add(first);
+            let time_ns = self.open.time_ns().saturating_add(first);
+            self.open.extend(Some(decided.shard), bytes.unwrap_or_default());
+            for parcel in fill_outcomes(&decided, from, count, sequence, time_ns) {
+                self.wait(parcel);
+            }
+            from = from.saturating_add(count);
+        }
+        if let Some(audit) = decided.audit {
+            self.open.push_audit(audit);
+        }
+        self.resolved(&decided.unrecorded);
+    }
+
+    /// Takes outcomes without a record. They wait for all that was sequenced before.
+    pub fn resolved(&mut self, outcomes: &Batch<Outcome>) {
+        for run in outcomes.items().chunk_by(|a, b| a.parcel == b.parcel) {
+            let Some(parcel) = run.first().and_then(|first| outcomes.parcel(first.parcel)) else { continue };
+            if parcel.settle(run.iter().map(|tagged| (tagged.index, tagged.item))) {
+                self.wait(Arc::clone(parcel));
+            }
+        }
+    }
+
+    /// Appends one record that no shard decided; answers its sequence.
+    pub fn record(&mut self, record: &Record, now_ns: u64) -> Sequence {
+        self.make_room(now_ns);
+        self.open.extend(None, &record.encode());
+        self.open.last_sequence()
+    }
+
+    /// Closes the open group when it is full, and sets an empty one's time.
+    fn make_room(&mut self, now_ns: u64) {
+        if self.open.count() >= self.group_records_max {
+            let next = self.next_group(now_ns);
+            self.closed.push_back(std::mem::replace(&mut self.open, next));
+        } else if self.open.count() == 0 && now_ns > self.open.time_ns() {
+            let mut fresh = PendingGroup::new(self.open.base_sequence(), now_ns);
+            self.open.take_audits().into_iter().for_each(|audit| fresh.push_audit(audit));
+            self.open = fresh;
+        }
+    }
+
+    /// An empty group after the open one; its time is later than the last record's, whatever the clock says.
+    fn next_group(&self, now_ns: u64) -> PendingGroup {
+        let count = u64::try_from(self.open.count()).unwrap_or(u64::MAX);
+        PendingGroup::new(
+            self.open.last_sequence().saturating_add(1),
+            now_ns.max(self.open.time_ns().saturating_add(count)),
+        )
+    }
+
+    fn wait(&mut self, parcel: Answer) {
+        self.waiting.push_back((self.open.last_sequence(), parcel));
+    }
+
+    /// The group to write next, if the disk is free and there is one.
+    pub fn next_write(&mut self) -> Option<PendingGroup> {
+        if self.writing {
+            return None;
+        }
+        let group = match self.closed.pop_front() {
+            Some(group) => group,
+            None if self.open.count() > 0 => {
+                let next = self.next_group(0);
+                std::mem::replace(&mut self.open, next)
+            }
+            None => return None,
+        };
+        self.writing = true;
+        Some(group)
+    }
+
+    /// Balances that need not wait for any record.
+    pub fn free_audits(&mut self) -> Vec<AuditReply> {
+        if self.writing || self.open.count() > 0 || !self.closed.is_empty() {
+            Vec::new()
+        } else {
+            self.open.take_audits()
+        }
+    }
+
+    /// Notes a durable group.
+    pub fn durable_group(&mut self, group: &Group) {
+        self.writing = false;
+        self.durable = group.last_sequence();
+    }
+
+    /// The next parcel whose outcomes are all durable.
+    pub fn next_answer(&mut self) -> Option<Answer> {
+        let ready = self.waiting.front().is_some_and(|(sequence, _)| *sequence <= self.durable);
+        if ready { self.waiting.pop_front().map(|(_, parcel)| parcel) } else { None }
+    }
+}
+
+/// Gives the outcomes `from..from + count` to their parcels; answers the parcels that are complete now. The first of them has
+/// this sequence and time.
+pub fn fill_outcomes(decided: &Decided, from: usize, count: usize, sequence: Sequence, time_ns: u64) -> Vec<Answer> {
+    let mut complete = Vec::new();
+    let mut offset = 0_u64;
+    let items = decided.recorded.items().get(from..from.saturating_add(count)).unwrap_or_default();
+    for run in items.chunk_by(|a, b| a.parcel == b.parcel) {
+        let Some(parcel) = run.first().and_then(|first| decided.recorded.parcel(first.parcel)) else { continue };
+        let outcomes = (offset..).zip(run).map(|(place, tagged)| {
+            let outcome = Outcome {
+                code: tagged.item,
+                repeated: false,
+                sequence: sequence.saturating_add(place),
+                time_ns: time_ns.saturating_add(place),
+            };
+            (tagged.index, outcome)
+        });
+        if parcel.settle(outcomes) {
+            complete.push(Arc::clone(parcel));
+        }
+        offset = offset.saturating_add(u64::try_from(run.len()).unwrap_or(0));
+    }
+    complete
+}
+
+/// Whether a code belongs to a run; kept here so that runs of journal groups and outcomes are counted alike.
+impl Run {
+    /// Whether a shard decided these records.
+    pub fn is_decided(&self) -> bool {
+        self.shard.is_some()
+    }
+}
+
+/// The codes of a decided batch, for counting.
+pub(super) fn codes(decided: &Decided) -> impl Iterator<Item = Code> + '_ {
+    let recorded = decided.recorded.items().iter().map(|tagged| tagged.item);
+    recorded.chain(decided.unrecorded.items().iter().map(|tagged| tagged.item.code))
+}

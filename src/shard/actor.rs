@@ -1,0 +1,124 @@
+//! The shard's actor: takes what waits, lets the core decide, sends what came of it.
+
+use actix::prelude::{Actor, Context, Handler};
+
+use super::core::Core;
+use super::legs::ShardMessage;
+use crate::flow::{Batch, Decided, Drain, Inbox, InboxSender, Stopped};
+use crate::ledger::{NewAccount, Slot, Transfer};
+use crate::settlement::{SettlementHandle, SettlementMessage};
+
+/// Drained messages after which a shard sends what it has, so that the next stages need not wait for a long queue.
+const MESSAGES_PER_SEND: usize = 64;
+
+/// Where a shard sends.
+#[derive(Clone, Debug)]
+pub struct ShardPeers {
+    /// Outcomes.
+    pub settlement: SettlementHandle,
+    /// All shards, this one included, in order.
+    pub shards: Vec<InboxSender<ShardMessage>>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct ShardActor {
+    core: Core,
+    shard: usize,
+    inbox: Inbox<ShardMessage>,
+    peers: ShardPeers,
+}
+
+/// How others speak to a shard.
+#[derive(Clone, Debug)]
+pub struct ShardHandle(InboxSender<ShardMessage>);
+
+impl ShardHandle {
+    /// Speaks through this inbox.
+    pub fn new(sender: InboxSender<ShardMessage>) -> Self {
+        Self(sender)
+    }
+
+    /// Has transfers decided whose debit accounts are hosted there. Never blocks; outcomes go to their parcels.
+    pub fn submit(&self, transfers: Batch<Transfer>) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Submit(transfers))
+    }
+
+    /// Has accounts opened. Never blocks; outcomes go to their parcels.
+    pub fn open(&self, accounts: Batch<NewAccount>) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Open(accounts))
+    }
+
+    /// Asks for the balances of some slots; the reply comes with the ledger's stream.
+    pub fn audit(&self, first: Slot, count: u32) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Audit { first, count })
+    }
+
+    /// How many messages wait.
+    pub fn depth(&self) -> usize {
+        self.0.depth()
+    }
+}
+
+impl ShardActor {
+    /// Puts a filled core behind an inbox.
+    pub fn new(shard: usize, core: Core, inbox: Inbox<ShardMessage>, peers: ShardPeers) -> Self {
+        Self { core, shard, inbox, peers }
+    }
+
+    /// Sends outcomes first: what goes to other shards may rest on them.
+    fn send(&mut self) -> Result<(), Stopped> {
+        let output = self.core.take_output();
+        if !output.decided.is_empty() {
+            self.send_decided(output.decided)?;
+        }
+        let from = self.shard;
+        for (peer, ended) in self.peers.shards.iter().zip(output.ended) {
+            if !ended.is_empty() {
+                peer.send(ShardMessage::Finish { from, ended })?;
+            }
+        }
+        for (peer, count) in self.peers.shards.iter().zip(output.probed) {
+            (0..count).try_for_each(|_| peer.send(ShardMessage::Probed { from }))?;
+        }
+        for (peer, legs) in self.peers.shards.iter().zip(output.legs) {
+            if !legs.is_empty() {
+                peer.send(ShardMessage::Accept { from, legs })?;
+            }
+        }
+        for (peer, count) in self.peers.shards.iter().zip(output.probes) {
+            (0..count).try_for_each(|_| peer.send(ShardMessage::Probe { from }))?;
+        }
+        Ok(())
+    }
+
+    fn send_decided(&self, decided: Decided) -> Result<(), Stopped> {
+        self.peers.settlement.send(SettlementMessage::Decided(decided))
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Drain> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.inbox.begin_drain();
+        let mut handled = 0_usize;
+        let mut open = Ok(());
+        while let Some(message) = self.inbox.pop() {
+            // An audit is a moment in the stream: nothing decided later may go out with it.
+            let moment = matches!(message, ShardMessage::Audit { .. });
+            self.core.handle(message);
+            handled = handled.saturating_add(1);
+            if moment || handled.is_multiple_of(MESSAGES_PER_SEND) {
+                open = open.and(self.send());
+            }
+        }
+        if open.and(self.send()).is_err() {
+            tracing::debug!(shard = self.shard, "a peer has stopped; outcomes are dropped, nobody was answered");
+        }
+    }
+}

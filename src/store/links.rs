@@ -1,0 +1,102 @@
+//! The index entries of records: the newest in memory, the rest in the store.
+//!
+//! The clearing actor appends; the store's thread writes whole blocks and then forgets them here. Readers may be anywhere.
+
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+
+use super::blocks::{INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, index_block_base};
+use super::open::{Store, StoreError};
+use crate::ledger::Sequence;
+
+/// Index entries by sequence.
+#[derive(Debug)]
+pub struct LinkLog {
+    store: Store,
+    recent: RwLock<Recent>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    /// Sequence of the first entry; always the beginning of a block.
+    base: Sequence,
+    entries: VecDeque<[u8; INDEX_ENTRY_BYTES]>,
+    /// Sequence after the last block handed out to be written.
+    handed_out: Sequence,
+}
+
+/// A block to write: its first sequence and its bytes.
+pub(crate) type IndexBlock = (Sequence, Vec<u8>);
+
+impl LinkLog {
+    /// Goes on after the entries in the store, of which there are those up to `last`. Entries of the last, unfinished block are
+    /// taken into memory again.
+    pub fn new(store: Store, last: Sequence) -> Result<Self, StoreError> {
+        let base = index_block_base(last.saturating_add(1));
+        let block = store.index_block(base)?.unwrap_or_default();
+        let entries = block.as_chunks::<INDEX_ENTRY_BYTES>().0.iter().copied();
+        let wanted = usize::try_from(last.saturating_add(1).saturating_sub(base)).unwrap_or(0);
+        let recent = Recent { base, entries: entries.take(wanted).collect(), handed_out: base };
+        Ok(Self { store, recent: RwLock::new(recent) })
+    }
+
+    /// Appends the entries of the records after the last one; answers the blocks that are full now.
+    pub(crate) fn append(&self, entries: &[IndexEntry]) -> Vec<IndexBlock> {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        recent.entries.extend(entries.iter().map(IndexEntry::encode));
+        let mut full = Vec::new();
+        while recent.end() >= recent.handed_out.saturating_add(block_len()) {
+            let base = recent.handed_out;
+            full.push((base, recent.bytes(base, INDEX_PER_BLOCK)));
+            recent.handed_out = base.saturating_add(block_len());
+        }
+        full
+    }
+
+    /// The block that is not full yet.
+    pub(crate) fn unfinished(&self) -> IndexBlock {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        (recent.handed_out, recent.bytes(recent.handed_out, INDEX_PER_BLOCK))
+    }
+
+    /// Forgets a block that the store has now.
+    pub(super) fn written(&self, base: Sequence) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        if recent.base == base && recent.handed_out > base {
+            let forgotten = INDEX_PER_BLOCK.min(recent.entries.len());
+            recent.entries.drain(..forgotten);
+            recent.base = base.saturating_add(block_len());
+        }
+    }
+
+    /// The entry of a durable record. May read the store.
+    pub fn get(&self, sequence: Sequence) -> Result<Option<IndexEntry>, StoreError> {
+        let base = index_block_base(sequence);
+        {
+            let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+            if sequence >= recent.base {
+                let place = usize::try_from(sequence.saturating_sub(recent.base)).unwrap_or(usize::MAX);
+                return Ok(recent.entries.get(place).map(IndexEntry::decode));
+            }
+        }
+        let block = self.store.index_block(base)?.unwrap_or_default();
+        let place = usize::try_from(sequence.saturating_sub(base)).unwrap_or(usize::MAX);
+        Ok(block.as_chunks::<INDEX_ENTRY_BYTES>().0.get(place).map(IndexEntry::decode))
+    }
+}
+
+fn block_len() -> u64 {
+    u64::try_from(INDEX_PER_BLOCK).unwrap_or(1)
+}
+
+impl Recent {
+    /// Sequence after the last entry.
+    fn end(&self) -> Sequence {
+        self.base.saturating_add(u64::try_from(self.entries.len()).unwrap_or(0))
+    }
+
+    fn bytes(&self, base: Sequence, entries: usize) -> Vec<u8> {
+        let skipped = usize::try_from(base.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skipped).take(entries).flatten().copied().collect()
+    }
+}

@@ -1,0 +1,31 @@
+//! The sled store: what is derived from the journal, kept so that a start need not read the whole journal.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | `meta` | `format`, `checkpoint` | format version; sequence, number of accounts and turnover of the last checkpoint |
+//! | `accounts` | block number, u32 big-endian | 64 accounts, 98 bytes each, in order of opening |
+//! | `index` | first sequence of the block, u64 big-endian | 216 entries of 32 bytes: transfer id, previous records of debit and credit account |
+//! | `gateways` | gateway number, u32 big-endian | name and key hash |
+//!
+//! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing is written per
+//! transfer. One thread writes ([`spawn_store_writer`]); anybody may read.
+//!
+//! # Invariants
+//!
+//! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
+//! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
+//! 3. Index entries of all records up to a checkpoint are durable before any account of that checkpoint is written.
+//!
+//! # Not here
+//!
+//! When a checkpoint is made: [`crate::clearing`].
+
+mod blocks;
+mod links;
+mod open;
+mod writer;
+
+pub use blocks::{ACCOUNTS_PER_BLOCK, Checkpoint, INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, account_blocks};
+pub use links::LinkLog;
+pub use open::{Gateways, Store, StoreError, open_or_set_aside, set_aside};
+pub use writer::{StoreJob, StoreWriter, spawn_store_writer};

@@ -1,0 +1,281 @@
+//! Opening, reading and syncing the sled store.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts, encode_account};
+use super::links::LinkLog;
+use crate::journal::FORMAT_VERSION;
+use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Sequence, get};
+use crate::telemetry::guard_panics;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled refuses.
+    #[error("the store at {path} cannot be used")]
+    Sled {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sled::Error,
+    },
+    /// Opening or reading it panicked inside sled, as damage can make it.
+    #[error("the store at {path} is damaged: {what}")]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The file system refuses.
+    #[error("cannot prepare the store at {path}")]
+    Io {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Written by a newer version of this program.
+    #[error("the store at {path} has format {version}, this program reads up to {FORMAT_VERSION}; use a newer version")]
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: Arc<PathBuf>,
+    db: sled::Db,
+    file: Arc<File>,
+    meta: sled::Tree,
+    accounts: sled::Tree,
+    index: sled::Tree,
+    gateways: sled::Tree,
+}
+
+const FORMAT_KEY: &str = "format";
+const CHECKPOINT_KEY: &str = "checkpoint";
+
+impl Store {
+    /// Opens or makes a store. `cache_bytes` bounds sled's page cache. Damage is an error, also when sled panics over it.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let opened = guard_panics(AssertUnwindSafe(|| Self::open_unguarded(path, cache_bytes)));
+        opened.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let what = text.unwrap_or("sled panicked").to_owned();
+            Err(StoreError::Damaged { path: path.to_owned(), what })
+        })
+    }
+
+    fn open_unguarded(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let sled_error = |source| StoreError::Sled { path: path.to_owned(), source };
+        let io_error = |source| StoreError::Io { path: path.to_owned(), source };
+        // Everything is flushed when a checkpoint is made; sled's own timer would only disturb.
+        let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
+        let db = config.open().map_err(sled_error)?;
+        let tree = |name: &str| db.open_tree(name).map_err(sled_error);
+        let store = Self {
+            path: Arc::new(path.to_owned()),
+            file: Arc::new(File::open(path.join("db")).map_err(io_error)?),
+            meta: tree("meta")?,
+            accounts: tree("accounts")?,
+            index: tree("index")?,
+            gateways: tree("gateways")?,
+            db,
+        };
+        let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;
+        match version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes))) {
+            Some(version) if version > FORMAT_VERSION => Err(StoreError::Newer { path: path.to_owned(), version }),
+            Some(_) => Ok(store),
+            None => {
+                store.meta.insert(FORMAT_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(sled_error)?;
+                store.sync()?;
+                for directory in [path.join("blobs"), path.to_owned(), path.parent().unwrap_or(path).to_owned()] {
+                    if directory.exists() {
+                        File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io_error)?;
+                    }
+                }
+                File::open(path.join("conf")).and_then(|conf| conf.sync_all()).map_err(io_error)?;
+                Ok(store)
+            }
+        }
+    }
+
+    /// Makes all that was written durable. Blocks. sled's own flush ends with `sync_file_range`, which a power cut does not
+    /// respect, so `fdatasync` follows.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|source| self.error(source))?;
+        self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })
+    }
+
+    /// The last checkpoint.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
+        let Some(bytes) = self.meta.get(CHECKPOINT_KEY).map_err(|source| self.error(source))? else { return Ok(None) };
+        let decoded = bincode::serde::decode_from_slice(&bytes, bincode::config::legacy());
+        let (checkpoint, _) = decoded.map_err(|err| self.damaged(&format!("checkpoint: {err}")))?;
+        Ok(Some(checkpoint))
+    }
+
+    /// Writes what a checkpoint is.
+    pub fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let encoded = bincode::serde::encode_to_vec(checkpoint, bincode::config::legacy());
+        let bytes = encoded.map_err(|err| self.damaged(&format!("checkpoint: {err}")))?;
+        self.meta.insert(CHECKPOINT_KEY, bytes).map(drop).map_err(|source| self.error(source))
+    }
+
+    /// Reads the first accounts, in order of opening.
+    pub fn read_accounts(&self, count: u32, mut visit: impl FnMut(BookAccount)) -> Result<(), StoreError> {
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        for number in 0..account_blocks(count) {
+            let block = self.accounts.get(number.to_be_bytes()).map_err(|source| self.error(source))?;
+            let block = block.ok_or_else(|| self.damaged(&format!("account block {number} is missing")))?;
+            for account in decode_accounts(&block).take(left) {
+                left = left.saturating_sub(1);
+                visit(account);
+            }
+        }
+        if left > 0 { Err(self.damaged(&format!("{left} accounts are missing"))) } else { Ok(()) }
+    }
+
+    /// Writes a block of accounts.
+    pub fn put_accounts<'a>(
+        &self,
+        block: u32,
+        accounts: impl Iterator<Item = &'a BookAccount>,
+    ) -> Result<(), StoreError> {
+        let bytes: Vec<u8> = accounts.flat_map(encode_account).collect();
+        self.accounts.insert(block.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
+    }
+
+    /// Reads all index entries from the first on; answers the last sequence.
+    pub fn read_index(&self, mut visit: impl FnMut(Sequence, IndexEntry)) -> Result<Sequence, StoreError> {
+        let mut last = 0_u64;
+        for item in &self.index {
+            let (key, block) = item.map_err(|source| self.error(source))?;
+            let base = u64::from_be_bytes(get::<0, 8>(&key));
+            if base != last.saturating_add(1) {
+                return Err(self.damaged(&format!("index entries from {} are missing", last.saturating_add(1))));
+            }
+            for bytes in block.as_chunks().0 {
+                last = last.saturating_add(1);
+                visit(last, IndexEntry::decode(bytes));
+            }
+        }
+        Ok(last)
+    }
+
+    pub(super) fn index_block(&self, base: Sequence) -> Result<Option<sled::IVec>, StoreError> {
+        self.index.get(base.to_be_bytes()).map_err(|source| self.error(source))
+    }
+
+    /// Writes a block of index entries.
+    pub(crate) fn put_index(&self, base: Sequence, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.index.insert(base.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
+    }
+
+    /// Writes a full block of index entries at once, and has the log forget it.
+    pub(crate) fn put_full_index(&self, links: &LinkLog, base: Sequence, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.put_index(base, bytes)?;
+        links.written(base);
+        Ok(())
+    }
+
+    /// Reads all gateways.
+    pub fn gateways(&self) -> Result<Vec<GatewayEntry>, StoreError> {
+        let mut entries = Vec::new();
+        for item in &self.gateways {
+            let (key, value) = item.map_err(|source| self.error(source))?;
+            let id = GatewayId(u32::from_be_bytes(get::<0, 4>(&key)));
+            entries.push(GatewayEntry { id, name: get::<0, 48>(&value), key_hash: get::<48, 32>(&value) });
+        }
+        Ok(entries)
+    }
+
+    /// Writes a gateway.
+    pub fn put_gateway(&self, entry: &GatewayEntry) -> Result<(), StoreError> {
+        let value = [&entry.name[..], &entry.key_hash[..]].concat();
+        self.gateways.insert(entry.id.0.to_be_bytes(), value).map(drop).map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: sled::Error) -> StoreError {
+        StoreError::Sled { path: self.path.to_path_buf(), source }
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { path: self.path.to_path_buf(), what: what.to_owned() }
+    }
+}
+
+/// Opens the store and reads from it with `load`; when either fails for another reason than a newer format, moves the store
+/// aside, makes an empty one and loads that. Answers also whether that happened.
+pub fn open_or_set_aside<T>(
+    path: &Path,
+    cache_bytes: u64,
+    load: impl Fn(&Store) -> Result<T, StoreError>,
+) -> Result<(Store, T, bool), StoreError> {
+    let attempt = || {
+        let store = Store::open(path, cache_bytes)?;
+        let loaded = guard_panics(AssertUnwindSafe(|| load(&store)));
+        let panicked = StoreError::Damaged { path: path.to_owned(), what: "sled panicked while reading".to_owned() };
+        loaded.unwrap_or(Err(panicked)).map(|loaded| (store, loaded))
+    };
+    match attempt() {
+        Ok((store, loaded)) => Ok((store, loaded, false)),
+        Err(err @ (StoreError::Newer { .. } | StoreError::Io { .. })) => Err(err),
+        Err(err) => {
+            let aside = set_aside(path)?;
+            tracing::warn!(
+                err = &err as &dyn std::error::Error,
+                aside = %aside.display(),
+                "the store cannot be used; it is set aside and made again from the journal"
+            );
+            attempt().map(|(store, loaded)| (store, loaded, true))
+        }
+    }
+}
+
+/// Moves a store out of the way; answers where to.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let aside = path.with_extension(format!("damaged-{now}"));
+    fs::rename(path, &aside).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    Ok(aside)
+}
+
+/// The gateways that may connect, by name; shared between the sessions that ask and the clearing actor that follows.
+#[derive(Clone, Debug, Default)]
+pub struct Gateways(Arc<RwLock<BTreeMap<String, GatewayEntry>>>);
+
+impl Gateways {
+    /// Adds a gateway, or gives it another key.
+    pub fn put(&self, entry: GatewayEntry) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(entry.name(), entry);
+    }
+
+    /// The gateway of this name and key. Compares in constant time.
+    pub fn authenticate(&self, name: &str, key: &[u8]) -> Option<GatewayId> {
+        let gateways = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = gateways.get(name);
+        // `blake3::Hash` compares in constant time; an unknown name takes as long as a wrong key.
+        let expected = blake3::Hash::from_bytes(known.map_or([0; 32], |entry| entry.key_hash));
+        let matches = blake3::hash(key) == expected;
+        known.filter(|_| matches).map(|entry| entry.id)
+    }
+
+    /// All gateways in order of name.
+    pub fn list(&self) -> Vec<GatewayEntry> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+    }
+}

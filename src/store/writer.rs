@@ -1,0 +1,118 @@
+//! The store's thread: writes blocks and checkpoints, so that nobody else waits for sled.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::{Sender, bounded};
+
+use super::blocks::Checkpoint;
+use super::links::LinkLog;
+use super::open::{Store, StoreError};
+use crate::ledger::{BookAccount, GatewayEntry, Sequence};
+use crate::telemetry::Telemetry;
+
+/// Jobs that may wait: blocks of 7 KB, so at most 14 MB.
+const JOBS_MAX: usize = 2_048;
+
+/// Something to write, in order.
+#[derive(Debug)]
+pub enum StoreJob {
+    /// Index entries from this sequence on; `full` ones are forgotten in memory once written.
+    Index {
+        /// First sequence.
+        base: Sequence,
+        /// Encoded entries.
+        bytes: Vec<u8>,
+        /// Whether the block is full.
+        full: bool,
+    },
+    /// All before this is durable before anything after it is written.
+    Barrier,
+    /// A block of accounts.
+    Accounts {
+        /// Its number.
+        block: u32,
+        /// Its accounts.
+        accounts: Vec<BookAccount>,
+    },
+    /// A gateway.
+    Gateway(GatewayEntry),
+    /// All blocks of a checkpoint are written: make it so, and tell that it is.
+    Checkpoint(Checkpoint, Sender<Sequence>),
+}
+
+/// How the clearing actor speaks to the store's thread.
+#[derive(Clone, Debug)]
+pub struct StoreWriter {
+    jobs: Sender<StoreJob>,
+    /// Whether a job was refused since `on_room` was last called.
+    refused: Arc<AtomicBool>,
+}
+
+impl StoreWriter {
+    /// Hands on a job, or gives it back when there is no room. Never blocks.
+    pub fn try_send(&self, job: StoreJob) -> Result<(), StoreJob> {
+        self.jobs.try_send(job).map_err(|err| {
+            self.refused.store(true, Release);
+            err.into_inner()
+        })
+    }
+}
+
+/// Starts the thread. `on_room` is called when there is room again after a job was refused. A failing store ends the process: the
+/// next start sets it aside. The thread ends when the last sender is dropped.
+pub fn spawn_store_writer(
+    store: Store,
+    links: Arc<LinkLog>,
+    telemetry: Telemetry,
+    on_room: impl Fn() + Send + 'static,
+) -> std::io::Result<(StoreWriter, JoinHandle<()>)> {
+    let (jobs, work) = bounded(JOBS_MAX);
+    let refused = Arc::new(AtomicBool::new(false));
+    let writer = StoreWriter { jobs, refused: Arc::clone(&refused) };
+    let run = move || {
+        while let Ok(job) = work.recv() {
+            if let Err(err) = perform(&store, &links, &telemetry, job) {
+                tracing::error!(err = &err as &dyn std::error::Error, "the store cannot be written");
+                telemetry.health().fail(
+                    "the store cannot be written; the journal is whole, the next start makes a new store if needed",
+                );
+                break;
+            }
+            if work.len() <= JOBS_MAX / 2 && refused.swap(false, AcqRel) {
+                on_room();
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("heng-store".to_owned()).spawn(run)?;
+    Ok((writer, thread))
+}
+
+fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {
+    match job {
+        StoreJob::Index { base, bytes, full } => {
+            store.put_index(base, bytes)?;
+            if full {
+                links.written(base);
+            }
+            Ok(())
+        }
+        StoreJob::Barrier => store.sync(),
+        StoreJob::Accounts { block, accounts } => store.put_accounts(block, accounts.iter()),
+        StoreJob::Gateway(entry) => store.put_gateway(&entry),
+        StoreJob::Checkpoint(checkpoint, done) => {
+            store.sync()?;
+            store.put_checkpoint(&checkpoint)?;
+            store.sync()?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            telemetry.counters().checkpoint_time_s.store(now, Relaxed);
+            telemetry.counters().checkpoint_sequence.store(checkpoint.sequence, Relaxed);
+            // Nobody may be waiting for it.
+            let _told = done.try_send(checkpoint.sequence);
+            Ok(())
+        }
+    }
+}

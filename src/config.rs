@@ -54,7 +54,7 @@ settings! {
     checkpoint_transfers: u64, "HENG_CHECKPOINT_TRANSFERS", "Records between checkpoints; a start replays about as many [default: 2000000]";
     store_cache_bytes: u64, "HENG_STORE_CACHE_BYTES", "Page cache of the sled store, bytes [default: 33554432]";
     log_format: LogFormat, "HENG_LOG_FORMAT", "Log lines: auto (text on a terminal, else json), text or json [default: auto]";
-    log_filter: String, "HENG_LOG_FILTER", "Which log lines, like `info` or `heng=debug` [default: info,actix_server=warn]";
+    log_filter: String, "HENG_LOG_FILTER", "Which log lines, like `info` or `heng=debug` [default: `info,actix_server=warn`]";
 }
 
 /// The whole configuration, checked.

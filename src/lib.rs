@@ -18,6 +18,16 @@
 //!
 //! `ARCHITECTURE.md` tells the way of a transfer, what is measured and why things are as they are. A test keeps the layers.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::let_underscore_must_use,
+        clippy::cast_possible_truncation,
+        reason = "tests compute with small numbers, and a panic there is a failed test"
+    )
+)]
+
 pub mod clearing;
 pub mod cli;
 pub mod client;

@@ -87,7 +87,7 @@ pub(crate) struct RunArguments {
     /// Write the result as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
-    /// Write latencies as an HdrHistogram interval log, one interval per second, microseconds.
+    /// Write latencies as an `HdrHistogram` interval log, one interval per second, microseconds.
     #[arg(long)]
     pub(crate) hlog: Option<PathBuf>,
     /// Shards of the spawned server; 0: one per processor.

@@ -33,6 +33,14 @@ pub(crate) struct Counts {
     pub(crate) busy: AtomicU64,
 }
 
+/// Where a connection notes what it is told.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) model: Arc<Model>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
 /// One connection's part of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -72,13 +80,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Drives a plan to its end; answers with the connection, to drive another.
-    pub(crate) async fn drive(
-        self,
-        plan: Plan,
-        model: Arc<Model>,
-        counts: Arc<Counts>,
-        recorder: Arc<Recorder>,
-    ) -> Result<Self, ClientError> {
+    pub(crate) async fn drive(self, plan: Plan, known: &Known) -> Result<Self, ClientError> {
         let Self { sender, receiver, workload, next_request } = self;
         let window = Arc::new(Window {
             room: Semaphore::new(plan.in_flight),
@@ -87,7 +89,7 @@ impl Connection {
         });
         let total = plan.transfers;
         let sending = tokio::spawn(send(sender, workload, plan, next_request, Arc::clone(&window)));
-        let receiving = receive(receiver, total, &window, &model, &counts, &recorder).await;
+        let receiving = receive(receiver, total, &window, known).await;
         if receiving.is_err() {
             // The window never opens again.
             sending.abort();
@@ -161,9 +163,7 @@ async fn receive(
     mut receiver: AnswerReceiver,
     total: u64,
     window: &Window,
-    model: &Model,
-    counts: &Counts,
-    recorder: &Recorder,
+    known: &Known,
 ) -> Result<AnswerReceiver, ClientError> {
     let mut answered = 0_u64;
     let mut latencies_us = Vec::new();
@@ -178,11 +178,11 @@ async fn receive(
                 Answer::Outcomes(outcomes) if outcomes.len() == request.planned.len() => {
                     let latency = request.intended.elapsed();
                     latencies_us.push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-                    count(&outcomes, &request.planned, model, counts);
+                    known.count(&outcomes, &request.planned);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                 }
                 Answer::Refused(Code::Busy, _) => {
-                    counts.busy.fetch_add(1, Relaxed);
+                    known.counts.busy.fetch_add(1, Relaxed);
                     lock(&window.again).push(request);
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
@@ -191,32 +191,35 @@ async fn receive(
             }
             next = receiver.try_next()?;
         }
-        recorder.record(&latencies_us);
+        known.recorder.record(&latencies_us);
         latencies_us.clear();
         window.room.add_permits(freed);
     }
     Ok(receiver)
 }
 
-fn count(outcomes: &[Outcome], planned: &[Planned], model: &Model, counts: &Counts) {
-    let (mut accepted, mut repeated) = (0_u64, 0_u64);
-    for (outcome, planned) in outcomes.iter().zip(planned) {
-        if outcome.repeated {
-            repeated = repeated.saturating_add(1);
-        }
-        // A repeat was accepted, and counted, the first time.
-        if outcome.code.is_accepted() {
-            accepted = accepted.saturating_add(1);
-            if !outcome.repeated {
-                model.accepted(planned.debit, planned.credit, planned.amount);
+impl Known {
+    fn count(&self, outcomes: &[Outcome], planned: &[Planned]) {
+        let (model, counts) = (&self.model, &self.counts);
+        let (mut accepted, mut repeated) = (0_u64, 0_u64);
+        for (outcome, planned) in outcomes.iter().zip(planned) {
+            if outcome.repeated {
+                repeated = repeated.saturating_add(1);
+            }
+            // A repeat was accepted, and counted, the first time.
+            if outcome.code.is_accepted() {
+                accepted = accepted.saturating_add(1);
+                if !outcome.repeated {
+                    model.accepted(planned.debit, planned.credit, planned.amount);
+                }
             }
         }
+        let all = u64::try_from(outcomes.len()).unwrap_or(0);
+        counts.answered.fetch_add(all, Relaxed);
+        counts.accepted.fetch_add(accepted, Relaxed);
+        counts.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
+        counts.repeated.fetch_add(repeated, Relaxed);
     }
-    let all = u64::try_from(outcomes.len()).unwrap_or(0);
-    counts.answered.fetch_add(all, Relaxed);
-    counts.accepted.fetch_add(accepted, Relaxed);
-    counts.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
-    counts.repeated.fetch_add(repeated, Relaxed);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -37,7 +37,9 @@ impl Recorder {
     /// Records requests' latencies, microseconds.
     pub(crate) fn record(&self, latencies_us: &[u64]) {
         let mut histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        latencies_us.iter().for_each(|&latency_us| histogram.saturating_record(latency_us.max(1)));
+        for &latency_us in latencies_us {
+            histogram.saturating_record(latency_us.max(1));
+        }
     }
 }
 
@@ -68,7 +70,7 @@ impl Latencies {
         Ok(())
     }
 
-    /// Writes the intervals as a log that HdrHistogram's own tools read. Values are microseconds.
+    /// Writes the intervals as a log that `HdrHistogram`'s own tools read. Values are microseconds.
     pub(crate) fn write_hlog(&self, path: &Path) -> anyhow::Result<()> {
         let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
         let mut serializer = V2DeflateSerializer::new();

@@ -13,7 +13,7 @@ use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::RunArguments;
-use crate::drive::{Connection, Counts, Plan};
+use crate::drive::{Connection, Counts, Known, Plan};
 use crate::measure::{Latencies, Recorder};
 use crate::model::Model;
 use crate::report::{Conditions, Latency, Report, grouped};
@@ -157,12 +157,13 @@ impl Run<'_> {
             let recorder = Arc::new(Recorder::new()?);
             recorders.push(Arc::clone(&recorder));
             let plan = self.plan(number, phase.transfers, begun)?;
-            tasks.spawn(connection.drive(plan, Arc::clone(model), Arc::clone(&counts), recorder));
+            let known = Known { model: Arc::clone(model), counts: Arc::clone(&counts), recorder };
+            tasks.spawn(async move { connection.drive(plan, &known).await });
         }
         let bar = progress(phase.name, phase.transfers)?;
         let mut connections = Vec::new();
         let mut shown = tokio::time::interval(Duration::from_millis(100));
-        let mut second = tokio::time::interval_at((begun + Duration::from_secs(1)).into(), Duration::from_secs(1));
+        let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 ended = tasks.join_next() => match ended {
@@ -186,8 +187,8 @@ impl Run<'_> {
     fn plan(&self, number: u64, transfers: u64, begun: Instant) -> anyhow::Result<Plan> {
         let arguments = self.arguments;
         let connections = arguments.connections;
-        let extra = u64::from(number < transfers % connections);
-        let share = (transfers / connections).saturating_add(extra);
+        let extra = u64::from(number < transfers.checked_rem(connections).unwrap_or(0));
+        let share = transfers.checked_div(connections).unwrap_or(0).saturating_add(extra);
         let interval = (arguments.rate > 0).then(|| {
             let per_connection = nanoseconds(arguments.batch.saturating_mul(connections), arguments.rate);
             (per_connection, nanoseconds(arguments.batch.saturating_mul(number), arguments.rate))

@@ -66,6 +66,10 @@ impl Workload {
         }
     }
 
+    fn next_to(&self, account: u32) -> u32 {
+        account.wrapping_add(1).checked_rem(self.accounts).unwrap_or(0)
+    }
+
     /// Appends one transfer.
     pub(crate) fn make(&mut self, transfers: &mut Vec<Transfer>, planned: &mut Vec<Planned>) {
         let mut debit = self.pick();
@@ -75,10 +79,10 @@ impl Workload {
             credit = self.rng.random_range(0..hot);
         }
         if debit == credit {
-            debit = debit.wrapping_add(1) % self.accounts;
+            debit = self.next_to(debit);
         }
         if debit == credit {
-            credit = credit.wrapping_add(1) % self.accounts;
+            credit = self.next_to(credit);
         }
         let amount = self.rng.random_range(1..=AMOUNT_MAX);
         let id = match self.ids {

@@ -1,14 +1,16 @@
-//! Checkpoints: every account as of one sequence, written a few blocks at a time while the stream goes on.
+//! Checkpoints: every account that changed, written a few blocks at a time while the stream goes on.
 //!
-//! When one begins, all blocks that changed since the last one are to be saved. They are saved in order, a few per drain; but a
-//! block that is about to change is saved first. So what is written is exactly the state at the beginning, and nobody waits.
+//! A checkpoint at sequence N promises that each account in the store is as of N or later: replaying from N ignores the records
+//! that an account has already (its `head` says which). So blocks are written as they are when their turn comes, nothing is
+//! copied ahead and nobody waits. What makes this safe is the order: before accounts of one turn are written, the index entries
+//! of all records up to then are durable.
 
 use std::collections::VecDeque;
 
 use crossbeam::channel::Sender;
 
-use crate::ledger::{Book, BookAccount, Sequence, Slot};
-use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, StoreJob, StoreWriter, account_blocks};
+use crate::ledger::{Book, Sequence, Slot};
+use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, LinkLog, StoreJob, StoreWriter};
 
 /// Blocks encoded per drain, so that reads never wait long for a checkpoint.
 const BLOCKS_PER_DRAIN: usize = 128;
@@ -17,7 +19,6 @@ const BLOCKS_PER_DRAIN: usize = 128;
 #[derive(Debug, Default)]
 struct BlockSet {
     words: Vec<u64>,
-    len: usize,
 }
 
 impl BlockSet {
@@ -32,9 +33,8 @@ impl BlockSet {
         if word >= self.words.len() {
             self.words.resize(word.saturating_add(1), 0);
         }
-        if let Some(bits) = self.words.get_mut(word).filter(|bits| **bits & bit == 0) {
+        if let Some(bits) = self.words.get_mut(word) {
             *bits |= bit;
-            self.len = self.len.saturating_add(1);
         }
     }
 
@@ -43,21 +43,18 @@ impl BlockSet {
         let (word, bit) = Self::place(block);
         let Some(bits) = self.words.get_mut(word).filter(|bits| **bits & bit != 0) else { return false };
         *bits &= !bit;
-        self.len = self.len.saturating_sub(1);
         true
     }
 
     /// The first block at or after this one.
     fn next(&self, from: u32) -> Option<u32> {
         let (first, _) = Self::place(from);
-        let words = self.words.iter().enumerate().skip(first);
-        words
-            .filter_map(|(word, &bits)| {
-                let bits = if word == first { bits & (u64::MAX << (from % 64)) } else { bits };
-                let base = u32::try_from(word).unwrap_or(u32::MAX).saturating_mul(64);
-                (bits != 0).then(|| base.saturating_add(bits.trailing_zeros()))
-            })
-            .next()
+        let mut words = self.words.iter().enumerate().skip(first);
+        words.find_map(|(word, &bits)| {
+            let bits = if word == first { bits & (u64::MAX << (from % 64)) } else { bits };
+            let base = u32::try_from(word).unwrap_or(u32::MAX).saturating_mul(64);
+            (bits != 0).then(|| base.saturating_add(bits.trailing_zeros()))
+        })
     }
 }
 
@@ -94,14 +91,10 @@ impl Checkpoints {
         self.running.is_some()
     }
 
-    /// Notes that an account is about to change.
+    /// Notes that an account changed.
     #[inline]
-    pub(super) fn will_change(&mut self, slot: Slot, book: &Book, writer: &StoreWriter) {
-        let block = slot / ACCOUNTS_PER_BLOCK;
-        if self.saving.len > 0 && self.saving.remove(block) {
-            self.save(block, book, writer);
-        }
-        self.changed.insert(block);
+    pub(super) fn changed(&mut self, slot: Slot) {
+        self.changed.insert(slot / ACCOUNTS_PER_BLOCK);
     }
 
     /// Hands a job on, in order.
@@ -124,14 +117,13 @@ impl Checkpoints {
         true
     }
 
-    /// Begins a checkpoint of the book as it is. The caller has sent the index entries up to here.
-    pub(super) fn begin(&mut self, book: &Book, done: Option<Sender<Sequence>>, writer: &StoreWriter) {
+    /// Begins a checkpoint at the book's sequence.
+    pub(super) fn begin(&mut self, book: &Book, done: Option<Sender<Sequence>>) {
         if let Some(running) = &mut self.running {
-            // The one that runs is older than what is asked for; the asker waits for the next.
+            // Its sequence is older than the caller's; who asks is told of this one.
             running.done.extend(done);
             return;
         }
-        self.send(StoreJob::Barrier, writer);
         let checkpoint = Checkpoint {
             sequence: book.sequence(),
             accounts: u32::try_from(book.accounts().len()).unwrap_or(u32::MAX),
@@ -143,51 +135,40 @@ impl Checkpoints {
     }
 
     /// Writes some more blocks if there is room; answers whether it should be called again without waiting for anything.
-    pub(super) fn go_on(&mut self, book: &Book, writer: &StoreWriter) -> bool {
+    pub(super) fn go_on(&mut self, book: &Book, links: &LinkLog, writer: &StoreWriter) -> bool {
         if !self.flush(writer) {
             return false;
         }
-        let Some(running) = &mut self.running else { return false };
-        let mut from = running.next_block;
-        for _ in 0..BLOCKS_PER_DRAIN {
-            let Some(block) = self.saving.next(from) else {
-                return self.finish(writer);
-            };
-            from = block;
-            self.saving.remove(block);
-            self.save(block, book, writer);
-            if !self.backlog.is_empty() {
-                break;
-            }
+        let Some(running) = &self.running else { return false };
+        let mut next = self.saving.next(running.next_block);
+        let (base, bytes) = links.unfinished();
+        if !bytes.is_empty() {
+            self.send(StoreJob::Index { base, bytes, full: false }, writer);
         }
-        if let Some(running) = &mut self.running {
-            running.next_block = from;
+        self.send(StoreJob::Barrier, writer);
+        for _ in 0..BLOCKS_PER_DRAIN {
+            let Some(block) = next else {
+                self.finish(writer);
+                return false;
+            };
+            self.saving.remove(block);
+            self.changed.remove(block);
+            let first = block.saturating_mul(ACCOUNTS_PER_BLOCK);
+            let slots = first..first.saturating_add(ACCOUNTS_PER_BLOCK);
+            let accounts = slots.map_while(|slot| book.accounts().get(slot).copied()).collect();
+            self.send(StoreJob::Accounts { block, accounts }, writer);
+            next = self.saving.next(block);
+        }
+        if let (Some(running), Some(next)) = (&mut self.running, next) {
+            running.next_block = next;
         }
         self.backlog.is_empty()
     }
 
-    fn finish(&mut self, writer: &StoreWriter) -> bool {
+    fn finish(&mut self, writer: &StoreWriter) {
         if let Some(Running { checkpoint, done, .. }) = self.running.take() {
-            let mut done = done.into_iter();
-            let first = done.next().unwrap_or_else(|| crossbeam::channel::bounded(1).0);
-            self.send(StoreJob::Checkpoint(checkpoint.clone(), first), writer);
-            for other in done {
-                self.send(StoreJob::Checkpoint(checkpoint.clone(), other), writer);
-            }
+            self.send(StoreJob::Checkpoint(checkpoint, done), writer);
         }
-        false
-    }
-
-    fn save(&mut self, block: u32, book: &Book, writer: &StoreWriter) {
-        let known = self.running.as_ref().map_or(0, |running| running.checkpoint.accounts);
-        if block >= account_blocks(known) {
-            // Opened after this checkpoint began; the next one has it.
-            return self.changed.insert(block);
-        }
-        let first = block.saturating_mul(ACCOUNTS_PER_BLOCK);
-        let slots = first..first.saturating_add(ACCOUNTS_PER_BLOCK);
-        let accounts: Vec<BookAccount> = slots.map_while(|slot| book.accounts().get(slot).copied()).collect();
-        self.send(StoreJob::Accounts { block, accounts }, writer);
     }
 }
 
@@ -202,7 +183,6 @@ mod tests {
             set.insert(block);
             set.insert(block);
         }
-        assert_eq!(set.len, 5);
         let mut seen = Vec::new();
         let mut from = 0;
         while let Some(block) = set.next(from) {
@@ -211,6 +191,6 @@ mod tests {
             assert!(!set.remove(block));
             from = block;
         }
-        assert_eq!((seen, set.len), (vec![0, 5, 63, 64, 200], 0));
+        assert_eq!((seen, set.next(0)), (vec![0, 5, 63, 64, 200], None));
     }
 }

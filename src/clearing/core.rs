@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoints;
 use super::proof::Proof;
 use crate::flow::AuditReply;
 use crate::journal::Group;
-use crate::ledger::{Applied, Book, BookError, Code, NewAccount, Record, Sequence, Slot, Transfer};
+use crate::ledger::{Applied, Book, BookError, Code, Record, Sequence, Slot, Transfer};
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::Telemetry;
 
@@ -42,7 +42,9 @@ impl Core {
         // What was replayed after the checkpoint has changed since.
         let replayed = (0..).zip(book.accounts().iter()).filter(|(_, account)| account.head > checkpoint);
         let slots: Vec<Slot> = replayed.map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| checkpoints.will_change(slot, &book, &writer));
+        for slot in slots {
+            checkpoints.changed(slot);
+        }
         let core = Self {
             book,
             links,
@@ -122,7 +124,7 @@ impl Core {
             self.proof.decided(decider, transfer, outcome.is_accepted());
         }
         for slot in [slots.0, slots.1].into_iter().flatten() {
-            self.checkpoints.will_change(slot, &self.book, &self.writer);
+            self.checkpoints.changed(slot);
         }
         let applied = self.book.apply_transfer(transfer, outcome, slots);
         let applied = self.applied(applied);
@@ -134,13 +136,10 @@ impl Core {
             self.gateways.put(*entry);
             self.checkpoints.send(StoreJob::Gateway(*entry), &self.writer);
         }
-        if let Record::Account { account: NewAccount { .. }, .. } = record {
-            // A new account goes to the end; its block may be one that is to be saved.
-            let slot = Slot::try_from(self.book.accounts().len()).unwrap_or(Slot::MAX);
-            self.checkpoints.will_change(slot, &self.book, &self.writer);
-        }
         let applied = self.book.apply(time_ns, record);
-        self.applied(applied);
+        if let Some(slot) = self.applied(applied).debit_slot {
+            self.checkpoints.changed(slot);
+        }
         IndexEntry::default()
     }
 
@@ -185,17 +184,13 @@ impl Core {
         if since >= self.checkpoint_records && !self.checkpoints.is_running() {
             self.begin_checkpoint(None);
         }
-        self.checkpoints.go_on(&self.book, &self.writer)
+        self.checkpoints.go_on(&self.book, &self.links, &self.writer)
     }
 
     /// Begins a checkpoint now.
     pub fn begin_checkpoint(&mut self, done: Option<Sender<Sequence>>) {
         self.prove_sums();
-        let (base, bytes) = self.links.unfinished();
-        if !bytes.is_empty() {
-            self.checkpoints.send(StoreJob::Index { base, bytes, full: false }, &self.writer);
-        }
-        self.checkpoints.begin(&self.book, done, &self.writer);
+        self.checkpoints.begin(&self.book, done);
     }
 
     fn publish(&self) {

@@ -14,7 +14,7 @@
 //! # Invariants
 //!
 //! 1. Records are applied in order of sequence, without a gap; a record that contradicts the book is counted and reported.
-//! 2. A checkpoint holds every account as of exactly its sequence: an account that is about to change is written first.
+//! 2. A checkpoint holds every account as of its sequence or later, and says for each as of which record.
 //!
 //! # Not here
 //!

@@ -1,5 +1,7 @@
 //! `heng account`.
 
+use std::fmt::Write;
+
 use clap::{Args, Subcommand};
 
 use super::remote::{Remote, currency_argument, id_argument, new_id};
@@ -215,7 +217,8 @@ fn history(id: u128, cursor: u64, limit: u32, remote: &Remote) -> Done {
     });
     let mut text = table(&[">sequence", "time", ">amount", "other account", "transfer"], rows);
     if next != 0 {
-        text.push_str(&format!("\nMore: --cursor {next}"));
+        // Writing to a string cannot fail.
+        let _written = write!(text, "\nMore: --cursor {next}");
     }
     print(&text)?;
     Ok(true)

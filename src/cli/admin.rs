@@ -89,9 +89,9 @@ pub(super) fn verify(command: &VerifyCommand) -> Done {
         err @ VerifyError::Copy(_) => err.into(),
     })?;
     if command.json {
-        print_json(&report)?
+        print_json(&report)?;
     } else {
-        print(&describe(&report))?
+        print(&describe(&report))?;
     }
     Ok(report.ok)
 }

@@ -115,14 +115,12 @@ fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                match stop.take() {
-                    // The server may be ending already.
-                    Some(stop) => drop(stop.send(())),
-                    None => {
-                        tracing::warn!("second signal, ending at once; the next start recovers");
-                        std::process::exit(1);
-                    }
-                }
+                let Some(stop) = stop.take() else {
+                    tracing::warn!("second signal, ending at once; the next start recovers");
+                    std::process::exit(1);
+                };
+                // The server may be ending already.
+                let _ending = stop.send(());
             }
         });
     };

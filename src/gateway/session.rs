@@ -195,7 +195,7 @@ impl Session {
     fn tick(&self) -> Duration {
         let limits = &self.context.limits;
         let shortest = limits.handshake_timeout.min(limits.idle_timeout).min(limits.frame_timeout);
-        (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+        shortest.checked_div(4).unwrap_or_default().clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
     fn is_overdue(&self, since_frame: Duration, partial: Option<Duration>) -> bool {

@@ -130,6 +130,15 @@ struct Walk<'a> {
     recovered: Recovered,
 }
 
+/// A segment in memory.
+struct Read<'a> {
+    number: u64,
+    bytes: &'a [u8],
+    is_first: bool,
+    /// Whether a later segment was ever written.
+    later_is_used: bool,
+}
+
 impl<'a> Walk<'a> {
     fn new(disk: &'a dyn Disk) -> Result<Self, JournalError> {
         let segments =
@@ -170,7 +179,8 @@ impl<'a> Walk<'a> {
         for (place, number) in self.segments.clone().into_iter().enumerate().skip(first) {
             let bytes = self.read(number)?;
             let later_is_used = self.is_used_after(place)?;
-            let goes_on = self.segment(number, &bytes, place == first, later_is_used, reader, visit)?;
+            let read = Read { number, bytes: &bytes, is_first: place == first, later_is_used };
+            let goes_on = self.segment(&read, reader, visit)?;
             if !goes_on {
                 break;
             }
@@ -192,13 +202,11 @@ impl<'a> Walk<'a> {
     /// Walks one segment; answers whether the next one follows.
     fn segment(
         &mut self,
-        number: u64,
-        bytes: &[u8],
-        is_first: bool,
-        later_is_used: bool,
+        read: &Read<'_>,
         reader: Option<&JournalReader>,
         visit: &mut Visit<'_>,
     ) -> Result<bool, JournalError> {
+        let &Read { number, bytes, is_first, later_is_used } = read;
         let Some(header) = SegmentHeader::decode(bytes) else {
             return self.unused_segment(number, bytes, later_is_used);
         };
@@ -229,7 +237,7 @@ impl<'a> Walk<'a> {
                 }
                 found => {
                     (self.recovered.tail.segment, self.recovered.tail.offset) = (number, place);
-                    return self.end(number, bytes, offset, &found, later_is_used);
+                    return self.end(read, offset, &found);
                 }
             }
         }
@@ -246,14 +254,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Decides what the first place without a sound group is: the end, a torn group, or damage.
-    fn end(
-        &mut self,
-        number: u64,
-        bytes: &[u8],
-        offset: usize,
-        found: &Found<'_>,
-        later_is_used: bool,
-    ) -> Result<bool, JournalError> {
+    fn end(&mut self, read: &Read<'_>, offset: usize, found: &Found<'_>) -> Result<bool, JournalError> {
+        let &Read { number, bytes, later_is_used, .. } = read;
         let place = u64::try_from(offset).unwrap_or(u64::MAX);
         let what = match found {
             Found::Bad(what) => format!("group of sequence {}: {what}", self.recovered.tail.next_sequence),

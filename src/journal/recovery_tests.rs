@@ -230,13 +230,14 @@ proptest! {
         let mut places = Vec::new();
         let image = memory.segments.lock().unwrap().clone();
         for (number, bytes) in &image {
-            let used = if *number < recovered.tail.segment { bytes.len() } else if *number > recovered.tail.segment { 0 } else {
-                usize::try_from(recovered.tail.offset - last_bytes).unwrap()
+            let used = match number.cmp(&recovered.tail.segment) {
+                std::cmp::Ordering::Less => bytes.len(),
+                std::cmp::Ordering::Equal => usize::try_from(recovered.tail.offset - last_bytes).unwrap(),
+                std::cmp::Ordering::Greater => 0,
             };
-            // A first group's segment header is written with it, so it may be torn too.
-            let from = 0;
+            // A segment header is written with the first group, so if that is the last it may be torn too.
             let whole = if used == GROUP_HEADER_BYTES { 0 } else { used };
-            places.extend((from..whole).map(|offset| (*number, offset)));
+            places.extend((0..whole).map(|offset| (*number, offset)));
         }
         prop_assume!(!places.is_empty());
         let (number, offset) = places[at % places.len()];

@@ -1,4 +1,4 @@
-//! The metrics page: counters and histograms as OpenMetrics text.
+//! The metrics page: counters and histograms as `OpenMetrics` text.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};

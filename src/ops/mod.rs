@@ -21,7 +21,7 @@ use crate::settlement::SettlementHandle;
 use crate::shard::ShardHandle;
 use crate::telemetry::{HealthState, Telemetry};
 
-/// Media type of OpenMetrics text.
+/// Media type of `OpenMetrics` text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is shown.

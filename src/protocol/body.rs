@@ -115,7 +115,9 @@ pub fn decode_transfers(body: &[u8], out: &mut Vec<Transfer>) -> Result<usize, C
 /// Appends an `OpenAccounts` body.
 pub fn encode_new_accounts(out: &mut Vec<u8>, accounts: &[NewAccount]) {
     put_items_header(out, accounts.len());
-    accounts.iter().for_each(|account| out.extend_from_slice(&account.encode()));
+    for account in accounts {
+        out.extend_from_slice(&account.encode());
+    }
 }
 
 /// Reads an `OpenAccounts` body. Bytes without a meaning must be zero.

@@ -125,7 +125,7 @@ fn the_reference_page_has_the_bytes_that_this_code_writes() {
     ] {
         let mut frame = Vec::new();
         encode_frame(&mut frame, kind, 42, body);
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = frame.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let lines: Vec<&str> = hex.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         let vector = format!("vector {name}\n{}\n", lines.join("\n"));
         assert!(page.contains(&vector), "src/protocol/README.md lacks or differs in:\n{vector}");

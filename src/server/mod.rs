@@ -65,11 +65,9 @@ impl ServerError {
     /// Whether the mistake is in what the server was told, and not in the server.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Bind { .. } | Self::DataDir(_) => true,
-            Self::Recover(
-                RecoverError::Journal(JournalError::Newer { .. }) | RecoverError::Store(StoreError::Newer { .. }),
-            ) => true,
-            Self::Recover(RecoverError::Io(_) | RecoverError::Store(StoreError::Io { .. })) => true,
+            Self::Bind { .. } | Self::DataDir(_) | Self::Recover(RecoverError::Io(_)) => true,
+            Self::Recover(RecoverError::Journal(err)) => matches!(err, JournalError::Newer { .. }),
+            Self::Recover(RecoverError::Store(err)) => matches!(err, StoreError::Newer { .. } | StoreError::Io { .. }),
             _ => false,
         }
     }
@@ -101,7 +99,7 @@ pub fn run(
 ) -> Result<(), ServerError> {
     let sessions = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("heng-session").build()?;
     let bind = |address, flag| {
-        sessions.block_on(listen(address)).map_err(|source| ServerError::Bind { address, flag, source })
+        sessions.block_on(async { listen(address) }).map_err(|source| ServerError::Bind { address, flag, source })
     };
     let listener = bind(config.listen, "listen")?;
     let operations = bind(config.operations_listen, "operations-listen")?.into_std()?;
@@ -119,7 +117,8 @@ pub fn run(
     result
 }
 
-async fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+/// Must be called inside the runtime that will accept.
+fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart need not wait for old connections to time out.
     socket.set_reuseaddr(true)?;

@@ -55,6 +55,13 @@ pub struct Output {
     pub probed: Vec<u32>,
 }
 
+/// Where an outcome belongs.
+#[derive(Clone, Copy, Debug)]
+struct Origin<'a> {
+    parcel: &'a Arc<Parcel>,
+    index: u32,
+}
+
 #[derive(Debug)]
 struct Parked {
     parcel: Arc<Parcel>,
@@ -161,7 +168,7 @@ impl Core {
             }
             for (slots, tagged) in slots.iter().zip(block) {
                 if let Some(parcel) = batch.parcel(tagged.parcel) {
-                    self.transfer(parcel, tagged.index, &tagged.item, *slots);
+                    self.transfer(Origin { parcel, index: tagged.index }, &tagged.item, *slots);
                 }
             }
         }
@@ -174,31 +181,31 @@ impl Core {
     }
 
     #[inline]
-    fn transfer(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) {
+    fn transfer(&mut self, origin: Origin<'_>, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) {
         let (debit_slot, credit_slot) = slots;
         if let Err(code) = transfer.check() {
-            return self.decide(parcel, index, transfer, code);
+            return self.decide(origin, transfer, code);
         }
         let Some((slot, debit)) = debit_slot.and_then(|slot| Some((slot, self.accounts.get_mut(slot)?))) else {
-            return self.decide(parcel, index, transfer, Code::DebitAccountUnknown);
+            return self.decide(origin, transfer, Code::DebitAccountUnknown);
         };
         if debit.is_parked() {
-            return self.park(slot, parcel, index, transfer);
+            return self.park(slot, origin, transfer);
         }
         let currency = debit.currency();
         match debit.reserve(transfer.amount) {
-            Decision::Rejected(code) => self.decide(parcel, index, transfer, code),
+            Decision::Rejected(code) => self.decide(origin, transfer, code),
             Decision::Undecided => {
                 debit.set_parked(true);
-                self.park(slot, parcel, index, transfer);
+                self.park(slot, origin, transfer);
             }
             Decision::Accepted => {
                 let leg = Leg { transfer: *transfer, debit_slot: slot, currency };
                 let home = transfer.credit.shard(self.shards());
                 if home == self.shard {
-                    self.credit(home, parcel, index, leg, credit_slot);
+                    self.credit(home, origin, leg, credit_slot);
                 } else if let Some(legs) = self.output.legs.get_mut(home) {
-                    legs.push(parcel, index, leg);
+                    legs.push(origin.parcel, origin.index, leg);
                 }
             }
         }
@@ -212,7 +219,7 @@ impl Core {
             }
             for (slot, tagged) in slots.iter().zip(block) {
                 if let Some(parcel) = legs.parcel(tagged.parcel) {
-                    self.credit(from, parcel, tagged.index, tagged.item, *slot);
+                    self.credit(from, Origin { parcel, index: tagged.index }, tagged.item, *slot);
                 }
             }
         }
@@ -220,22 +227,22 @@ impl Core {
 
     /// Credits a leg whose debit side is reserved at shard `from`, which may be this one, and ends it.
     #[inline]
-    fn credit(&mut self, from: usize, parcel: &Arc<Parcel>, index: u32, leg: Leg, slot: Option<Slot>) {
+    fn credit(&mut self, from: usize, origin: Origin<'_>, leg: Leg, slot: Option<Slot>) {
         let decision = match slot.and_then(|slot| self.accounts.get_mut(slot)) {
             None => Decision::Rejected(Code::CreditAccountUnknown),
             Some(credit) => credit.accept(leg.transfer.amount, leg.currency, false),
         };
         match decision {
-            Decision::Accepted => self.end(from, parcel, index, &leg, Code::Accepted),
-            Decision::Rejected(code) => self.end(from, parcel, index, &leg, code),
-            Decision::Undecided => self.probe(from, parcel, index, leg),
+            Decision::Accepted => self.end(from, origin, &leg, Code::Accepted),
+            Decision::Rejected(code) => self.end(from, origin, &leg, code),
+            Decision::Undecided => self.probe(from, origin, leg),
         }
     }
 
     /// Emits the outcome of a leg and tells the debit side.
     #[inline]
-    fn end(&mut self, from: usize, parcel: &Arc<Parcel>, index: u32, leg: &Leg, code: Code) {
-        self.decide(parcel, index, &leg.transfer, code);
+    fn end(&mut self, from: usize, origin: Origin<'_>, leg: &Leg, code: Code) {
+        self.decide(origin, &leg.transfer, code);
         let ended = Finished { debit_slot: leg.debit_slot, amount: leg.transfer.amount, accepted: code.is_accepted() };
         if from == self.shard {
             self.end_reservation(&ended);
@@ -245,7 +252,7 @@ impl Core {
     }
 
     #[inline]
-    fn decide(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, code: Code) {
+    fn decide(&mut self, Origin { parcel, index }: Origin<'_>, transfer: &Transfer, code: Code) {
         let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
         self.output.decided.record(parcel, index, &record, code);
     }
@@ -272,8 +279,8 @@ impl Core {
         }
     }
 
-    fn park(&mut self, slot: Slot, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer) {
-        let waiting = Parked { parcel: Arc::clone(parcel), index, transfer: *transfer };
+    fn park(&mut self, slot: Slot, origin: Origin<'_>, transfer: &Transfer) {
+        let waiting = Parked { parcel: Arc::clone(origin.parcel), index: origin.index, transfer: *transfer };
         self.parked.entry(slot).or_default().push_back(waiting);
     }
 
@@ -285,7 +292,8 @@ impl Core {
         }
         while let Some(next) = waiting.pop_front() {
             let credit_slot = self.local(&next.transfer);
-            self.transfer(&next.parcel, next.index, &next.transfer, (Some(slot), credit_slot));
+            let origin = Origin { parcel: &next.parcel, index: next.index };
+            self.transfer(origin, &next.transfer, (Some(slot), credit_slot));
             if self.accounts.get(slot).is_some_and(Account::is_parked) {
                 // Deciding it may have parked it again, or have ended a reservation and unparked what came behind it.
                 let behind = self.parked.entry(slot).or_default();
@@ -295,7 +303,7 @@ impl Core {
         }
     }
 
-    fn probe(&mut self, from: usize, parcel: &Arc<Parcel>, index: u32, leg: Leg) {
+    fn probe(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
         let mut waiting = vec![0; self.shards()];
         for (shard, count) in waiting.iter_mut().enumerate().filter(|&(shard, _)| shard != self.shard) {
             add(&mut self.output.probes, shard);
@@ -303,7 +311,8 @@ impl Core {
             let before = self.probing.iter().filter_map(|probing| probing.waiting.get(shard)).max();
             *count = before.copied().unwrap_or(0).saturating_add(1);
         }
-        self.probing.push(Probing { from, parcel: Arc::clone(parcel), index, leg, waiting });
+        let (parcel, index) = (Arc::clone(origin.parcel), origin.index);
+        self.probing.push(Probing { from, parcel, index, leg, waiting });
         self.decide_probed();
     }
 
@@ -328,7 +337,7 @@ impl Core {
                     Decision::Undecided => Code::ExceedsDebits,
                 },
             };
-            self.end(from, &parcel, index, &leg, code);
+            self.end(from, Origin { parcel: &parcel, index }, &leg, code);
         }
     }
 

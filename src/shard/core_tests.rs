@@ -49,7 +49,7 @@ impl Network {
     fn open(&mut self, id: u128, flags: AccountFlags, currency: u16) {
         let id = AccountId::from_raw(id);
         let mut batch = Batch::default();
-        batch.push(&Self::parcel(1), 0, NewAccount { id, flags, currency, ..NewAccount::default() });
+        batch.push(&Self::parcel(1), 0, NewAccount { id, currency, flags, ..NewAccount::default() });
         let shards = self.cores.len();
         self.queues[id.shard(shards)][shards].push_back(ShardMessage::Open(batch));
         self.settle();

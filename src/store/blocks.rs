@@ -59,7 +59,8 @@ impl IndexEntry {
 /// The first sequence of the index block that holds a sequence.
 pub(super) fn index_block_base(sequence: Sequence) -> Sequence {
     let per_block = u64::try_from(INDEX_PER_BLOCK).unwrap_or(1);
-    (sequence.saturating_sub(1) / per_block).saturating_mul(per_block).saturating_add(1)
+    let block = sequence.saturating_sub(1).checked_div(per_block).unwrap_or(0);
+    block.saturating_mul(per_block).saturating_add(1)
 }
 
 /// The number of blocks that hold this many accounts.

@@ -14,7 +14,7 @@
 //!
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
-//! 3. Index entries of all records up to a checkpoint are durable before any account of that checkpoint is written.
+//! 3. The index entries of all records that an account has seen are durable before the account is written.
 //!
 //! # Not here
 //!

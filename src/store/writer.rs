@@ -41,7 +41,7 @@ pub enum StoreJob {
     /// A gateway.
     Gateway(GatewayEntry),
     /// All blocks of a checkpoint are written: make it so, and tell that it is.
-    Checkpoint(Checkpoint, Sender<Sequence>),
+    Checkpoint(Checkpoint, Vec<Sender<Sequence>>),
 }
 
 /// How the clearing actor speaks to the store's thread.
@@ -110,8 +110,10 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             telemetry.counters().checkpoint_time_s.store(now, Relaxed);
             telemetry.counters().checkpoint_sequence.store(checkpoint.sequence, Relaxed);
-            // Nobody may be waiting for it.
-            let _told = done.try_send(checkpoint.sequence);
+            for waiting in done {
+                // Who asked may have stopped waiting.
+                let _told = waiting.try_send(checkpoint.sequence);
+            }
             Ok(())
         }
     }

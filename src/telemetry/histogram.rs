@@ -135,7 +135,7 @@ mod tests {
     fn recorders_are_merged_with_count_and_maximum() {
         let stages = Stages::default();
         stages.recorder().record_us(Stage::Append, Duration::from_micros(100));
-        stages.recorder().record_us_times(Stage::Append, Duration::from_secs(600), 3);
+        stages.recorder().record_us_times(Stage::Append, Duration::from_mins(10), 3);
         let summaries = stages.summaries();
         let append = summaries.iter().find(|summary| summary.stage == Stage::Append).unwrap();
         assert_eq!(append.histogram.len(), 4);

@@ -20,6 +20,7 @@ use crate::ledger::{AccountId, Book, BookAccount, RECORD_BYTES, Record, Sequence
 use crate::money::Currency;
 use crate::router::{Admitted, IdIndex};
 use crate::store::{IndexEntry, Store, StoreError};
+use crate::telemetry::chain;
 
 /// Violations listed; more are only counted.
 const VIOLATIONS_LISTED: usize = 100;
@@ -102,14 +103,10 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
             report.torn_bytes = recovered.torn_bytes;
             report.head_hash = blake3::Hash::from_bytes(recovered.tail.previous_hash).to_hex().to_string();
         }
-        Err(err) => report.violate(describe(&err)),
+        Err(err) => report.violate(chain(&err)),
     }
     report.ok = report.violation_count == 0;
     Ok(report)
-}
-
-fn describe(err: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(err), |err| err.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A store opened from a copy, which is removed afterwards.
@@ -130,7 +127,7 @@ impl StoreCopy {
             Ok(store) => Ok(Some(Self { store, _directory: copy })),
             Err(err) => {
                 report.store =
-                    format!("cannot be used ({}); the next start makes it again from the journal", describe(&err));
+                    format!("cannot be used ({}); the next start makes it again from the journal", chain(&err));
                 Ok(None)
             }
         }
@@ -170,7 +167,7 @@ impl<'a> Check<'a> {
             && let Err(err) = check.load(store)
         {
             check.report.store =
-                format!("cannot be read ({}); the next start makes it again from the journal", describe(&err));
+                format!("cannot be read ({}); the next start makes it again from the journal", chain(&err));
             check.stored.clear();
             check.index.clear();
         }
@@ -181,7 +178,7 @@ impl<'a> Check<'a> {
         let checkpoint = store.checkpoint()?.unwrap_or_default();
         let stored = &mut self.stored;
         store.read_accounts(checkpoint.accounts, |account| {
-            stored.insert(account.properties.id, account);
+            stored.insert(account.id(), BookAccount::from(&account));
         })?;
         let index = &mut self.index;
         store.read_index(|_, entry| index.push(entry))?;
@@ -242,10 +239,10 @@ impl<'a> Check<'a> {
 
     /// Compares an account with the store's when the journal is at that one's head.
     fn meet(&mut self, slot: u32) {
-        let Some(account) = self.book.accounts().get(slot) else { return };
+        let Some(account) = self.book.account_at(slot) else { return };
         let stored = self.stored.get(&account.properties.id).filter(|stored| stored.head == account.head);
         if let Some(stored) = stored {
-            if stored != account {
+            if *stored != account {
                 self.report.violate(format!(
                     "record {}: the store has {stored:?}, the journal gives {account:?}",
                     account.head
@@ -259,7 +256,7 @@ impl<'a> Check<'a> {
     fn finish(self) {
         let Self { report, book, stored, index, .. } = self;
         report.sequence = book.sequence();
-        report.accounts = book.accounts().len();
+        report.accounts = book.len();
         let mut unmet: Vec<_> = stored.into_values().collect();
         unmet.sort_unstable_by_key(|account| account.head);
         for account in unmet {

@@ -16,9 +16,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Load generator for Heng.
 #[derive(Debug, Parser)]
 #[command(name = "heng-loadgen", version, about, max_term_width = 110)]

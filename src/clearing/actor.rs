@@ -137,7 +137,7 @@ impl ClearingActor {
             (following, slot)
         } else {
             let next = slot.saturating_add(AUDIT_ACCOUNTS);
-            (0, if usize::try_from(next).is_ok_and(|next| next < self.core.book().accounts().len()) { next } else { 0 })
+            (0, if usize::try_from(next).is_ok_and(|next| next < self.core.book().len()) { next } else { 0 })
         };
         self.audits = self.audits.wrapping_add(1);
         if self.audits.is_multiple_of(AUDITS_PER_SUM) {
@@ -151,13 +151,13 @@ impl ClearingActor {
             ClearingMessage::Audit(audit) => self.core.audit(&audit),
             ClearingMessage::Accounts(ids, reply) => {
                 let book = self.core.book();
-                let accounts = ids.into_iter().filter_map(|id| book.account(id).copied()).collect();
+                let accounts = ids.into_iter().filter_map(|id| book.account(id)).collect();
                 reply(ReadAccounts { sequence: book.sequence(), accounts });
             }
             ClearingMessage::List(from, count, reply) => {
                 let book = self.core.book();
                 let slots = from..from.saturating_add(count);
-                let accounts = slots.map_while(|slot| book.accounts().get(slot).copied()).collect();
+                let accounts = slots.map_while(|slot| book.account_at(slot)).collect();
                 reply(ReadAccounts { sequence: book.sequence(), accounts });
             }
             ClearingMessage::Checkpoint(done) => self.core.begin_checkpoint(Some(done)),

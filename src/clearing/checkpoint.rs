@@ -126,7 +126,7 @@ impl Checkpoints {
         }
         let checkpoint = Checkpoint {
             sequence: book.sequence(),
-            accounts: u32::try_from(book.accounts().len()).unwrap_or(u32::MAX),
+            accounts: u32::try_from(book.len()).unwrap_or(u32::MAX),
             turnover: book.turnover().clone(),
         };
         self.last = checkpoint.sequence;
@@ -154,9 +154,7 @@ impl Checkpoints {
             self.saving.remove(block);
             self.changed.remove(block);
             let first = block.saturating_mul(ACCOUNTS_PER_BLOCK);
-            let slots = first..first.saturating_add(ACCOUNTS_PER_BLOCK);
-            let accounts = slots.map_while(|slot| book.accounts().get(slot).copied()).collect();
-            self.send(StoreJob::Accounts { block, accounts }, writer);
+            self.send(StoreJob::Accounts { block, bytes: book.packed(first, ACCOUNTS_PER_BLOCK) }, writer);
             next = self.saving.next(block);
         }
         if let (Some(running), Some(next)) = (&mut self.running, next) {

@@ -40,7 +40,7 @@ impl Core {
     ) -> Self {
         let mut checkpoints = Checkpoints::new(checkpoint);
         // What was replayed after the checkpoint has changed since.
-        let replayed = (0..).zip(book.accounts().iter()).filter(|(_, account)| account.head > checkpoint);
+        let replayed = (0..).zip(book.accounts()).filter(|(_, account)| account.head > checkpoint);
         let slots: Vec<Slot> = replayed.map(|(slot, _)| slot).collect();
         for slot in slots {
             checkpoints.changed(slot);
@@ -196,6 +196,6 @@ impl Core {
     fn publish(&self) {
         let counters = self.telemetry.counters();
         counters.cleared_sequence.store(self.book.sequence(), Relaxed);
-        counters.accounts.store(u64::try_from(self.book.accounts().len()).unwrap_or(0), Relaxed);
+        counters.accounts.store(u64::try_from(self.book.len()).unwrap_or(0), Relaxed);
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn rebuild(command: &RebuildCommand) -> Done {
     recovered.write_checkpoint()?;
     print(&format!(
         "The store is made again: {} accounts and {} ids as of sequence {}.",
-        recovered.book.accounts().len(),
+        recovered.book.len(),
         recovered.ids.len(),
         recovered.book.sequence()
     ))?;

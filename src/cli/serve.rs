@@ -16,6 +16,7 @@ const DEFAULT_CONFIG: &str = "config/heng.toml";
 
 /// Start the server.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct ServeCommand {
     /// Configuration file [default: config/heng.toml if it exists].
     #[arg(long, env = "HENG_CONFIG")]

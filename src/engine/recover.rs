@@ -129,11 +129,10 @@ impl Recovered {
             self.store.put_index(base, bytes)?;
         }
         self.store.sync()?;
-        let accounts = u32::try_from(self.book.accounts().len()).unwrap_or(u32::MAX);
-        let per_block = usize::try_from(ACCOUNTS_PER_BLOCK).unwrap_or(1);
+        let accounts = u32::try_from(self.book.len()).unwrap_or(u32::MAX);
         for block in 0..account_blocks(accounts) {
-            let first = usize::try_from(block).unwrap_or(0).saturating_mul(per_block);
-            self.store.put_accounts(block, self.book.accounts().iter().skip(first).take(per_block))?;
+            let first = block.saturating_mul(ACCOUNTS_PER_BLOCK);
+            self.store.put_accounts(block, self.book.packed(first, ACCOUNTS_PER_BLOCK))?;
         }
         self.store.sync()?;
         let turnover = self.book.turnover().clone();

@@ -71,9 +71,9 @@ impl Engine {
     pub fn start(recovered: Recovered, options: EngineOptions, telemetry: &Telemetry) -> std::io::Result<Self> {
         let Recovered { book, ids, links, store, gateways, disk, reader, tail, checkpoint, .. } = recovered;
         let mut shard_cores: Vec<_> = (0..options.shards).map(|shard| ShardCore::new(shard, options.shards)).collect();
-        for account in book.accounts().iter() {
+        for account in book.accounts() {
             if let Some(core) = shard_cores.get_mut(account.properties.id.shard(options.shards)) {
-                core.host(account);
+                core.host(&account);
             }
         }
         let (shard_senders, shard_inboxes): (Vec<_>, Vec<_>) = (0..options.shards).map(|_| inbox()).unzip();

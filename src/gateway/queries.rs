@@ -2,6 +2,7 @@
 
 use super::listener::GatewayContext;
 use crate::ledger::{AccountId, Code, Record, Sequence, StoredRecord};
+use crate::telemetry::chain;
 
 /// Reads the records at these sequences; what has none is left out. Blocks.
 pub(super) fn read_records(
@@ -20,7 +21,7 @@ fn read_record(context: &GatewayContext, sequence: Sequence) -> Result<StoredRec
             Err(Code::Internal)
         }
         Err(err) => {
-            tracing::error!(sequence, err = &err as &dyn std::error::Error, "cannot read a record");
+            tracing::error!(sequence, err = %chain(&err), "cannot read a record");
             Err(Code::Internal)
         }
     }
@@ -39,7 +40,7 @@ pub(super) fn read_history(
     let mut sequence = from;
     while sequence != 0 && records.len() < limit {
         let link = context.links.get(sequence).map_err(|err| {
-            tracing::error!(sequence, err = &err as &dyn std::error::Error, "cannot read the index entry of a record");
+            tracing::error!(sequence, err = %chain(&err), "cannot read the index entry of a record");
             Code::Internal
         })?;
         // Only the caller's cursor can point beyond the end.

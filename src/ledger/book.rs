@@ -18,7 +18,9 @@
 use std::collections::BTreeMap;
 
 use super::table::{Slot, Table};
-use super::{AccountFlags, AccountId, Code, GatewayEntry, GatewayId, NewAccount, Record, Sequence, Transfer};
+use super::{
+    AccountFlags, AccountId, Code, GatewayEntry, GatewayId, NewAccount, PackedAccount, Record, Sequence, Transfer,
+};
 use crate::money::AMOUNT_MAX;
 
 /// An account at the book's sequence.
@@ -71,7 +73,7 @@ pub struct BookError {
 /// Balances at one sequence.
 #[derive(Debug)]
 pub struct Book {
-    accounts: Table<BookAccount>,
+    accounts: Table<PackedAccount>,
     gateways: BTreeMap<GatewayId, GatewayEntry>,
     /// Per currency: the sum of accepted amounts and their number.
     turnover: BTreeMap<u16, (u128, u64)>,
@@ -90,7 +92,7 @@ impl Book {
     /// The book before the first record.
     pub fn new() -> Self {
         Self {
-            accounts: Table::new(|account| account.properties.id),
+            accounts: Table::new(PackedAccount::id),
             gateways: BTreeMap::new(),
             turnover: BTreeMap::new(),
             turnover_at: 0,
@@ -108,9 +110,30 @@ impl Book {
         self.sequence = sequence;
     }
 
-    /// The accounts.
-    pub fn accounts(&self) -> &Table<BookAccount> {
-        &self.accounts
+    /// The number of accounts.
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether there is no account.
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// All accounts in order of opening.
+    pub fn accounts(&self) -> impl Iterator<Item = BookAccount> {
+        self.accounts.iter().map(BookAccount::from)
+    }
+
+    /// The account in a slot.
+    pub fn account_at(&self, slot: Slot) -> Option<BookAccount> {
+        self.accounts.get(slot).map(BookAccount::from)
+    }
+
+    /// The packed bytes of some accounts, in order of slot.
+    pub fn packed(&self, first: Slot, count: u32) -> Vec<u8> {
+        let slots = first..first.saturating_add(count);
+        slots.map_while(|slot| self.accounts.get(slot)).flat_map(PackedAccount::bytes).copied().collect()
     }
 
     /// The gateways in order of number.
@@ -124,7 +147,7 @@ impl Book {
     }
 
     /// Adds an account from a checkpoint, in order of slot. The caller has checked that the id is new.
-    pub fn load_account(&mut self, account: BookAccount) {
+    pub fn load_account(&mut self, account: PackedAccount) {
         self.accounts.insert(account);
     }
 
@@ -140,8 +163,8 @@ impl Book {
     }
 
     /// Finds an account.
-    pub fn account(&self, id: AccountId) -> Option<&BookAccount> {
-        self.accounts.get(self.accounts.find(id)?)
+    pub fn account(&self, id: AccountId) -> Option<BookAccount> {
+        self.account_at(self.accounts.find(id)?)
     }
 
     /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
@@ -185,25 +208,15 @@ impl Book {
         };
         let mut applied =
             Applied { debit_slot: Some(debit_slot), credit_slot: Some(credit_slot), ..Applied::default() };
-        let currency = self.accounts.get(debit_slot).map(|account| account.properties.currency);
-        if self.accounts.get(credit_slot).map(|account| account.properties.currency) != currency {
+        let currency = self.accounts.get(debit_slot).map(PackedAccount::currency);
+        if self.accounts.get(credit_slot).map(PackedAccount::currency) != currency {
             return Err(broken("accepted between accounts of different currencies"));
         }
         if let Some(debit) = self.accounts.get_mut(debit_slot) {
-            applied.debit_previous = debit.head;
-            if sequence > debit.head {
-                debit.debits_posted = debit.debits_posted.saturating_add(transfer.amount);
-                debit.head = sequence;
-                check_limits(debit).map_err(broken)?;
-            }
+            applied.debit_previous = post(debit, (transfer.amount, 0), sequence).map_err(broken)?;
         }
         if let Some(credit) = self.accounts.get_mut(credit_slot) {
-            applied.credit_previous = credit.head;
-            if sequence > credit.head {
-                credit.credits_posted = credit.credits_posted.saturating_add(transfer.amount);
-                credit.head = sequence;
-                check_limits(credit).map_err(broken)?;
-            }
+            applied.credit_previous = post(credit, (0, transfer.amount), sequence).map_err(broken)?;
         }
         if sequence > self.turnover_at {
             let turnover = self.turnover.entry(currency.unwrap_or_default()).or_default();
@@ -218,19 +231,16 @@ impl Book {
         properties.check().map_err(|code| broken(code.meaning()))?;
         if let Some(slot) = self.accounts.find(properties.id) {
             // Known from a checkpoint taken after this record.
-            return match self.accounts.get(slot) {
+            return match self.account_at(slot) {
                 Some(known) if known.head >= sequence && known.properties == *properties => {
                     Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
                 }
                 _ => Err(broken("opened twice")),
             };
         }
-        let slot = self.accounts.insert(BookAccount {
-            properties: *properties,
-            opened_ns: time_ns,
-            head: sequence,
-            ..BookAccount::default()
-        });
+        let opened =
+            BookAccount { properties: *properties, opened_ns: time_ns, head: sequence, ..BookAccount::default() };
+        let slot = self.accounts.insert(PackedAccount::from(&opened));
         Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
     }
 
@@ -242,7 +252,7 @@ impl Book {
     /// Per currency number, the sum of all balances; each must be zero.
     pub fn balance_sums(&self) -> BTreeMap<u16, i128> {
         let mut sums = BTreeMap::new();
-        for account in self.accounts.iter() {
+        for account in self.accounts() {
             let sum: &mut i128 = sums.entry(account.properties.currency).or_default();
             *sum = sum.saturating_add(account.balance());
         }
@@ -250,9 +260,25 @@ impl Book {
     }
 }
 
+/// Adds a debit and a credit to an account unless it has seen this record already; answers its head before.
 #[inline]
-fn check_limits(account: &BookAccount) -> Result<(), &'static str> {
-    let (flags, debits, credits) = (account.properties.flags, account.debits_posted, account.credits_posted);
+fn post(
+    account: &mut PackedAccount,
+    (debit, credit): (u128, u128),
+    sequence: Sequence,
+) -> Result<Sequence, &'static str> {
+    let previous = account.head();
+    if sequence > previous {
+        let (debits, credits) = account.totals();
+        let totals = (debits.saturating_add(debit), credits.saturating_add(credit));
+        account.update(totals, sequence);
+        check_limits(account.flags(), totals)?;
+    }
+    Ok(previous)
+}
+
+#[inline]
+fn check_limits(flags: AccountFlags, (debits, credits): (u128, u128)) -> Result<(), &'static str> {
     if debits > AMOUNT_MAX || credits > AMOUNT_MAX {
         Err("a total passes 2^96 - 1")
     } else if flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS) && debits > credits {
@@ -301,7 +327,7 @@ mod tests {
         let mut book = book(&[open(1, 0), open(2, 1), accepted(9, 1, 2, 50)]).unwrap();
         let applied = book.apply(7, &accepted(10, 2, 1, 20)).unwrap();
         assert_eq!((applied.debit_previous, applied.credit_previous), (3, 3));
-        assert_eq!(book.account(AccountId::from_raw(2)).map(BookAccount::balance), Some(30));
+        assert_eq!(book.account(AccountId::from_raw(2)).map(|account| account.balance()), Some(30));
         assert_eq!(book.balance_sums(), BTreeMap::from([(978, 0)]));
         assert_eq!(book.turnover(), &BTreeMap::from([(978, (70, 2))]));
     }
@@ -328,15 +354,15 @@ mod tests {
             [open(1, 0), open(2, 1), accepted(9, 1, 2, 50), accepted(10, 2, 1, 20), open(3, 0), accepted(11, 1, 3, 4)];
         let whole = book(&records).unwrap();
         let mut restored = Book::new();
-        for account in whole.accounts().iter().take(2) {
-            restored.load_account(*account);
+        for account in whole.accounts().take(2) {
+            restored.load_account(PackedAccount::from(&account));
         }
         restored.load_turnover(3, BTreeMap::from([(978, (50, 1))]));
         restored.start_at(1);
         for record in &records[1..] {
             restored.apply(7, record).unwrap();
         }
-        assert!(restored.accounts().iter().eq(whole.accounts().iter()));
+        assert!(restored.accounts().eq(whole.accounts()));
         assert_eq!(restored.turnover(), whole.turnover());
     }
 }

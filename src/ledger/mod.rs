@@ -9,6 +9,7 @@
 //! | `book` | the balances at one ledger sequence, rebuilt from records alone |
 //! | `code` | the stable table of outcome and error codes |
 //! | `id` | identifiers |
+//! | `packed` | an account in 98 bytes |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `table` | accounts in slots, found by id |
 //! | `transfer` | a transfer, an account to open, an outcome |
@@ -22,6 +23,7 @@ mod book;
 mod code;
 mod fields;
 mod id;
+mod packed;
 mod record;
 mod table;
 mod transfer;
@@ -31,6 +33,7 @@ pub use book::{Applied, Book, BookAccount, BookError};
 pub use code::Code;
 pub use fields::{get, set};
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
+pub use packed::{PACKED_BYTES, PackedAccount};
 pub use record::{GatewayEntry, RECORD_BYTES, Record, RecordError, StoredRecord, record_transfer_id};
 pub use table::{Slot, Table};
 pub use transfer::{AccountFlags, NewAccount, Outcome, Transfer};

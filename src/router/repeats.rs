@@ -9,6 +9,7 @@ use crate::flow::Batch;
 use crate::journal::JournalReader;
 use crate::ledger::{Code, Outcome, Record, Sequence, StoredRecord, Transfer};
 use crate::settlement::{SettlementHandle, SettlementMessage};
+use crate::telemetry::chain;
 
 /// Repeats to look up: each transfer and the sequence of the record with its id. Bounded by admission.
 pub type RepeatSender = Sender<Batch<(Transfer, Sequence)>>;
@@ -48,7 +49,7 @@ pub fn spawn_resolver(
                     Err(err) => {
                         tracing::error!(
                             sequence,
-                            err = &err as &dyn std::error::Error,
+                            err = %chain(&err),
                             "cannot read the first record of a repeated id"
                         );
                         Outcome::unrecorded(Code::Internal)

@@ -140,7 +140,7 @@ async fn serve(
     let told = Ready {
         listen: listener.local_addr()?,
         operations_listen,
-        accounts: recovered.book.accounts().len(),
+        accounts: recovered.book.len(),
         sequence: recovered.tail.next_sequence.saturating_sub(1),
         replayed: recovered.replayed,
         store_rebuilt: recovered.store_rebuilt,

@@ -124,7 +124,7 @@ impl Network {
     }
 
     fn balances(&self) -> Vec<(u128, u128, u128)> {
-        let accounts = self.book.accounts().iter();
+        let accounts = self.book.accounts();
         accounts.map(|account| (account.properties.id.raw(), account.debits_posted, account.credits_posted)).collect()
     }
 

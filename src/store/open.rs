@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts, encode_account};
+use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::links::LinkLog;
 use crate::journal::FORMAT_VERSION;
-use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Sequence, get};
-use crate::telemetry::guard_panics;
+use crate::ledger::{GatewayEntry, GatewayId, PackedAccount, Sequence, get};
+use crate::telemetry::{chain, guard_panics};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +136,7 @@ impl Store {
     }
 
     /// Reads the first accounts, in order of opening.
-    pub fn read_accounts(&self, count: u32, mut visit: impl FnMut(BookAccount)) -> Result<(), StoreError> {
+    pub fn read_accounts(&self, count: u32, mut visit: impl FnMut(PackedAccount)) -> Result<(), StoreError> {
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
         for number in 0..account_blocks(count) {
             let block = self.accounts.get(number.to_be_bytes()).map_err(|source| self.error(source))?;
@@ -149,13 +149,8 @@ impl Store {
         if left > 0 { Err(self.damaged(&format!("{left} accounts are missing"))) } else { Ok(()) }
     }
 
-    /// Writes a block of accounts.
-    pub fn put_accounts<'a>(
-        &self,
-        block: u32,
-        accounts: impl Iterator<Item = &'a BookAccount>,
-    ) -> Result<(), StoreError> {
-        let bytes: Vec<u8> = accounts.flat_map(encode_account).collect();
+    /// Writes a block of packed accounts.
+    pub fn put_accounts(&self, block: u32, bytes: Vec<u8>) -> Result<(), StoreError> {
         self.accounts.insert(block.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
     }
 
@@ -237,7 +232,7 @@ pub fn open_or_set_aside<T>(
         Err(err) => {
             let aside = set_aside(path)?;
             tracing::warn!(
-                err = &err as &dyn std::error::Error,
+                err = %chain(&err),
                 aside = %aside.display(),
                 "the store cannot be used; it is set aside and made again from the journal"
             );

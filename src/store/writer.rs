@@ -11,11 +11,11 @@ use crossbeam::channel::{Sender, bounded};
 use super::blocks::Checkpoint;
 use super::links::LinkLog;
 use super::open::{Store, StoreError};
-use crate::ledger::{BookAccount, GatewayEntry, Sequence};
-use crate::telemetry::Telemetry;
+use crate::ledger::{GatewayEntry, Sequence};
+use crate::telemetry::{Telemetry, chain};
 
-/// Jobs that may wait: blocks of 7 KB, so at most 14 MB.
-const JOBS_MAX: usize = 2_048;
+/// Jobs that may wait: blocks of 7 KB, so at most 3.5 MB.
+const JOBS_MAX: usize = 512;
 
 /// Something to write, in order.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub enum StoreJob {
     Accounts {
         /// Its number.
         block: u32,
-        /// Its accounts.
-        accounts: Vec<BookAccount>,
+        /// Its packed accounts.
+        bytes: Vec<u8>,
     },
     /// A gateway.
     Gateway(GatewayEntry),
@@ -76,10 +76,8 @@ pub fn spawn_store_writer(
     let run = move || {
         while let Ok(job) = work.recv() {
             if let Err(err) = perform(&store, &links, &telemetry, job) {
-                tracing::error!(err = &err as &dyn std::error::Error, "the store cannot be written");
-                telemetry.health().fail(
-                    "the store cannot be written; the journal is whole, the next start makes a new store if needed",
-                );
+                let why = chain(&err);
+                telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
                 break;
             }
             if work.len() <= JOBS_MAX / 2 && refused.swap(false, AcqRel) {
@@ -101,7 +99,7 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
             Ok(())
         }
         StoreJob::Barrier => store.sync(),
-        StoreJob::Accounts { block, accounts } => store.put_accounts(block, accounts.iter()),
+        StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
         StoreJob::Gateway(entry) => store.put_gateway(&entry),
         StoreJob::Checkpoint(checkpoint, done) => {
             store.sync()?;

@@ -32,6 +32,11 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
     done.map_err(|err| err.to_string())
 }
 
+/// An error and its causes as one line.
+pub fn chain(err: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(err), |err| err.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// How many calls of [`guard_panics`] are running.
 static GUARDED: AtomicUsize = AtomicUsize::new(0);
 

@@ -7,10 +7,10 @@ use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::Sender;
 
 use super::core::Core;
-use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Stopped};
+use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Pace, Stopped};
 use crate::journal::Group;
 use crate::ledger::{AccountId, BookAccount, Sequence, Slot};
-use crate::settlement::{Auditor, Follower};
+use crate::settlement::{Auditor, Follower, SettlementHandle};
 use crate::shard::ShardHandle;
 
 /// How often a shard is asked for balances to compare.
@@ -104,6 +104,10 @@ impl Auditor for ClearingHandle {
 pub struct ClearingOptions {
     /// The shards to compare with.
     pub shards: Vec<ShardHandle>,
+    /// Waits when clearing is too far behind.
+    pub settlement: SettlementHandle,
+    /// How far clearing is.
+    pub pace: Pace,
     /// Its own inbox, to go on with a checkpoint after others had their turn.
     pub own: ClearingHandle,
 }
@@ -147,7 +151,13 @@ impl ClearingActor {
 
     fn handle_message(&mut self, message: ClearingMessage) {
         match message {
-            ClearingMessage::Durable(group) => self.core.durable(&group),
+            ClearingMessage::Durable(group) => {
+                self.core.durable(&group);
+                if self.options.pace.follow(group.last_sequence()) {
+                    // When settlement has stopped, so will this.
+                    let _woken = self.options.settlement.wake();
+                }
+            }
             ClearingMessage::Audit(audit) => self.core.audit(&audit),
             ClearingMessage::Accounts(ids, reply) => {
                 let book = self.core.book();

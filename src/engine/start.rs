@@ -7,7 +7,7 @@ use actix::prelude::{Actor, Arbiter, Handler};
 
 use super::recover::Recovered;
 use crate::clearing::{ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, Core as ClearingCore};
-use crate::flow::{Admission, Drain, InboxSender, inbox};
+use crate::flow::{Admission, Drain, InboxSender, Pace, inbox};
 use crate::journal::{FileJournal, JournalOptions, JournalReader};
 use crate::ledger::Sequence;
 use crate::router::{RouterActor, RouterHandle, spawn_resolver};
@@ -97,11 +97,13 @@ impl Engine {
 
         let durable = tail.next_sequence.saturating_sub(1);
         telemetry.counters().start_at(durable, checkpoint);
+        let pace = Pace::new(durable);
         let sequencer = Sequencer::new(durable, tail.next_time_ns, options.group_records_max);
         let peers = SettlementPeers {
             writer,
             followers: vec![Box::new(clearing.clone()), Box::new(router.clone())],
             auditor: Box::new(clearing.clone()),
+            pace: pace.clone(),
         };
         let clearing_core = ClearingCore::new(
             book,
@@ -110,7 +112,8 @@ impl Engine {
             (Arc::clone(&links), store_writer, gateways.clone()),
             telemetry.clone(),
         );
-        let clearing_options = ClearingOptions { shards: shards.clone(), own: clearing.clone() };
+        let clearing_options =
+            ClearingOptions { shards: shards.clone(), settlement: settlement.clone(), pace, own: clearing.clone() };
         let mut arbiters = vec![
             spawn(SettlementActor::new(sequencer, settlement_inbox, peers, telemetry), &settlement_sender),
             spawn(ClearingActor::new(clearing_core, clearing_inbox, clearing_options), &clearing_sender),

@@ -18,10 +18,12 @@ mod admission;
 mod batch;
 mod decided;
 mod inbox;
+mod pace;
 mod parcel;
 
 pub use admission::{Admission, Permit};
 pub use batch::{Batch, Tagged};
 pub use decided::{AuditReply, Decided};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
+pub use pace::Pace;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};

@@ -7,7 +7,7 @@ use actix::prelude::{Actor, Context, Handler};
 use crossbeam::channel::{Sender, TrySendError};
 
 use super::sequencer::{Sequencer, codes};
-use crate::flow::{AuditReply, Batch, Decided, Drain, Inbox, InboxSender, Stopped};
+use crate::flow::{AuditReply, Batch, Decided, Drain, Inbox, InboxSender, Pace, Stopped};
 use crate::journal::{Group, PendingGroup};
 use crate::ledger::{Outcome, Record, Sequence};
 use crate::telemetry::{Counters, Health, Telemetry};
@@ -47,6 +47,11 @@ impl SettlementHandle {
         self.0.send(message)
     }
 
+    /// Says that clearing has caught up.
+    pub fn wake(&self) -> Result<(), Stopped> {
+        self.0.wake()
+    }
+
     /// How many messages wait.
     pub fn depth(&self) -> usize {
         self.0.depth()
@@ -73,6 +78,7 @@ pub struct SettlementActor {
     writer: Sender<PendingGroup>,
     followers: Vec<Box<dyn Follower>>,
     auditor: Box<dyn Auditor>,
+    pace: Pace,
     records: Vec<(Sequence, Sender<Sequence>)>,
     counters: Arc<Counters>,
     health: Health,
@@ -87,6 +93,8 @@ pub struct SettlementPeers {
     pub followers: Vec<Box<dyn Follower>>,
     /// Given the shards' balances.
     pub auditor: Box<dyn Auditor>,
+    /// How far clearing is.
+    pub pace: Pace,
 }
 
 impl SettlementActor {
@@ -97,9 +105,9 @@ impl SettlementActor {
         peers: SettlementPeers,
         telemetry: &Telemetry,
     ) -> Self {
-        let SettlementPeers { writer, followers, auditor } = peers;
+        let SettlementPeers { writer, followers, auditor, pace } = peers;
         let (counters, health) = (Arc::clone(telemetry.counters()), telemetry.health().clone());
-        Self { sequencer, inbox, writer, followers, auditor, records: Vec::new(), counters, health }
+        Self { sequencer, inbox, writer, followers, auditor, pace, records: Vec::new(), counters, health }
     }
 
     fn handle_message(&mut self, message: SettlementMessage) -> Result<(), Stopped> {
@@ -143,7 +151,9 @@ impl SettlementActor {
 
     /// Gives the disk its next group, and answers what rests on nothing that is still to be written.
     fn go_on(&mut self) -> Result<(), Stopped> {
-        if let Some(group) = self.sequencer.next_write() {
+        if self.pace.may_go_on(self.sequencer.durable())
+            && let Some(group) = self.sequencer.next_write()
+        {
             self.writer.try_send(group).map_err(|_err| Stopped)?;
         }
         self.sequencer.free_audits().into_iter().try_for_each(|audit| self.auditor.audit(audit))?;

@@ -16,7 +16,8 @@
 //! 1. The order in which outcomes arrive is the ledger sequence, without a gap.
 //! 2. Followers (clearing, router) are given a durable group before any answer that rests on it is sent, so whoever reads
 //!    after an answer finds it.
-//! 3. An answer that rests on a record waits for it, also when it has no record of its own.
+//! 3. No more than a fixed number of records is durable and not followed by clearing ([`crate::flow::Pace`]).
+//! 4. An answer that rests on a record waits for it, also when it has no record of its own.
 //!
 //! # Not here
 //!

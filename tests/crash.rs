@@ -1,4 +1,4 @@
-//! `kill -9` under load, again and again: what was acknowledged is there, what was not is there wholly or not at all, and nothing is
+//! `kill -9` and power cuts under load, again and again: what was acknowledged is there, what was not is there wholly or not at all, and nothing is
 //! done twice.
 
 #![allow(
@@ -16,7 +16,9 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Process, account, run, runtime, text, transfer};
@@ -25,7 +27,8 @@ use heng::ledger::{AccountFlags, Code, Outcome, Record, StoredRecord, Transfer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-const CYCLES: u64 = 24;
+const KILLS: u64 = 24;
+const POWER_CUTS: u64 = 4;
 const ACCOUNTS: u128 = 40;
 const BATCH: usize = 60;
 /// Ids sent before and not answered, which are sent again among new ones.
@@ -166,18 +169,17 @@ fn verify(directory: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_is_done_twice_by_killing() {
+/// Crashes again and again in the way of `crash`, which gets the running server, and checks everything each time.
+fn crash_cycles(cycles: u64, directory: &Path, mut crash: impl FnMut(Process)) {
     let seed =
         std::env::var("HENG_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     eprintln!("seed {seed}; repeat with HENG_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let directory = tempfile::tempdir().unwrap();
     let runtime = runtime();
     let mut log = Log::default();
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let shards = ["1", "2", "3", "8"][rng.random_range(0..4)];
-        let process = Process::start(directory.path(), &["--shards", shards, "--checkpoint-transfers", "3000"]);
+        let process = Process::start(directory, &["--shards", shards, "--checkpoint-transfers", "3000"]);
         runtime.block_on(async {
             let mut client = connect(&process).await;
             if cycle == 0 {
@@ -187,16 +189,16 @@ fn nothing_acknowledged_is_lost_and_nothing_is_done_twice_by_killing() {
                 client.open_accounts(&accounts).await.unwrap();
             }
             check_transfers(&mut client, &mut log, &mut rng).await;
-            // The moment of the kill is what is random here, not something to wait for.
+            // The moment of the crash is what is random here, not something to wait for.
             let moment = Duration::from_millis(rng.random_range(5..400));
-            let _killed = tokio::time::timeout(moment, drive(&process, &mut rng, &mut log)).await;
+            let _crashed = tokio::time::timeout(moment, drive(&process, &mut rng, &mut log)).await;
         });
-        process.kill();
-        let report = verify(directory.path());
+        crash(process);
+        let report = verify(directory);
         let last = log.told.values().map(|outcome| outcome.sequence).max().unwrap_or(0);
         assert!(report["sequence"].as_u64().unwrap() >= last, "cycle {cycle}: {report}");
     }
-    let process = Process::start(directory.path(), &[]);
+    let process = Process::start(directory, &[]);
     runtime.block_on(async {
         let mut client = connect(&process).await;
         check_transfers(&mut client, &mut log, &mut rng).await;
@@ -204,8 +206,70 @@ fn nothing_acknowledged_is_lost_and_nothing_is_done_twice_by_killing() {
     });
     let (status, said) = process.terminate();
     assert!(status.success(), "{said}");
-    let report = verify(directory.path());
+    let report = verify(directory);
     assert_eq!(report["transfers"].as_u64().unwrap() as usize, log.told.len(), "every id is recorded once");
-    eprintln!("{} transfers over {CYCLES} kills", log.told.len());
-    assert!(log.told.len() > 5_000, "the load was real");
+    eprintln!("{} transfers over {cycles} crashes", log.told.len());
+    assert!(log.told.len() as u64 > cycles * 200, "the load was real: {}", log.told.len());
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_is_done_twice_by_killing() {
+    let directory = tempfile::tempdir().unwrap();
+    crash_cycles(KILLS, directory.path(), Process::kill);
+}
+
+/// A file system on a loop device that can lose its power. Unmounted when dropped.
+struct Mount {
+    image: PathBuf,
+    path: PathBuf,
+}
+
+fn command(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> bool {
+    let mut command = Command::new(name);
+    for argument in arguments {
+        command.arg(argument.as_ref());
+    }
+    command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
+}
+
+impl Mount {
+    /// None where this machine does not let us mount, or lacks the tools.
+    fn new(directory: &Path) -> Option<Self> {
+        let mount = Self { image: directory.join("image"), path: directory.join("mounted") };
+        std::fs::create_dir(&mount.path).unwrap();
+        std::fs::File::create(&mount.image).unwrap().set_len(600 << 20).unwrap();
+        let made = command("mkfs.xfs", &[&"-q", &"-f", &mount.image]) && command("xfs_io", &[&"-V"]);
+        (made && mount.mount()).then_some(mount)
+    }
+
+    fn mount(&self) -> bool {
+        command("mount", &[&"-o", &"loop", &self.image, &self.path])
+    }
+
+    /// Stops the server so that no sync is under way, drops all that is not on the disk, and comes back as after a power cut.
+    fn cut_power(&self, process: Process) {
+        process.stop_running();
+        assert!(command("xfs_io", &[&"-x", &"-c", &"shutdown", &self.path]), "the file system can be shut down");
+        process.kill();
+        common::wait_until("the dead file system to be unmounted", || command("umount", &[&self.path]));
+        assert!(self.mount(), "the file system recovers");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        command("umount", &[&self.path]);
+    }
+}
+
+/// `HENG_TEST_POWER_CUTS` says how many; the suite does a few.
+#[test]
+fn nothing_acknowledged_is_lost_by_power_cuts() {
+    let cuts = std::env::var("HENG_TEST_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(POWER_CUTS);
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::new(directory.path()) else {
+        eprintln!("SKIPPED: an xfs file system cannot be made and mounted here");
+        return;
+    };
+    crash_cycles(cuts, &mount.path.join("data"), |process| mount.cut_power(process));
 }

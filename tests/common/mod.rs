@@ -236,6 +236,11 @@ impl Process {
         Self { listen: address("listen"), operations: address("operations_listen"), pid, child }
     }
 
+    /// Stops it from running without ending it.
+    pub fn stop_running(&self) {
+        rustix::process::kill_process(self.pid, rustix::process::Signal::STOP).expect("stopped");
+    }
+
     pub fn kill(mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("an end");

@@ -1,7 +1,7 @@
 //! Question: what does each piece of the way of a transfer cost alone, per transfer?
 //!
 //! Expected on a 2-core virtual machine of 2024: account actor 5-20 ns, shard batch 60-150 ns, encode or decode 5-20 ns, router
-//! index 20-60 ns, sealing a group (CRC32C and BLAKE3) 60-120 ns, appending one 1,000-record group 0.2-0.5 ms with its sync, reading
+//! index 60-110 ns, sealing a group (CRC32C and BLAKE3) 30-60 ns, the book 50-80 ns, appending one 1,000-record group 0.2-0.5 ms with its sync, reading
 //! an amount 50-150 ns. Throughput is in transfers. `cargo test` runs each once.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]

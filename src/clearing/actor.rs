@@ -16,6 +16,9 @@ use crate::shard::ShardHandle;
 /// How often a shard is asked for balances to compare.
 const AUDIT_EVERY: Duration = Duration::from_millis(50);
 
+/// Messages after which checkpoints and audits get their turn, also when there is always one more.
+const MESSAGES_PER_DRAIN: usize = 64;
+
 /// Accounts compared at a time.
 const AUDIT_ACCOUNTS: u32 = 1_024;
 
@@ -151,13 +154,7 @@ impl ClearingActor {
 
     fn handle_message(&mut self, message: ClearingMessage) {
         match message {
-            ClearingMessage::Durable(group) => {
-                self.core.durable(&group);
-                if self.options.pace.follow(group.last_sequence()) {
-                    // When settlement has stopped, so will this.
-                    let _woken = self.options.settlement.wake();
-                }
-            }
+            ClearingMessage::Durable(group) => self.core.durable(&group),
             ClearingMessage::Audit(audit) => self.core.audit(&audit),
             ClearingMessage::Accounts(ids, reply) => {
                 let book = self.core.book();
@@ -188,10 +185,20 @@ impl Handler<Drain> for ClearingActor {
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
         self.inbox.begin_drain();
-        while let Some(message) = self.inbox.pop() {
+        let mut handled = 0_usize;
+        while handled < MESSAGES_PER_DRAIN
+            && let Some(message) = self.inbox.pop()
+        {
             self.handle_message(message);
+            handled = handled.saturating_add(1);
         }
-        if self.core.checkpoint_if_due() {
+        let more_to_write = self.core.checkpoint_if_due();
+        // While the store is behind, settlement is not told how far this is, so that what waits to be written is bounded.
+        if self.core.is_store_near() && self.options.pace.follow(self.core.book().sequence()) {
+            // When settlement has stopped, so will this.
+            let _woken = self.options.settlement.wake();
+        }
+        if more_to_write || handled == MESSAGES_PER_DRAIN {
             self.options.own.wake();
         }
     }

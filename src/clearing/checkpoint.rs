@@ -87,6 +87,11 @@ impl Checkpoints {
         self.last
     }
 
+    /// Jobs for which the store's thread had no room.
+    pub(super) fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }

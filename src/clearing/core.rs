@@ -16,6 +16,9 @@ use crate::telemetry::Telemetry;
 /// Records decoded and looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
 
+/// Jobs that may wait for the store's thread before the ledger is held back: 28 MB.
+const BACKLOG_MAX: usize = 4_096;
+
 /// What the clearing actor knows.
 #[derive(Debug)]
 pub struct Core {
@@ -191,6 +194,11 @@ impl Core {
     pub fn begin_checkpoint(&mut self, done: Option<Sender<Sequence>>) {
         self.prove_sums();
         self.checkpoints.begin(&self.book, done);
+    }
+
+    /// Whether few jobs wait for the store's thread.
+    pub fn is_store_near(&self) -> bool {
+        self.checkpoints.backlog() <= BACKLOG_MAX
     }
 
     fn publish(&self) {

@@ -4,6 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::journal::sync_directory;
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -37,7 +39,12 @@ impl DataDir {
     /// Takes a directory for writing, making it if there is none.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
         let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(io_error)?;
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(io_error)?;
+            if let Some(parent) = path.parent() {
+                sync_directory(parent).map_err(io_error)?;
+            }
+        }
         let lock =
             File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(io_error)?;
         Self::locked(path, lock, File::try_lock)

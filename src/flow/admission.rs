@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Admission {
     inside: AtomicUsize,
     limit: usize,
+    /// Where there must be room too.
+    whole: Option<Arc<Self>>,
 }
 
 /// Room for some items, given back when dropped.
@@ -23,15 +25,33 @@ pub struct Permit {
 impl Admission {
     /// Admits at most `limit` items at once.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { inside: AtomicUsize::new(0), limit })
+        Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: None })
+    }
+
+    /// A part of a whole: admits at most a quarter of the whole's limit, but at least `least`, and only what the whole admits. So
+    /// one peer cannot take all the room.
+    pub fn share(whole: &Arc<Self>, least: usize) -> Arc<Self> {
+        let limit = whole.limit.checked_div(4).unwrap_or(0).max(least);
+        Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: Some(Arc::clone(whole)) })
     }
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
     pub fn admit(self: &Arc<Self>, items: usize) -> Option<Permit> {
-        let admitted = self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
+        if !self.take(items) {
+            return None;
+        }
+        if self.whole.as_ref().is_some_and(|whole| !whole.take(items)) {
+            self.inside.fetch_sub(items, Ordering::AcqRel);
+            return None;
+        }
+        Some(Permit { admission: Arc::clone(self), items })
+    }
+
+    fn take(&self, items: usize) -> bool {
+        let taken = self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
             inside.checked_add(items).filter(|&total| total <= self.limit)
         });
-        admitted.ok().map(|_| Permit { admission: Arc::clone(self), items })
+        taken.is_ok()
     }
 
     /// The number of items inside now.
@@ -53,6 +73,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.inside.fetch_sub(self.items, Ordering::AcqRel);
+        if let Some(whole) = &self.admission.whole {
+            whole.inside.fetch_sub(self.items, Ordering::AcqRel);
+        }
     }
 }
 
@@ -73,5 +96,18 @@ mod tests {
         assert_eq!(admission.inside(), 7);
         drop(both);
         assert_eq!(admission.inside(), 0);
+    }
+
+    #[test]
+    fn a_share_is_bounded_by_itself_and_by_the_whole() {
+        let whole = Admission::new(40);
+        let (one, other) = (Admission::share(&whole, 5), Admission::share(&whole, 35));
+        assert!(one.admit(11).is_none(), "a quarter");
+        let some = one.admit(10).unwrap();
+        assert!(other.admit(31).is_none(), "the whole is full");
+        assert_eq!((whole.inside(), other.inside()), (10, 0));
+        drop(some);
+        assert!(other.admit(31).is_some());
+        assert_eq!((whole.inside(), one.inside(), other.inside()), (0, 0, 0));
     }
 }

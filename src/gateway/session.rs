@@ -18,12 +18,12 @@ use super::handshake::greet;
 use super::listener::{GatewayContext, drained};
 use super::queries::{read_history, read_records};
 use crate::clearing::{ClearingMessage, ReadAccounts};
-use crate::flow::{AnswerSink, Parcel, Permit, Span};
+use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
 use crate::ledger::{AccountId, Code, GatewayId, NewAccount, Transfer, TransferId};
 use crate::protocol::{
-    AccountState, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HistoryRequest, ITEMS_MAX, Kind, ListRequest,
-    begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error, encode_frame,
-    encode_outcomes, encode_stored, end_frame,
+    AccountState, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
+    ListRequest, begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error,
+    encode_frame, encode_outcomes, encode_stored, end_frame,
 };
 use crate::router::RouterMessage;
 use crate::telemetry::{Recorder, Stage};
@@ -52,12 +52,12 @@ pub(super) enum Ended {
     Broken(io::Error),
 }
 
-/// Something to be written.
+/// Something to be written; it holds its room until it is encoded.
 #[derive(Debug)]
 enum Outgoing {
     Parcel(Arc<Parcel>),
-    Accounts { kind: Kind, request_id: u64, read: ReadAccounts },
-    Frame(Vec<u8>),
+    Accounts { kind: Kind, request_id: u64, read: ReadAccounts, room: Permit },
+    Frame { frame: Vec<u8>, room: Permit },
 }
 
 #[derive(Debug)]
@@ -82,6 +82,8 @@ struct Gathered {
 pub(super) struct Session {
     context: Arc<GatewayContext>,
     gateway: Option<GatewayId>,
+    /// This connection's share of what may be inside.
+    room: Arc<Admission>,
     /// Bounded by the requests in flight.
     outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
@@ -119,6 +121,7 @@ impl Session {
         let (outgoing, answers) = mpsc::unbounded_channel();
         let mut session = Self {
             recorder: recorder(&context),
+            room: Admission::share(&context.admission, usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX)),
             context,
             gateway: None,
             sink: Arc::new(Sink(outgoing.clone())),
@@ -155,6 +158,13 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
+                () = drained(&mut drain), if !draining => draining = true,
+                _ = clock.tick() => {
+                    if self.is_overdue(last_frame.elapsed(), partial_since.map(|since: Instant| since.elapsed())) {
+                        self.refuse(0, Code::TimedOut);
+                        return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(Code::TimedOut));
+                    }
+                }
                 Some(first) = answers.recv() => {
                     self.encode_answers(first, &mut answers);
                 }
@@ -174,13 +184,6 @@ impl Session {
                         }
                     }
                 },
-                _ = clock.tick() => {
-                    if self.is_overdue(last_frame.elapsed(), partial_since.map(|since| since.elapsed())) {
-                        self.refuse(0, Code::TimedOut);
-                        return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(Code::TimedOut));
-                    }
-                }
-                () = drained(&mut drain), if !draining => draining = true,
             }
             if let Err(ended) = self.write(writer).await {
                 return ended;
@@ -222,15 +225,15 @@ impl Session {
                 return Ok(());
             };
             let header = FrameHeader::decode(head)?;
-            if header.body_bytes > BODY_BYTES_MAX {
+            if self.gateway.is_none() {
+                check_first(&header)?;
+            } else if header.body_bytes > BODY_BYTES_MAX {
                 return Err(Code::FrameTooLarge);
             }
             let frame_bytes =
                 FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
             if buffer.len() < frame_bytes {
-                // Room for what is announced, but only once the peer may announce anything.
-                let wanted = if self.gateway.is_some() { frame_bytes } else { READ_BYTES };
-                buffer.reserve(wanted.saturating_sub(buffer.len()).max(1));
+                buffer.reserve(frame_bytes.saturating_sub(buffer.len()));
                 return Ok(());
             }
             let frame = buffer.split_to(frame_bytes);
@@ -300,7 +303,7 @@ impl Session {
         }
         let first = self.gathered.transfers.len();
         let count = decode_transfers(body, &mut self.gathered.transfers)?;
-        let Some(permit) = self.context.admission.admit(count) else {
+        let Some(permit) = self.room.admit(count) else {
             self.gathered.transfers.truncate(first);
             return Err(Code::Busy);
         };
@@ -324,31 +327,34 @@ impl Session {
         // In the order of the frames: transfers before these must not find the accounts.
         self.hand_on()?;
         let count = accounts.len();
-        let permit = self.context.admission.admit(count).ok_or(Code::Busy)?;
+        let permit = self.room.admit(count).ok_or(Code::Busy)?;
         let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
         let parcel = Parcel::new(self.gateway.unwrap_or_default(), vec![span], Arc::clone(&self.sink), permit);
         self.context.router.send(RouterMessage::Accounts(parcel, accounts)).map_err(|_stopped| Code::Draining)
     }
 
     fn get_accounts(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
         let ids = ids.iter().map(|&id| AccountId::from_raw(id)).collect();
-        let reply = self.accounts_reply(Kind::Accounts, request_id);
+        let reply = self.accounts_reply(Kind::Accounts, request_id, room);
         self.context.clearing.send(ClearingMessage::Accounts(ids, reply)).map_err(|_stopped| Code::Draining)
     }
 
     fn list_accounts(&self, request_id: u64, request: ListRequest) -> Result<(), Code> {
-        let reply = self.accounts_reply(Kind::AccountPage, request_id);
+        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+        let reply = self.accounts_reply(Kind::AccountPage, request_id, room);
         let message = ClearingMessage::List(request.from, request.limit, reply);
         self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
     }
 
-    fn accounts_reply(&self, kind: Kind, request_id: u64) -> Box<dyn FnOnce(ReadAccounts) + Send> {
+    fn accounts_reply(&self, kind: Kind, request_id: u64, room: Permit) -> Box<dyn FnOnce(ReadAccounts) + Send> {
         let outgoing = self.outgoing.clone();
         // A peer that left gets no answer.
-        Box::new(move |read| drop(outgoing.send(Outgoing::Accounts { kind, request_id, read })))
+        Box::new(move |read| drop(outgoing.send(Outgoing::Accounts { kind, request_id, read, room })))
     }
 
     fn get_transfers(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
         let ids = ids.iter().map(|&id| TransferId::from_raw(id)).collect();
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
@@ -358,13 +364,14 @@ impl Session {
                     Ok(records) => stored_frame(Kind::Transfers, request_id, 0, &records),
                     Err(code) => error_frame(request_id, code),
                 };
-                drop(outgoing.send(Outgoing::Frame(frame)));
+                drop(outgoing.send(Outgoing::Frame { frame, room }));
             });
         });
         self.context.router.send(RouterMessage::Find(ids, reply)).map_err(|_stopped| Code::Draining)
     }
 
     fn history(&self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
+        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
         let reply = Box::new(move |read: ReadAccounts| {
@@ -376,7 +383,7 @@ impl Session {
                     Ok((next, records)) => stored_frame(Kind::History, request_id, next, &records),
                     Err(code) => error_frame(request_id, code),
                 };
-                drop(outgoing.send(Outgoing::Frame(frame)));
+                drop(outgoing.send(Outgoing::Frame { frame, room }));
             });
         });
         self.context
@@ -404,12 +411,16 @@ impl Session {
     fn encode_answer(&mut self, outgoing: Outgoing) {
         let mut answered = 1;
         match outgoing {
-            Outgoing::Frame(frame) => self.reply.extend_from_slice(&frame),
-            Outgoing::Accounts { kind, request_id, read } => {
+            Outgoing::Frame { frame, room } => {
+                self.reply.extend_from_slice(&frame);
+                drop(room);
+            }
+            Outgoing::Accounts { kind, request_id, read, room } => {
                 let accounts: Vec<_> = read.accounts.iter().map(AccountState::from).collect();
                 let at = begin_frame(&mut self.reply);
                 encode_accounts(&mut self.reply, read.sequence, &accounts);
                 end_frame(&mut self.reply, at, kind, request_id);
+                drop(room);
             }
             Outgoing::Parcel(parcel) => {
                 for span in parcel.spans() {
@@ -459,6 +470,17 @@ impl Session {
             self.reply.shrink_to(READ_BYTES);
         }
         result
+    }
+}
+
+/// What a peer that nobody knows yet may announce: a hello, nothing longer.
+fn check_first(header: &FrameHeader) -> Result<(), Code> {
+    if header.kind != Kind::Hello.number() {
+        Err(Code::HandshakeExpected)
+    } else if usize::try_from(header.body_bytes) == Ok(HELLO_BYTES) {
+        Ok(())
+    } else {
+        Err(Code::BodyMalformed)
     }
 }
 

@@ -11,6 +11,9 @@ use hashbrown::HashMap;
 /// Zeros are written in pieces of this size, each synced, so that other syncs get their turn in between.
 const FILL_BYTES: usize = 1 << 20;
 
+/// Segments kept open; a long history has more than a process may open.
+const OPEN_FILES_MAX: usize = 64;
+
 /// Numbered segment files.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// The numbers that exist, in order.
@@ -25,6 +28,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn write_at(&self, number: u64, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns when all that was written to the segment is durable.
     fn sync(&self, number: u64) -> io::Result<()>;
+    /// Returns when the directory entries of all segments are durable.
+    fn sync_names(&self) -> io::Result<()>;
     /// What to call the segment in messages.
     fn name(&self, number: u64) -> String;
 }
@@ -64,6 +69,9 @@ impl FileDisk {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(OpenOptions::new().read(true).write(self.writable).open(self.path(number))?);
+        if files.len() >= OPEN_FILES_MAX {
+            files.clear();
+        }
         files.insert(number, Arc::clone(&file));
         Ok(file)
     }
@@ -139,6 +147,10 @@ impl Disk for FileDisk {
 
     fn sync(&self, number: u64) -> io::Result<()> {
         self.open(number)?.sync_data()
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        sync_directory(&self.directory)
     }
 
     fn name(&self, number: u64) -> String {

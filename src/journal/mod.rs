@@ -30,6 +30,7 @@ mod reader;
 mod recovery;
 mod segment;
 
+pub(crate) use disk::sync_directory;
 pub use disk::{Disk, FileDisk};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run};

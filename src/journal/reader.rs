@@ -4,7 +4,7 @@
 //! group headers. For segments from before the start of this process the places are found once, when first asked for.
 //! Reads block on the disk: call from a thread that may wait.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::disk::Disk;
 use super::group::{GROUP_HEADER_BYTES, GroupHeader};
@@ -20,6 +20,15 @@ const NOTE_EVERY_BYTES: u64 = 64 << 10;
 pub struct JournalReader {
     disk: Arc<dyn Disk>,
     segments: RwLock<Vec<Segment>>,
+    /// Held while a segment is read whole, so that many who ask do not each read it.
+    finding: Mutex<()>,
+}
+
+/// What is known of where a sequence is.
+enum Noted {
+    Place(u64, u64),
+    NotLooked,
+    Nowhere,
 }
 
 #[derive(Debug)]
@@ -33,7 +42,7 @@ struct Segment {
 impl JournalReader {
     /// A reader that knows no segment yet.
     pub fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
-        Arc::new(Self { disk, segments: RwLock::default() })
+        Arc::new(Self { disk, segments: RwLock::default(), finding: Mutex::default() })
     }
 
     /// Notes a segment and its first sequence; in order.
@@ -89,6 +98,12 @@ impl JournalReader {
 
     /// Segment and byte of a group at or before the one with this sequence.
     fn place(&self, sequence: Sequence) -> Result<Option<(u64, u64)>, JournalError> {
+        match self.noted_place(sequence) {
+            Noted::Place(number, offset) => return Ok(Some((number, offset))),
+            Noted::Nowhere => return Ok(None),
+            Noted::NotLooked => {}
+        }
+        let _one_at_a_time = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
         let number = {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
             let after = segments.partition_point(|segment| segment.base_sequence <= sequence);
@@ -106,6 +121,16 @@ impl JournalReader {
             segment.places = places;
         }
         Ok(Some((number, offset)))
+    }
+
+    fn noted_place(&self, sequence: Sequence) -> Noted {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.base_sequence <= sequence);
+        match after.checked_sub(1).and_then(|index| segments.get(index)) {
+            None => Noted::Nowhere,
+            Some(segment) if segment.places.is_empty() => Noted::NotLooked,
+            Some(segment) => Noted::Place(segment.number, nearest(&segment.places, sequence)),
+        }
     }
 
     fn find_places(&self, number: u64) -> Result<Vec<(Sequence, u64)>, JournalError> {

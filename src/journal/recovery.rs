@@ -90,10 +90,11 @@ type Visit<'a> = dyn FnMut(&GroupHeader, &[u8]) -> Result<(), Box<dyn std::error
 /// Walks all groups from the segment that holds sequence `from`, in order, and changes nothing. The visitor sees whole
 /// groups, so also records before `from`.
 pub fn walk(disk: &dyn Disk, from: Sequence, visit: &mut Visit<'_>) -> Result<Recovered, JournalError> {
-    Walk::new(disk)?.run(from, None, visit)
+    Ok(Walk::new(disk)?.run(from, None, visit)?.0)
 }
 
-/// Walks like [`walk`], notes in the reader where groups are, and cuts a torn group at the tail, durably. `followed` is what is
+/// Walks like [`walk`], notes in the reader where groups are, cuts a torn group at the tail, and makes what remains durable: what was
+/// read may have come from the page cache of a process that ended, or failed, before its sync. `followed` is what is
 /// known from elsewhere to have been durable: a journal that ends before it has lost something, and nothing is cut.
 pub fn recover(
     disk: &Arc<dyn Disk>,
@@ -101,7 +102,7 @@ pub fn recover(
     (from, followed): (Sequence, Sequence),
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, JournalError> {
-    let recovered = Walk::new(disk.as_ref())?.run(from, Some(reader), visit)?;
+    let (recovered, last_group) = Walk::new(disk.as_ref())?.run(from, Some(reader), visit)?;
     let last = recovered.tail.next_sequence.saturating_sub(1);
     if last < followed {
         let Tail { segment, offset, .. } = recovered.tail;
@@ -120,11 +121,33 @@ pub fn recover(
         let cut = disk.write_at(segment, offset, &zeros).and_then(|()| disk.sync(segment));
         cut.map_err(|source| JournalError::Io { place: disk.name(segment), source })?;
     }
+    if let Some(last_group) = last_group {
+        let written = write_again(disk.as_ref(), &last_group);
+        written.map_err(|source| JournalError::Io { place: disk.name(last_group.segment), source })?;
+    }
     Ok(recovered)
+}
+
+/// Where the last whole group is, with its segment's header if it is the first.
+struct LastGroup {
+    segment: u64,
+    from: u64,
+    to: u64,
+}
+
+/// Writes the last group once more and syncs it. After a failed sync the kernel takes its pages for clean although the disk does not
+/// have them, so that only writing them again makes sure.
+fn write_again(disk: &dyn Disk, group: &LastGroup) -> std::io::Result<()> {
+    let mut bytes = vec![0; usize::try_from(group.to.saturating_sub(group.from)).unwrap_or(0)];
+    disk.read_at(group.segment, group.from, &mut bytes)?;
+    disk.write_at(group.segment, group.from, &bytes)?;
+    disk.sync(group.segment)?;
+    disk.sync_names()
 }
 
 struct Walk<'a> {
     disk: &'a dyn Disk,
+    last_group: Option<LastGroup>,
     segments: Vec<u64>,
     headers: Vec<Option<SegmentHeader>>,
     recovered: Recovered,
@@ -155,7 +178,7 @@ impl<'a> Walk<'a> {
             headers.push(header);
         }
         let tail = Tail { segment: 1, offset: 0, next_sequence: 1, previous_hash: [0; 32], next_time_ns: 0, epoch: 0 };
-        Ok(Self { disk, segments, headers, recovered: Recovered { tail, groups: 0, torn_bytes: 0 } })
+        Ok(Self { disk, last_group: None, segments, headers, recovered: Recovered { tail, groups: 0, torn_bytes: 0 } })
     }
 
     fn run(
@@ -163,9 +186,10 @@ impl<'a> Walk<'a> {
         from: Sequence,
         reader: Option<&JournalReader>,
         visit: &mut Visit<'_>,
-    ) -> Result<Recovered, JournalError> {
-        let first =
-            self.headers.iter().rposition(|header| header.is_some_and(|header| header.base_sequence <= from.max(1)));
+    ) -> Result<(Recovered, Option<LastGroup>), JournalError> {
+        // The group before `from` is walked too: the chain, the epoch and the time go on from it.
+        let before = from.saturating_sub(1).max(1);
+        let first = self.headers.iter().rposition(|header| header.is_some_and(|header| header.base_sequence <= before));
         let first = first.unwrap_or(0);
         for (place, number) in self.segments.iter().enumerate() {
             let expected = u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
@@ -185,7 +209,7 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        Ok(self.recovered)
+        Ok((self.recovered, self.last_group))
     }
 
     /// Whether anything was ever written to a segment after this place. Without a sound header every byte is looked at: a damaged
@@ -233,7 +257,10 @@ impl<'a> Walk<'a> {
                     if let Some(reader) = reader {
                         reader.note(number, group.base_sequence, place);
                     }
+                    let from = if offset == GROUP_HEADER_BYTES { 0 } else { place };
                     offset = offset.saturating_add(GROUP_HEADER_BYTES).saturating_add(body.len());
+                    let to = u64::try_from(offset).unwrap_or(u64::MAX);
+                    self.last_group = Some(LastGroup { segment: number, from, to });
                 }
                 found => {
                     (self.recovered.tail.segment, self.recovered.tail.offset) = (number, place);
@@ -246,7 +273,7 @@ impl<'a> Walk<'a> {
     /// A segment that no group begins: fresh, or torn with its first group.
     fn unused_segment(&mut self, number: u64, bytes: &[u8], later_is_used: bool) -> Result<bool, JournalError> {
         (self.recovered.tail.segment, self.recovered.tail.offset) = (number, 0);
-        if later_is_used || header_after(bytes, GROUP_HEADER_BYTES).is_some() {
+        if later_is_used || header_after(bytes, 0).is_some() {
             return Err(self.damaged(number, 0, "the segment header is damaged"));
         }
         self.recovered.torn_bytes = written_bytes(bytes);

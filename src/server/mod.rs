@@ -174,10 +174,13 @@ async fn serve(
     };
     gateway.abort();
     admin.abort();
-    if result.is_ok() {
-        let checkpoint = engine.checkpoint();
-        tracing::info!(checkpoint, "drained");
-    }
+    let result = result.and_then(|()| match engine.checkpoint() {
+        Some(checkpoint) => {
+            tracing::info!(checkpoint, "drained");
+            Ok(())
+        }
+        None => failure(&telemetry.health().state()),
+    });
     engine.stop();
     result
 }

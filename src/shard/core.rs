@@ -34,7 +34,10 @@ pub struct Core {
     shard: usize,
     accounts: Table<Account>,
     parked: HashMap<Slot, VecDeque<Parked>>,
-    probing: Vec<Probing>,
+    probing: VecDeque<Probing>,
+    /// Per shard, how many probes it was sent and has answered.
+    probes_sent: Vec<u64>,
+    probes_answered: Vec<u64>,
     /// Per shard, how many of its decisions were posted here.
     finished: Vec<u64>,
     output: Output,
@@ -75,8 +78,8 @@ struct Probing {
     parcel: Arc<Parcel>,
     index: u32,
     leg: Leg,
-    /// Per shard, how many of its answers are still to come before this can be decided.
-    waiting: Vec<u32>,
+    /// Per shard, how many answers there must be before this can be decided.
+    needed: Vec<u64>,
 }
 
 impl Output {
@@ -98,7 +101,9 @@ impl Core {
             shard,
             accounts: Table::new(Account::id),
             parked: HashMap::new(),
-            probing: Vec::new(),
+            probing: VecDeque::new(),
+            probes_sent: vec![0; shards],
+            probes_answered: vec![0; shards],
             finished: vec![0; shards],
             output: Output::new(shard, shards),
         }
@@ -295,39 +300,41 @@ impl Core {
             let origin = Origin { parcel: &next.parcel, index: next.index };
             self.transfer(origin, &next.transfer, (Some(slot), credit_slot));
             if self.accounts.get(slot).is_some_and(Account::is_parked) {
-                // Deciding it may have parked it again, or have ended a reservation and unparked what came behind it.
-                let behind = self.parked.entry(slot).or_default();
-                behind.extend(waiting);
+                // It waits again, still before those behind it.
+                for again in self.parked.remove(&slot).into_iter().flatten().rev() {
+                    waiting.push_front(again);
+                }
+                self.parked.insert(slot, waiting);
                 return;
             }
         }
     }
 
     fn probe(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
-        let mut waiting = vec![0; self.shards()];
-        for (shard, count) in waiting.iter_mut().enumerate().filter(|&(shard, _)| shard != self.shard) {
+        for (shard, sent) in self.probes_sent.iter_mut().enumerate().filter(|&(shard, _)| shard != self.shard) {
             add(&mut self.output.probes, shard);
-            // Answers come in order, so this one comes after those that others wait for.
-            let before = self.probing.iter().filter_map(|probing| probing.waiting.get(shard)).max();
-            *count = before.copied().unwrap_or(0).saturating_add(1);
+            *sent = sent.saturating_add(1);
         }
         let (parcel, index) = (Arc::clone(origin.parcel), origin.index);
-        self.probing.push(Probing { from, parcel, index, leg, waiting });
+        let needed = self.probes_sent.clone();
+        self.probing.push_back(Probing { from, parcel, index, leg, needed });
         self.decide_probed();
     }
 
     fn probed(&mut self, from: usize) {
-        for count in self.probing.iter_mut().filter_map(|probing| probing.waiting.get_mut(from)) {
-            *count = count.saturating_sub(1);
+        if let Some(answered) = self.probes_answered.get_mut(from) {
+            *answered = answered.saturating_add(1);
         }
         self.decide_probed();
     }
 
     /// Decides the legs for which every answer is in. Alone, a shard has nobody to ask.
     fn decide_probed(&mut self) {
-        while let Some(ready) = self.probing.iter().position(|probing| probing.waiting.iter().all(|&count| count == 0))
+        // Answers come in the order of the probes, so those that have waited longest are ready first.
+        while let Some(first) = self.probing.front()
+            && first.needed.iter().zip(&self.probes_answered).all(|(needed, answered)| answered >= needed)
+            && let Some(Probing { from, parcel, index, leg, .. }) = self.probing.pop_front()
         {
-            let Probing { from, parcel, index, leg, .. } = self.probing.remove(ready);
             let slot = self.accounts.find(leg.transfer.credit);
             let code = match slot.and_then(|slot| self.accounts.get_mut(slot)) {
                 None => Code::CreditAccountUnknown,

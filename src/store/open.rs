@@ -6,7 +6,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::links::LinkLog;
@@ -65,6 +65,9 @@ pub struct Store {
     gateways: sled::Tree,
 }
 
+/// How long another owner of the lock is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
 const FORMAT_KEY: &str = "format";
 const CHECKPOINT_KEY: &str = "checkpoint";
 
@@ -84,7 +87,7 @@ impl Store {
         let io_error = |source| StoreError::Io { path: path.to_owned(), source };
         // Everything is flushed when a checkpoint is made; sled's own timer would only disturb.
         let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
-        let db = config.open().map_err(sled_error)?;
+        let db = open_unlocked(&config).map_err(sled_error)?;
         let tree = |name: &str| db.open_tree(name).map_err(sled_error);
         let store = Self {
             path: Arc::new(path.to_owned()),
@@ -213,6 +216,24 @@ impl Store {
     }
 }
 
+/// Opens a database whose last owner may not have let go of its lock yet: sled does so a few milliseconds after closing.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(err)) if err.to_string().contains("lock") && begun.elapsed() < LOCK_WAIT => {
+                std::thread::yield_now();
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether the operating system refused, as when the disk is full: that says nothing of what the store contains.
+fn is_refused(err: &StoreError) -> bool {
+    matches!(err, StoreError::Sled { source: sled::Error::Io(source), .. } if source.raw_os_error().is_some())
+}
+
 /// Opens the store and reads from it with `load`; when either fails for another reason than a newer format, moves the store
 /// aside, makes an empty one and loads that. Answers also whether that happened.
 pub fn open_or_set_aside<T>(
@@ -229,6 +250,7 @@ pub fn open_or_set_aside<T>(
     match attempt() {
         Ok((store, loaded)) => Ok((store, loaded, false)),
         Err(err @ (StoreError::Newer { .. } | StoreError::Io { .. })) => Err(err),
+        Err(err) if is_refused(&err) => Err(err),
         Err(err) => {
             let aside = set_aside(path)?;
             tracing::warn!(

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Sender, TrySendError, bounded};
 
 use super::blocks::Checkpoint;
 use super::links::LinkLog;
@@ -55,10 +55,14 @@ pub struct StoreWriter {
 impl StoreWriter {
     /// Hands on a job, or gives it back when there is no room. Never blocks.
     pub fn try_send(&self, job: StoreJob) -> Result<(), StoreJob> {
-        self.jobs.try_send(job).map_err(|err| {
-            self.refused.store(true, Release);
-            err.into_inner()
-        })
+        match self.jobs.try_send(job) {
+            Err(TrySendError::Full(job)) => {
+                self.refused.store(true, Release);
+                Err(job)
+            }
+            // The thread has failed and the process is ending; whoever waits for the job learns it when the job is dropped.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::flow::{AuditReply, Batch, Decided, Parcel};
-use crate::journal::{Group, PendingGroup, Run};
+use crate::journal::{Group, PendingGroup};
 use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence};
 
 /// A parcel that may be answered now.
@@ -178,16 +178,90 @@ pub fn fill_outcomes(decided: &Decided, from: usize, count: usize, sequence: Seq
     complete
 }
 
-/// Whether a code belongs to a run; kept here so that runs of journal groups and outcomes are counted alike.
-impl Run {
-    /// Whether a shard decided these records.
-    pub fn is_decided(&self) -> bool {
-        self.shard.is_some()
-    }
-}
-
 /// The codes of a decided batch, for counting.
 pub(super) fn codes(decided: &Decided) -> impl Iterator<Item = Code> + '_ {
     let recorded = decided.recorded.items().iter().map(|tagged| tagged.item);
     recorded.chain(decided.unrecorded.items().iter().map(|tagged| tagged.item.code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Admission, AnswerSink, Span};
+    use crate::ledger::{GatewayId, Transfer, TransferId};
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl AnswerSink for Nobody {
+        fn answer(&self, _: Arc<Parcel>) {}
+    }
+
+    fn parcel(count: usize) -> Arc<Parcel> {
+        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
+        Parcel::new(GatewayId(1), vec![span], Arc::new(Nobody), Admission::new(count).admit(count).unwrap())
+    }
+
+    fn decided(parcel: &Arc<Parcel>, ids: std::ops::Range<u32>) -> Decided {
+        let mut decided = Decided::default();
+        for id in ids {
+            let transfer = Transfer { id: TransferId::from_raw(u128::from(id) + 1), ..Transfer::default() };
+            let record = Record::Transfer { transfer, outcome: Code::Accepted, gateway: GatewayId(1) };
+            decided.record(parcel, id, &record, Code::Accepted);
+        }
+        decided
+    }
+
+    #[test]
+    fn nothing_is_answered_before_it_is_durable() {
+        let mut sequencer = Sequencer::new(0, 0, 100);
+        let first = parcel(3);
+        sequencer.decided(decided(&first, 0..3), 50);
+        assert!(sequencer.next_answer().is_none(), "decided only");
+        let group = sequencer.next_write().unwrap();
+        assert!(sequencer.next_answer().is_none(), "being written");
+        assert!(sequencer.next_write().is_none(), "one group at a time");
+        // What needs no record of its own still waits for all that was sequenced before it.
+        let repeat = parcel(1);
+        let mut resolved = Batch::default();
+        resolved.push(&repeat, 0, Outcome::unrecorded(Code::IdReused));
+        sequencer.resolved(&resolved);
+        assert!(sequencer.next_answer().is_none(), "rests on what is being written");
+        sequencer.durable_group(&group.into_durable());
+        let answered = [sequencer.next_answer().unwrap(), sequencer.next_answer().unwrap()];
+        assert!(Arc::ptr_eq(&answered[0], &first) && Arc::ptr_eq(&answered[1], &repeat));
+        assert!(sequencer.next_answer().is_none() && sequencer.is_idle());
+        let outcomes = first.outcomes(&first.spans()[0]);
+        assert_eq!(
+            outcomes.iter().map(|outcome| (outcome.sequence, outcome.time_ns)).collect::<Vec<_>>(),
+            [(1, 50), (2, 51), (3, 52)]
+        );
+        // With nothing under way there is nothing to wait for.
+        sequencer.resolved(&{
+            let mut resolved = Batch::default();
+            resolved.push(&parcel(1), 0, Outcome::unrecorded(Code::IdInvalid));
+            resolved
+        });
+        assert!(sequencer.next_answer().is_some());
+    }
+
+    #[test]
+    fn groups_are_bounded_and_sequence_and_time_go_on_without_a_gap() {
+        let mut sequencer = Sequencer::new(7, 1_000, 4);
+        let all = parcel(10);
+        // The clock is behind the ledger and then goes back.
+        sequencer.decided(decided(&all, 0..10), 10);
+        let (mut next_sequence, mut next_time) = (8, 1_000);
+        for expected in [4, 4, 2] {
+            assert!(sequencer.next_answer().is_none(), "the parcel is in three groups");
+            let group = sequencer.next_write().unwrap();
+            assert_eq!((group.count(), group.base_sequence()), (expected, next_sequence));
+            assert!(group.time_ns() >= next_time);
+            next_sequence = group.last_sequence() + 1;
+            next_time = group.time_ns() + expected as u64;
+            sequencer.durable_group(&group.into_durable());
+        }
+        assert!(sequencer.next_answer().is_some_and(|answered| Arc::ptr_eq(&answered, &all)));
+        assert_eq!(sequencer.durable(), 17);
+    }
 }

@@ -37,6 +37,9 @@ const FIRST_READ_BYTES: usize = 4 << 10;
 /// Parcels answered with one write.
 const PARCELS_PER_WRITE: usize = 64;
 
+/// Time for a peer to close after we did.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -117,7 +120,7 @@ impl Session {
         if let Err(err) = stream.set_nodelay(true) {
             return Ended::Broken(err);
         }
-        let (reader, mut writer) = stream.into_split();
+        let (mut reader, mut writer) = stream.into_split();
         let (outgoing, answers) = mpsc::unbounded_channel();
         let mut session = Self {
             recorder: recorder(&context),
@@ -130,7 +133,7 @@ impl Session {
             gathered: Gathered::default(),
             reply: Vec::new(),
         };
-        let ended = session.serve(reader, &mut writer, answers, drain).await;
+        let ended = session.serve(&mut reader, &mut writer, answers, drain).await;
         match &ended {
             Ended::Refused(code) => tracing::debug!(%code, "refusing a peer"),
             Ended::Broken(err) => tracing::debug!(%err, "connection broke"),
@@ -138,12 +141,17 @@ impl Session {
         }
         // What was written is to arrive; a peer that is gone does not matter any more.
         let _closed = tokio::time::timeout(session.context.limits.write_timeout, writer.shutdown()).await;
+        if matches!(ended, Ended::Drained | Ended::Refused(_)) {
+            // Closing with unread bytes makes the kernel reset the connection, and the peer would lose answers that it has not read
+            // yet. So what still comes is read and dropped until the peer closes too.
+            let _lingered = tokio::time::timeout(LINGER, discard(&mut reader)).await;
+        }
         ended
     }
 
     async fn serve(
         &mut self,
-        mut reader: OwnedReadHalf,
+        reader: &mut OwnedReadHalf,
         writer: &mut OwnedWriteHalf,
         mut answers: mpsc::UnboundedReceiver<Outgoing>,
         mut drain: watch::Receiver<bool>,
@@ -471,6 +479,12 @@ impl Session {
         }
         result
     }
+}
+
+/// Reads and drops what comes until the peer closes.
+async fn discard(reader: &mut OwnedReadHalf) {
+    let mut dropped = [0; 4_096];
+    while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }
 
 /// What a peer that nobody knows yet may announce: a hello, nothing longer.

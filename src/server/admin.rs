@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,22 +129,29 @@ fn add_online(path: &Path, name: &str) -> Result<NewGateway, AdminError> {
     }
 }
 
-/// Answers on the administration socket until dropped.
-pub(super) async fn serve(data_dir: PathBuf, gateways: Gateways, settlement: SettlementHandle) {
-    let path = DataDir::admin_socket(&data_dir);
+/// Listens on the administration socket; none when that cannot be had, which is logged and no reason to stop.
+pub(super) fn listen(data_dir: &Path) -> Option<UnixListener> {
+    let path = DataDir::admin_socket(data_dir);
     // What an earlier server left; the directory's lock says that none runs now.
     let _left = std::fs::remove_file(&path);
-    let listener = match tokio::net::UnixListener::bind(&path) {
-        Ok(listener) => listener,
-        Err(err) => {
-            tracing::warn!(%err, path = %path.display(), "no administration socket: gateways can only be added while the server is stopped");
-            return;
-        }
-    };
-    if let Err(err) = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
-        tracing::warn!(%err, "no administration socket: its permissions cannot be set");
-        return;
+    let listening = UnixListener::bind(&path).and_then(|listener| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    if let Err(err) = &listening {
+        tracing::warn!(%err, path = %path.display(), "no administration socket: gateways can only be added while the server is stopped");
     }
+    listening.ok()
+}
+
+/// Answers on the administration socket until dropped.
+pub(super) async fn serve(listener: Option<UnixListener>, gateways: Gateways, settlement: SettlementHandle) {
+    let listener = match listener.map(tokio::net::UnixListener::from_std) {
+        Some(Ok(listener)) => listener,
+        Some(Err(err)) => return tracing::warn!(%err, "the administration socket cannot be served"),
+        None => return,
+    };
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         // One at a time: numbers are given in order.

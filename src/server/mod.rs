@@ -147,8 +147,8 @@ async fn serve(
     };
     let engine = start_engine(config, telemetry, recovered)?;
     ops_context.watch(&engine);
-    let admin =
-        sessions.spawn(admin::serve(directory.path().to_owned(), engine.gateways.clone(), engine.settlement.clone()));
+    let admin = admin::listen(directory.path());
+    let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));
     let (drain, draining) = watch::channel(false);
     let context = Arc::new(gateway_context(config, telemetry, &engine));
     let mut gateway = sessions.spawn(gateway::serve(listener, context, draining));

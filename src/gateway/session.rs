@@ -21,9 +21,9 @@ use crate::clearing::{ClearingMessage, ReadAccounts};
 use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
 use crate::ledger::{AccountId, Code, GatewayId, NewAccount, Transfer, TransferId};
 use crate::protocol::{
-    AccountState, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
-    ListRequest, begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error,
-    encode_frame, encode_outcomes, encode_stored, end_frame,
+    BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind, ListRequest,
+    begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error, encode_frame,
+    encode_outcomes, encode_stored, end_frame,
 };
 use crate::router::RouterMessage;
 use crate::telemetry::{Recorder, Stage};
@@ -424,9 +424,8 @@ impl Session {
                 drop(room);
             }
             Outgoing::Accounts { kind, request_id, read, room } => {
-                let accounts: Vec<_> = read.accounts.iter().map(AccountState::from).collect();
                 let at = begin_frame(&mut self.reply);
-                encode_accounts(&mut self.reply, read.sequence, &accounts);
+                encode_accounts(&mut self.reply, read.sequence, &read.accounts);
                 end_frame(&mut self.reply, at, kind, request_id);
                 drop(room);
             }

@@ -76,7 +76,7 @@ impl Account {
     /// Opens an account, with totals from a checkpoint or zero.
     pub fn new(properties: &NewAccount, debits_posted: u128, credits_posted: u128) -> Self {
         Self {
-            id: halves(properties.id),
+            id: properties.id.halves().into(),
             properties: digest(properties),
             debits_posted: Total::new(debits_posted),
             credits_posted: Total::new(credits_posted),
@@ -182,11 +182,6 @@ impl Account {
         let rest = self.debits_reserved.get().checked_sub(amount).expect("only what was reserved is released");
         self.debits_reserved = Total::new(rest);
     }
-}
-
-fn halves(id: AccountId) -> [u64; 2] {
-    let bytes = id.raw().to_le_bytes();
-    [u64::from_le_bytes(get::<0, 8>(&bytes)), u64::from_le_bytes(get::<8, 8>(&bytes))]
 }
 
 /// A short digest of an account's properties.

@@ -24,6 +24,13 @@ macro_rules! client_id {
                 self.0
             }
 
+            /// The low and the high 64 bits.
+            #[inline]
+            pub fn halves(self) -> (u64, u64) {
+                let bytes = self.0.to_le_bytes();
+                (u64::from_le_bytes(get::<0, 8>(&bytes)), u64::from_le_bytes(get::<8, 8>(&bytes)))
+            }
+
             /// Whether this can name something: neither 0 nor 2^128 - 1.
             pub const fn is_valid(self) -> bool {
                 self.0 != 0 && self.0 != u128::MAX
@@ -59,8 +66,7 @@ impl AccountId {
     /// A fixed function of the id: nothing stored depends on it, so the number of shards is free to change at restart.
     #[inline]
     pub fn shard(self, shards: usize) -> usize {
-        let bytes = self.0.to_le_bytes();
-        let (low, high) = (u64::from_le_bytes(get::<0, 8>(&bytes)), u64::from_le_bytes(get::<8, 8>(&bytes)));
+        let (low, high) = self.halves();
         let both = low.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ high.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).rotate_left(29);
         let mixed = (both ^ (both >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
         // The high bits of a multiplicative hash are the good ones; 32 of them scale to any number of shards.

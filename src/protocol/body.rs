@@ -5,8 +5,8 @@
 
 use super::ITEMS_MAX;
 use crate::ledger::{
-    AccountFlags, AccountId, BookAccount, Code, NewAccount, Outcome, RECORD_BYTES, Record, Sequence, StoredRecord,
-    Transfer, get, set,
+    AccountFlags, AccountId, BookAccount as AccountState, Code, NewAccount, Outcome, RECORD_BYTES, Record, Sequence,
+    StoredRecord, Transfer, get, set,
 };
 
 /// Bytes before the items of a request.
@@ -19,21 +19,6 @@ pub const OUTCOME_BYTES: usize = 24;
 pub const ACCOUNT_STATE_BYTES: usize = 128;
 /// Bytes of a transfer in an answer: its record, sequence and time.
 pub const STORED_BYTES: usize = RECORD_BYTES + 16;
-
-/// An account as it is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AccountState {
-    /// Its properties.
-    pub properties: NewAccount,
-    /// Sum of debits, minor units.
-    pub debits_posted: u128,
-    /// Sum of credits, minor units.
-    pub credits_posted: u128,
-    /// When it was opened, nanoseconds since 1970 UTC.
-    pub opened_ns: u64,
-    /// The last record that touched it.
-    pub head: Sequence,
-}
 
 /// Which page of an account's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,26 +286,6 @@ fn check_limit(limit: u32) -> Result<u32, Code> {
         0 => Err(Code::CountZero),
         limit if limit > ITEMS_MAX => Err(Code::CountTooLarge),
         limit => Ok(limit),
-    }
-}
-
-impl From<&BookAccount> for AccountState {
-    fn from(account: &BookAccount) -> Self {
-        Self {
-            properties: account.properties,
-            debits_posted: account.debits_posted,
-            credits_posted: account.credits_posted,
-            opened_ns: account.opened_ns,
-            head: account.head,
-        }
-    }
-}
-
-impl AccountState {
-    /// Credits less debits, minor units.
-    pub fn balance(&self) -> i128 {
-        let signed = |total: u128| i128::try_from(total).unwrap_or(i128::MAX);
-        signed(self.credits_posted).saturating_sub(signed(self.debits_posted))
     }
 }
 

@@ -10,12 +10,15 @@ mod frame;
 mod handshake;
 
 pub use body::{
-    ACCOUNT_STATE_BYTES, AccountState, HistoryRequest, ITEMS_HEADER_BYTES, ListRequest, OUTCOME_BYTES, STORED_BYTES,
-    decode_accounts, decode_error, decode_ids, decode_new_accounts, decode_outcomes, decode_stored, decode_transfers,
-    encode_accounts, encode_error, encode_ids, encode_new_accounts, encode_outcomes, encode_stored, encode_transfers,
+    ACCOUNT_STATE_BYTES, HistoryRequest, ITEMS_HEADER_BYTES, ListRequest, OUTCOME_BYTES, STORED_BYTES, decode_accounts,
+    decode_error, decode_ids, decode_new_accounts, decode_outcomes, decode_stored, decode_transfers, encode_accounts,
+    encode_error, encode_ids, encode_new_accounts, encode_outcomes, encode_stored, encode_transfers,
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, MAGIC, begin_frame, encode_frame, end_frame};
 pub use handshake::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, HELLO_BYTES, Hello, KEY_BYTES, WELCOME_BYTES, Welcome};
+
+/// An account as it is told: what the book knows of it.
+pub use crate::ledger::BookAccount as AccountState;
 
 /// The protocol version that this code speaks.
 pub const VERSION: u16 = 1;

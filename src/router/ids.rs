@@ -75,7 +75,7 @@ impl IdIndex {
     pub fn touch(&self, ids: impl Iterator<Item = TransferId>) {
         let mut seen = 0;
         for id in ids {
-            let (low, high) = split(id);
+            let (low, high) = id.halves();
             let hash = self.hash(low, high);
             if let Some(part) = self.parts.get(part_of(hash)) {
                 seen ^= part.places.get(part.home(hash)).map_or(0, |place| place.low);
@@ -87,7 +87,7 @@ impl IdIndex {
     /// Looks an id up, and notes it as pending if it is new. The id must be valid.
     #[inline]
     pub fn admit(&mut self, id: TransferId) -> Admitted {
-        let (low, high) = split(id);
+        let (low, high) = id.halves();
         let hash = self.hash(low, high);
         let place = self.place(hash, low, high);
         match place.sequence {
@@ -104,7 +104,7 @@ impl IdIndex {
     /// Notes the record of an id.
     #[inline]
     pub fn settle(&mut self, id: TransferId, sequence: Sequence) {
-        let (low, high) = split(id);
+        let (low, high) = id.halves();
         let hash = self.hash(low, high);
         let place = self.place(hash, low, high);
         let is_new = place.sequence == 0;
@@ -116,7 +116,7 @@ impl IdIndex {
 
     /// The durable record of an id.
     pub fn find(&self, id: TransferId) -> Option<Sequence> {
-        let (low, high) = split(id);
+        let (low, high) = id.halves();
         let hash = self.hash(low, high);
         let part = self.parts.get(part_of(hash))?;
         let place = part.places.get(part.find(hash, low, high))?;
@@ -188,12 +188,6 @@ impl Part {
 #[inline]
 fn part_of(hash: u64) -> usize {
     usize::from(hash.to_be_bytes()[0])
-}
-
-#[inline]
-fn split(id: TransferId) -> (u64, u64) {
-    let bytes = id.raw().to_le_bytes();
-    (u64::from_le_bytes(crate::ledger::get::<0, 8>(&bytes)), u64::from_le_bytes(crate::ledger::get::<8, 8>(&bytes)))
 }
 
 #[inline]

@@ -23,7 +23,8 @@ use heng::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalOptions, JournalReader, PendingGroup, recover,
 };
 use heng::ledger::{
-    Account, AccountFlags, AccountId, Book, BookAccount, Code, GatewayId, NewAccount, Record, Transfer, TransferId,
+    Account, AccountFlags, AccountId, Book, BookAccount, Code, GatewayId, Grant, NewAccount, Record, Totals, Transfer,
+    TransferId,
 };
 use heng::money::parse_money;
 use heng::protocol::{decode_transfers, encode_transfers};
@@ -61,7 +62,7 @@ fn batch(transfers: &[Transfer]) -> Batch<Transfer> {
     let count = transfers.len();
     let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
     let permit = Admission::new(count).admit(count).expect("room");
-    let parcel = Parcel::new(GatewayId(1), vec![span], Arc::new(Nobody), permit);
+    let parcel = Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit);
     let mut batch = Batch::default();
     for (index, transfer) in (0..).zip(transfers) {
         batch.push(&parcel, index, *transfer);
@@ -73,8 +74,9 @@ fn account_actor(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("account");
     group.throughput(Throughput::Elements(1));
     let limited = NewAccount { flags: AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS, ..properties(1) };
-    let mut debit = Account::new(&limited, 0, 1 << 90);
-    let mut credit = Account::new(&properties(2), 0, 0);
+    let totals = Totals { credits_posted: 1 << 90, ..Totals::default() };
+    let mut debit = Account::new(&BookAccount { totals, ..BookAccount::open(&limited) });
+    let mut credit = Account::new(&BookAccount::open(&properties(2)));
     group.bench_function("reserve, accept, finish", |bencher| {
         bencher.iter(|| {
             let reserved = debit.reserve(black_box(1));
@@ -89,7 +91,7 @@ fn account_actor(criterion: &mut Criterion) {
 fn shard_batch(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard");
     group.throughput(Throughput::Elements(BATCH));
-    let mut core = Core::new(0, 1);
+    let mut core = Core::new(0, 1, &Arc::default());
     for id in 1..=ACCOUNTS {
         core.host(&BookAccount { properties: properties(id), ..BookAccount::default() });
     }
@@ -200,7 +202,7 @@ fn book(criterion: &mut Criterion) {
         bencher.iter(|| {
             for transfer in &valid {
                 let slots = book.find_both(transfer);
-                book.apply_transfer(transfer, Code::Accepted, slots).expect("accepted");
+                book.apply_transfer((transfer, Code::Accepted, GatewayId(1)), slots).expect("accepted");
             }
         });
     });

@@ -39,7 +39,8 @@ settings! {
     listen: SocketAddr, "HENG_LISTEN", "Address of the TCP protocol [default: 127.0.0.1:7400]";
     operations_listen: SocketAddr, "HENG_OPERATIONS_LISTEN", "Address of the operations HTTP port; keep it private [default: 127.0.0.1:7401]";
     data_dir: PathBuf, "HENG_DATA_DIR", "Directory of journal and store [default: data]";
-    shards: usize, "HENG_SHARDS", "Number of shards; 0 means one per processor [default: 0]";
+    policy_file: PathBuf, "HENG_POLICY_FILE", "Policy to put in force; empty keeps the one in force [default: empty]";
+    shards: usize, "HENG_SHARDS", "Number of shards; 0 means one per four processors [default: 0]";
     development_key: bool, "HENG_DEVELOPMENT_KEY", "Accept the publicly known development key; loopback only [default: false]";
     connections_max: usize, "HENG_CONNECTIONS_MAX", "Connections at once [default: 12000]";
     connection_requests_in_flight_max: u32, "HENG_CONNECTION_REQUESTS_IN_FLIGHT_MAX", "Requests without an answer per connection; more are answered busy [default: 4096]";
@@ -64,6 +65,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub operations_listen: SocketAddr,
     pub data_dir: PathBuf,
+    pub policy_file: Option<PathBuf>,
     pub shards: usize,
     pub development_key: bool,
     pub connections_max: usize,
@@ -129,7 +131,9 @@ impl Settings {
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7400))),
             operations_listen: self.operations_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7401))),
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data")),
-            shards: self.shards.filter(|&shards| shards > 0).unwrap_or(processors),
+            policy_file: self.policy_file.filter(|path| !path.as_os_str().is_empty()),
+            // One shard decides several million transfers a second; the others need the processors first.
+            shards: self.shards.filter(|&shards| shards > 0).unwrap_or((processors / 4).max(1)),
             development_key: self.development_key.unwrap_or(false),
             connections_max: self.connections_max.unwrap_or(12_000),
             connection_requests_in_flight_max: self.connection_requests_in_flight_max.unwrap_or(4_096),

@@ -16,7 +16,9 @@ use serde::Serialize;
 
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{FileDisk, walk};
-use crate::ledger::{AccountId, Book, BookAccount, RECORD_BYTES, Record, Sequence};
+use crate::ledger::{
+    AccountId, Book, BookAccount, Code, RECORD_BYTES, Record, Sequence, TransferId, is_joined_to_next,
+};
 use crate::money::Currency;
 use crate::router::{Admitted, IdIndex};
 use crate::store::{IndexEntry, Store, StoreError};
@@ -40,6 +42,8 @@ pub struct Report {
     pub transfers: u64,
     /// Of these, accepted.
     pub accepted: u64,
+    /// Holds, delayed transfers and reserves that are open.
+    pub open: usize,
     /// Bytes of a torn group at the end, which a start will cut; it was never answered.
     pub torn_bytes: u64,
     /// Hash of the last group, hexadecimal: it vouches for every record.
@@ -96,6 +100,17 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
         check.group(header.time_ns, body);
         Ok(())
     });
+    if !check.given_back.is_empty() {
+        // Originals may be long before what was given back, so they are looked at in a second walk.
+        let second = walk(&disk, 1, &mut |_, body| {
+            for record in body.as_chunks::<RECORD_BYTES>().0.iter().filter_map(|bytes| Record::decode(bytes).ok()) {
+                check.original(&record);
+            }
+            Ok(())
+        });
+        // What is wrong with the journal was found by the first walk.
+        drop(second);
+    }
     check.finish();
     match walked {
         Ok(recovered) => {
@@ -157,12 +172,31 @@ struct Check<'a> {
     stored: HashMap<AccountId, BookAccount>,
     /// The store's index entries, in order of sequence.
     index: Vec<IndexEntry>,
+    /// By original: what refunds and reversals gave back, and by which accounts.
+    given_back: HashMap<TransferId, GivenBack>,
+    /// Whether the atomic step that is being read was accepted.
+    step: Option<bool>,
+}
+
+/// What refunds and reversals of one transfer gave back.
+#[derive(Clone, Copy)]
+struct GivenBack {
+    amount: u128,
+    debit: AccountId,
+    credit: AccountId,
 }
 
 impl<'a> Check<'a> {
     fn new(store: Option<&Store>, report: &'a mut Report) -> Self {
-        let mut check =
-            Self { report, book: Book::new(), ids: IdIndex::new(), stored: HashMap::new(), index: Vec::new() };
+        let mut check = Self {
+            report,
+            book: Book::new(),
+            ids: IdIndex::new(),
+            stored: HashMap::new(),
+            index: Vec::new(),
+            given_back: HashMap::new(),
+            step: None,
+        };
         if let Some(store) = store
             && let Err(err) = check.load(store)
         {
@@ -194,13 +228,50 @@ impl<'a> Check<'a> {
     fn group(&mut self, time_ns: u64, body: &[u8]) {
         for (time_ns, bytes) in (time_ns..).zip(body.as_chunks::<RECORD_BYTES>().0) {
             match Record::decode(bytes) {
-                Ok(record) => self.record(time_ns, &record),
+                Ok(record) => {
+                    self.record(time_ns, &record);
+                    self.step(&record, is_joined_to_next(bytes));
+                }
                 Err(err) => {
                     // The sequence goes on, so that what follows is named rightly.
                     self.book.start_at(self.book.sequence().saturating_add(1));
                     self.report.violate(format!("record {}: {err}", self.book.sequence()));
                 }
             }
+        }
+    }
+
+    /// All records of an atomic step are accepted, or none is; and a step is in one group.
+    fn step(&mut self, record: &Record, goes_on: bool) {
+        let accepted = match record {
+            Record::Transfer { outcome, .. } => outcome.is_accepted(),
+            _ => true,
+        };
+        if self.step.is_some_and(|first| first != accepted) {
+            let sequence = self.book.sequence();
+            self.report.violate(format!("record {sequence}: a transaction happened in part"));
+        }
+        self.step = goes_on.then_some(accepted);
+        if let Record::Transfer { transfer, outcome: Code::Accepted, .. } = record
+            && transfer.operation().names_original()
+        {
+            let of = TransferId::from_raw(transfer.related);
+            let first = GivenBack { amount: 0, debit: transfer.credit, credit: transfer.debit };
+            let given_back = self.given_back.entry(of).or_insert(first);
+            given_back.amount = given_back.amount.saturating_add(transfer.amount);
+        }
+    }
+
+    /// Compares an original with what was given back of it.
+    fn original(&mut self, record: &Record) {
+        let Record::Transfer { transfer, outcome, .. } = record else { return };
+        let Some(given_back) = self.given_back.remove(&transfer.id) else { return };
+        let right = outcome.is_accepted()
+            && given_back.amount <= transfer.amount
+            && (given_back.debit, given_back.credit) == (transfer.debit, transfer.credit);
+        if !right {
+            let id = transfer.id;
+            self.report.violate(format!("transfer {id}: {} given back of {}", given_back.amount, transfer.amount));
         }
     }
 
@@ -254,7 +325,19 @@ impl<'a> Check<'a> {
     }
 
     fn finish(self) {
-        let Self { report, book, stored, index, .. } = self;
+        let Self { report, book, stored, index, given_back, step, .. } = self;
+        if step.is_some() {
+            report.violate("the journal ends amid a transaction".to_owned());
+        }
+        let mut unknown: Vec<_> = given_back.into_keys().collect();
+        unknown.sort_unstable();
+        for id in unknown {
+            report.violate(format!("transfer {id}, of which something was given back, was never decided"));
+        }
+        for id in book.pending_differences() {
+            report.violate(format!("account {id}: its pending totals are not the sums of what is open on it"));
+        }
+        report.open = book.open().pendings.len();
         report.sequence = book.sequence();
         report.accounts = book.len();
         let mut unmet: Vec<_> = stored.into_values().collect();

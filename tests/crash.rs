@@ -159,7 +159,12 @@ async fn check_balances(client: &mut Client, log: &mut Log) {
     assert_eq!(accounts.len(), ACCOUNTS as usize);
     for account in accounts {
         let expected = totals.get(&account.properties.id.raw()).copied().unwrap_or_default();
-        assert_eq!((account.debits_posted, account.credits_posted), expected, "account {}", account.properties.id);
+        assert_eq!(
+            (account.totals.debits_posted, account.totals.credits_posted),
+            expected,
+            "account {}",
+            account.properties.id
+        );
     }
 }
 

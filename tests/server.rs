@@ -146,7 +146,9 @@ fn any_number_of_shards_gives_the_same_balances_over_tcp() {
             assert_eq!(accounts.iter().map(heng::protocol::AccountState::balance).sum::<i128>(), 0);
             let mut balances: Vec<_> = accounts
                 .iter()
-                .map(|account| (account.properties.id.raw(), account.debits_posted, account.credits_posted))
+                .map(|account| {
+                    (account.properties.id.raw(), account.totals.debits_posted, account.totals.credits_posted)
+                })
                 .collect();
             balances.sort_unstable();
             balances
@@ -425,7 +427,7 @@ fn more_than_is_allowed_in_flight_is_answered_busy_and_nothing_of_it_happens() {
     assert!(answered >= 2 && busy > 0, "{answered} answered, {busy} busy");
     runtime().block_on(async {
         let mut client = server.client().await;
-        assert_eq!(client.accounts(&[2]).await.unwrap().1[0].credits_posted, answered);
+        assert_eq!(client.accounts(&[2]).await.unwrap().1[0].totals.credits_posted, answered);
     });
     server.stop().unwrap();
 }
@@ -542,7 +544,7 @@ mod server {
     use std::path::Path;
 
     pub(crate) fn add(data_dir: &Path, name: &str) -> heng::server::NewGateway {
-        heng::server::add_gateway(data_dir, name, 2 << 20).unwrap()
+        heng::server::add_gateway(data_dir, name, None, 2 << 20).unwrap()
     }
 }
 

@@ -252,10 +252,10 @@ impl Run<'_> {
             for (&index, account) in page.iter().zip(&accounts) {
                 let expected = model.totals(usize::try_from(index)?);
                 sum = sum.saturating_add(account.balance());
-                if (account.debits_posted, account.credits_posted) != expected {
+                if (account.totals.debits_posted, account.totals.credits_posted) != expected {
                     different = different.saturating_add(1);
                     if different <= DIFFERENCES_SHOWN {
-                        let found = (account.debits_posted, account.credits_posted);
+                        let found = (account.totals.debits_posted, account.totals.credits_posted);
                         say(&format!(
                             "account {}: debits and credits are {found:?}, accepted were {expected:?}",
                             account.properties.id

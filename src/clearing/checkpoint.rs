@@ -5,12 +5,12 @@
 //! copied ahead and nobody waits. What makes this safe is the order: before accounts of one turn are written, the index entries
 //! of all records up to then are durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crossbeam::channel::Sender;
 
 use crate::ledger::{Book, Sequence, Slot};
-use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, LinkLog, StoreJob, StoreWriter};
+use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, LinkLog, OpenTree, StoreJob, StoreWriter};
 
 /// Blocks encoded per drain, so that reads never wait long for a checkpoint.
 const BLOCKS_PER_DRAIN: usize = 128;
@@ -73,6 +73,10 @@ pub(super) struct Checkpoints {
     saving: BlockSet,
     running: Option<Running>,
     last: Sequence,
+    /// Blocks of what is open that changed, to be written after the accounts.
+    open_blocks: BTreeSet<(OpenTree, u32)>,
+    /// The last policy given to the store.
+    policy: Sequence,
     /// Jobs for which the store's thread had no room.
     backlog: VecDeque<StoreJob>,
 }
@@ -123,7 +127,7 @@ impl Checkpoints {
     }
 
     /// Begins a checkpoint at the book's sequence.
-    pub(super) fn begin(&mut self, book: &Book, done: Option<Sender<Sequence>>) {
+    pub(super) fn begin(&mut self, book: &mut Book, writer: &StoreWriter, done: Option<Sender<Sequence>>) {
         if let Some(running) = &mut self.running {
             // Its sequence is older than the caller's; who asks is told of this one.
             running.done.extend(done);
@@ -132,8 +136,16 @@ impl Checkpoints {
         let checkpoint = Checkpoint {
             sequence: book.sequence(),
             accounts: u32::try_from(book.len()).unwrap_or(u32::MAX),
-            turnover: book.turnover().clone(),
+            summary: book.summary().clone(),
         };
+        let policy = checkpoint.summary.policy.1;
+        if policy != 0 && policy != self.policy {
+            self.policy = policy;
+            self.send(StoreJob::Policy(policy, book.policy().text().to_owned()), writer);
+        }
+        for tree in OpenTree::ALL {
+            self.open_blocks.extend(tree.take_changed(book.open_mut()).into_iter().map(|block| (tree, block)));
+        }
         self.last = checkpoint.sequence;
         std::mem::swap(&mut self.changed, &mut self.saving);
         self.running = Some(Running { checkpoint, next_block: 0, done: done.into_iter().collect() });
@@ -153,8 +165,12 @@ impl Checkpoints {
         self.send(StoreJob::Barrier, writer);
         for _ in 0..BLOCKS_PER_DRAIN {
             let Some(block) = next else {
-                self.finish(writer);
-                return false;
+                let Some((tree, block)) = self.open_blocks.pop_first() else {
+                    self.finish(writer);
+                    return false;
+                };
+                self.send(StoreJob::Open { tree, block, bytes: tree.encode(book.open(), block) }, writer);
+                continue;
             };
             self.saving.remove(block);
             self.changed.remove(block);
@@ -162,15 +178,15 @@ impl Checkpoints {
             self.send(StoreJob::Accounts { block, bytes: book.packed(first, ACCOUNTS_PER_BLOCK) }, writer);
             next = self.saving.next(block);
         }
-        if let (Some(running), Some(next)) = (&mut self.running, next) {
-            running.next_block = next;
+        if let Some(running) = &mut self.running {
+            running.next_block = next.unwrap_or(u32::MAX);
         }
         self.backlog.is_empty()
     }
 
     fn finish(&mut self, writer: &StoreWriter) {
         if let Some(Running { checkpoint, done, .. }) = self.running.take() {
-            self.send(StoreJob::Checkpoint(checkpoint, done), writer);
+            self.send(StoreJob::Checkpoint(Box::new(checkpoint), done), writer);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoints;
 use super::proof::Proof;
 use crate::flow::AuditReply;
 use crate::journal::Group;
-use crate::ledger::{Applied, Book, BookError, Code, Record, Sequence, Slot, Transfer};
+use crate::ledger::{Applied, Book, BookError, Code, GatewayId, Record, Sequence, Slot, Transfer};
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::Telemetry;
 
@@ -97,7 +97,9 @@ impl Core {
             for (record, slots) in ahead {
                 let decider = runs.next().flatten();
                 let entry = match record {
-                    Ok(Record::Transfer { transfer, outcome, .. }) => self.transfer(&transfer, outcome, slots, decider),
+                    Ok(Record::Transfer { transfer, outcome, gateway }) => {
+                        self.transfer((&transfer, outcome, gateway), slots, decider)
+                    }
                     Ok(record) => self.other(time_ns, &record),
                     Err(err) => {
                         self.violated(self.book.sequence().saturating_add(1), &err.to_string());
@@ -118,8 +120,7 @@ impl Core {
     #[inline]
     fn transfer(
         &mut self,
-        transfer: &Transfer,
-        outcome: Code,
+        (transfer, outcome, gateway): (&Transfer, Code, GatewayId),
         slots: (Option<Slot>, Option<Slot>),
         decider: Option<usize>,
     ) -> IndexEntry {
@@ -129,7 +130,7 @@ impl Core {
         for slot in [slots.0, slots.1].into_iter().flatten() {
             self.checkpoints.changed(slot);
         }
-        let applied = self.book.apply_transfer(transfer, outcome, slots);
+        let applied = self.book.apply_transfer((transfer, outcome, gateway), slots);
         let applied = self.applied(applied);
         IndexEntry { id: transfer.id, debit_previous: applied.debit_previous, credit_previous: applied.credit_previous }
     }
@@ -137,13 +138,14 @@ impl Core {
     fn other(&mut self, time_ns: u64, record: &Record) -> IndexEntry {
         if let Record::Gateway(entry) = record {
             self.gateways.put(*entry);
-            self.checkpoints.send(StoreJob::Gateway(*entry), &self.writer);
+            self.checkpoints.send(StoreJob::Gateway(Box::new(*entry)), &self.writer);
         }
         let applied = self.book.apply(time_ns, record);
-        if let Some(slot) = self.applied(applied).debit_slot {
+        let Applied { debit_slot, credit_slot, debit_previous, credit_previous } = self.applied(applied);
+        for slot in [debit_slot, credit_slot].into_iter().flatten() {
             self.checkpoints.changed(slot);
         }
-        IndexEntry::default()
+        IndexEntry { debit_previous, credit_previous, ..IndexEntry::default() }
     }
 
     fn applied(&mut self, applied: Result<Applied, BookError>) -> Applied {
@@ -184,7 +186,7 @@ impl Core {
     /// at once.
     pub fn checkpoint_if_due(&mut self) -> bool {
         let since = self.book.sequence().saturating_sub(self.checkpoints.last());
-        if since >= self.checkpoint_records && !self.checkpoints.is_running() {
+        if since >= self.checkpoint_records && !self.checkpoints.is_running() && !self.book.is_amid_policy() {
             self.begin_checkpoint(None);
         }
         self.checkpoints.go_on(&self.book, &self.links, &self.writer)
@@ -193,7 +195,7 @@ impl Core {
     /// Begins a checkpoint now.
     pub fn begin_checkpoint(&mut self, done: Option<Sender<Sequence>>) {
         self.prove_sums();
-        self.checkpoints.begin(&self.book, done);
+        self.checkpoints.begin(&mut self.book, &self.writer, done);
     }
 
     /// Whether few jobs wait for the store's thread.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::flow::AuditReply;
-use crate::ledger::{AccountId, Book, Transfer};
+use crate::ledger::{AccountId, Book, Totals, Transfer};
 
 /// Decisions remembered per pair of shards; far more than admission lets be on their way.
 const REMEMBERED_MAX: usize = 1 << 20;
@@ -31,8 +31,8 @@ pub(super) struct Proof {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) account: AccountId,
-    pub(super) shard: (u128, u128),
-    pub(super) book: (u128, u128),
+    pub(super) shard: Totals,
+    pub(super) book: Totals,
 }
 
 impl Proof {
@@ -44,7 +44,8 @@ impl Proof {
     #[inline]
     pub(super) fn decided(&mut self, decider: usize, transfer: &Transfer, accepted: bool) {
         let debit_shard = transfer.debit.shard(self.shards);
-        if debit_shard == decider {
+        // What the desk decides is posted before its accounts go home, so nothing of it is on its way.
+        if debit_shard == decider || decider >= self.shards {
             return;
         }
         let place = debit_shard.saturating_mul(self.shards).saturating_add(decider);
@@ -70,18 +71,14 @@ impl Proof {
             ahead.extend(&pair.last);
         }
         ahead.sort_unstable();
-        let differences = audit.accounts.iter().filter_map(|&(id, debits, credits)| {
+        let differences = audit.accounts.iter().filter_map(|&(id, shard)| {
             let known = book.account(id);
             let first = ahead.partition_point(|entry| entry.0 < id);
             let not_posted = ahead.iter().skip(first).take_while(|entry| entry.0 == id);
             let not_posted = not_posted.fold(0_u128, |sum, entry| sum.saturating_add(entry.1));
-            let book = known
-                .map_or((0, 0), |account| (account.debits_posted.saturating_sub(not_posted), account.credits_posted));
-            (known.is_none() || book != (debits, credits)).then_some(Difference {
-                account: id,
-                shard: (debits, credits),
-                book,
-            })
+            let totals = known.map(|account| account.totals).unwrap_or_default();
+            let book = Totals { debits_posted: totals.debits_posted.saturating_sub(not_posted), ..totals };
+            (known.is_none() || book != shard).then_some(Difference { account: id, shard, book })
         });
         differences.collect()
     }
@@ -121,7 +118,7 @@ mod tests {
         let mut audit = |finished: u64, debits: u128| {
             let mut counts = vec![0; shards];
             counts[1 - home] = finished;
-            let accounts = vec![(AccountId::from_raw(1), debits, 0)];
+            let accounts = vec![(AccountId::from_raw(1), Totals { debits_posted: debits, ..Totals::default() })];
             proof.compare(&AuditReply { shard: home, accounts, finished: counts }, &book).len()
         };
         assert_eq!(audit(1, 10), 0, "the last two are still on their way");

@@ -8,7 +8,7 @@ use super::remote::{Remote, currency_argument, id_argument, new_id};
 use super::table::{account_json, money, signed, stored_json, table, time};
 use super::{Done, Failure, print, print_json};
 use crate::client::Client;
-use crate::ledger::{AccountFlags, AccountId, NewAccount, Outcome, Record, StoredRecord};
+use crate::ledger::{AccountFlags, AccountId, NewAccount, Outcome, StoredRecord};
 use crate::money::Currency;
 use crate::protocol::AccountState;
 
@@ -157,9 +157,19 @@ fn show(account: &AccountState) -> String {
     let rows = [
         ("account", properties.id.to_string()),
         ("balance", money(account.balance(), currency)),
-        ("debits posted", money(signed(account.debits_posted), currency)),
-        ("credits posted", money(signed(account.credits_posted), currency)),
+        ("held", money(signed(account.totals.debits_pending), currency)),
+        (
+            "available",
+            account.available().map_or_else(|| "no limit".to_owned(), |available| money(available, currency)),
+        ),
+        ("incoming", money(signed(account.totals.credits_pending), currency)),
+        ("debits posted", money(signed(account.totals.debits_posted), currency)),
+        ("credits posted", money(signed(account.totals.credits_posted), currency)),
         ("limit", limit.to_owned()),
+        ("overdraft", money(signed(properties.overdraft), currency)),
+        ("state", account.state.name().to_owned()),
+        ("class", properties.class().name().to_owned()),
+        ("level", properties.level.to_string()),
         ("code", properties.code.to_string()),
         ("user data", properties.user_data_128.to_string()),
         ("opened", time(account.opened_ns)),
@@ -174,8 +184,8 @@ fn list(accounts: &[AccountState]) -> String {
         vec![
             account.properties.id.to_string(),
             money(account.balance(), currency),
-            money(signed(account.debits_posted), currency),
-            money(signed(account.credits_posted), currency),
+            money(signed(account.totals.debits_posted), currency),
+            money(signed(account.totals.credits_posted), currency),
             account.properties.code.to_string(),
         ]
     });
@@ -202,20 +212,24 @@ fn history(id: u128, cursor: u64, limit: u32, remote: &Remote) -> Done {
         return Ok(true);
     }
     let rows = records.iter().map(|stored| {
-        let (what, amount, other) = match &stored.record {
-            Record::Transfer { transfer, .. } if transfer.debit.raw() == id => (
+        let (operation, what, amount, other) = match stored.record.done() {
+            Some(transfer) if transfer.debit.raw() == id => (
+                transfer.operation().name(),
                 transfer.id.to_string(),
                 money(signed(transfer.amount).saturating_neg(), currency),
                 transfer.credit.to_string(),
             ),
-            Record::Transfer { transfer, .. } => {
-                (transfer.id.to_string(), money(signed(transfer.amount), currency), transfer.debit.to_string())
-            }
-            _ => ("opened".to_owned(), String::new(), String::new()),
+            Some(transfer) => (
+                transfer.operation().name(),
+                transfer.id.to_string(),
+                money(signed(transfer.amount), currency),
+                transfer.debit.to_string(),
+            ),
+            None => ("opened", String::new(), String::new(), String::new()),
         };
-        vec![stored.sequence.to_string(), time(stored.time_ns), amount, other, what]
+        vec![stored.sequence.to_string(), time(stored.time_ns), operation.to_owned(), amount, other, what]
     });
-    let mut text = table(&[">sequence", "time", ">amount", "other account", "transfer"], rows);
+    let mut text = table(&[">sequence", "time", "operation", ">amount", "other account", "transfer"], rows);
     if next != 0 {
         // Writing to a string cannot fail.
         let _written = write!(text, "\nMore: --cursor {next}");

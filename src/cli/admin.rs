@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use super::table::{money, signed, table};
 use super::{Done, Failure, print, print_json};
 use crate::engine::{DataDir, DataDirError, RecoverOptions, recover};
-use crate::ledger::Code;
-use crate::money::Currency;
+use crate::ledger::{Code, Grant};
+use crate::money::{AMOUNT_MAX, Currency};
 use crate::server::{AdminError, add_gateway};
 use crate::store::set_aside;
 use crate::telemetry::{LogFormat, init_logs};
@@ -33,6 +33,13 @@ enum GatewayAction {
         /// The server's data directory; the server may be running.
         #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
         data_dir: PathBuf,
+        /// What it may do, separated by commas: transfer, hold, raise, capture, void, delayed, refund, reversal, exchange, require,
+        /// change, open-accounts, or all. A known gateway keeps what it had; a new one may do everything.
+        #[arg(long)]
+        allow: Option<String>,
+        /// The most that one transfer may move, minor units.
+        #[arg(long)]
+        amount_max: Option<u128>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -67,8 +74,9 @@ pub(super) struct CodesCommand {
 }
 
 pub(super) fn gateway(command: &GatewayCommand) -> Done {
-    let GatewayAction::Add { name, data_dir, json } = &command.action;
-    let added = add_gateway(data_dir, name, SEGMENT_BYTES).map_err(|err| match err {
+    let GatewayAction::Add { name, data_dir, allow, amount_max, json } = &command.action;
+    let grant = (allow.is_some() || amount_max.is_some()).then(|| parse_grant(allow.as_deref(), *amount_max));
+    let added = add_gateway(data_dir, name, grant.transpose()?, SEGMENT_BYTES).map_err(|err| match err {
         AdminError::Name(_) | AdminError::DataDir(_) => Failure::configuration(err),
         err => err.into(),
     })?;
@@ -81,6 +89,16 @@ pub(super) fn gateway(command: &GatewayCommand) -> Done {
         ))?;
     }
     Ok(true)
+}
+
+fn parse_grant(allow: Option<&str>, amount_max: Option<u128>) -> Result<Grant, Failure> {
+    let operations = Grant::parse_operations(allow.unwrap_or("all"));
+    let operations = operations.map_err(|name| {
+        Failure::configuration(anyhow::anyhow!(
+            "`{name}` is nothing that a gateway could be allowed; see `heng gateway add --help`"
+        ))
+    })?;
+    Ok(Grant { operations, amount_max: amount_max.unwrap_or(AMOUNT_MAX) })
 }
 
 pub(super) fn verify(command: &VerifyCommand) -> Done {

@@ -3,7 +3,7 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use crate::ledger::{Record, StoredRecord};
+use crate::ledger::{Code, Record, StoredRecord, Transfer};
 use crate::money::{Currency, format_minor_units};
 use crate::protocol::AccountState;
 
@@ -68,8 +68,16 @@ pub(super) fn account_json(account: &AccountState) -> serde_json::Value {
         "currency": Currency::from_number(properties.currency).map_or("", |currency| currency.code()),
         "balance": money(account.balance(), properties.currency),
         "balance_minor_units": account.balance().to_string(),
-        "debits_posted": account.debits_posted.to_string(),
-        "credits_posted": account.credits_posted.to_string(),
+        "available": account.available().map(|available| money(available, properties.currency)),
+        "held": money(signed(account.totals.debits_pending), properties.currency),
+        "debits_posted": account.totals.debits_posted.to_string(),
+        "credits_posted": account.totals.credits_posted.to_string(),
+        "debits_pending": account.totals.debits_pending.to_string(),
+        "credits_pending": account.totals.credits_pending.to_string(),
+        "overdraft": properties.overdraft.to_string(),
+        "state": account.state.name(),
+        "class": properties.class().name(),
+        "level": properties.level,
         "code": properties.code,
         "flags": properties.flags.0,
         "user_data_128": properties.user_data_128.to_string(),
@@ -83,9 +91,37 @@ pub(super) fn account_json(account: &AccountState) -> serde_json::Value {
 /// A record as JSON; `currency` is that of its accounts if known.
 pub(super) fn stored_json(stored: &StoredRecord, currency: Option<u16>) -> serde_json::Value {
     let mut value = match &stored.record {
-        Record::Transfer { transfer, outcome, gateway } => serde_json::json!({
+        Record::Transfer { transfer, outcome, gateway } => done_json(transfer, currency, (*outcome, gateway.0, false)),
+        Record::Internal { transfer, gateway } => done_json(transfer, currency, (Code::Accepted, gateway.0, true)),
+        Record::Account { account, gateway } => serde_json::json!({
+            "kind": "account_opened", "id": account.id.to_string(), "gateway": gateway.0,
+        }),
+        Record::Gateway(entry) => serde_json::json!({
+            "kind": "gateway", "id": entry.id.0, "name": entry.name(), "may": entry.grant.names(),
+        }),
+        Record::Clock { second } => serde_json::json!({ "kind": "clock", "second": second }),
+        Record::Policy(part) => serde_json::json!({ "kind": "policy", "offset": part.offset, "bytes": part.len }),
+    };
+    if let Some(object) = value.as_object_mut() {
+        object.insert("sequence".to_owned(), stored.sequence.into());
+        object.insert("time".to_owned(), time(stored.time_ns).into());
+    }
+    value
+}
+
+fn done_json(
+    transfer: &Transfer,
+    currency: Option<u16>,
+    (outcome, gateway, internal): (Code, u32, bool),
+) -> serde_json::Value {
+    serde_json::json!({
             "kind": "transfer",
+            "operation": transfer.operation().name(),
+            "by_the_ledger": internal,
             "id": transfer.id.to_string(),
+            "related": transfer.related.to_string(),
+            "time_field": transfer.time_ns,
+            "linked": transfer.is_linked(),
             "debit_account": transfer.debit.to_string(),
             "credit_account": transfer.credit.to_string(),
             "amount_minor_units": transfer.amount.to_string(),
@@ -96,18 +132,8 @@ pub(super) fn stored_json(stored: &StoredRecord, currency: Option<u16>) -> serde
             "user_data_32": transfer.user_data_32,
             "outcome": outcome.name(),
             "outcome_code": outcome.number(),
-            "gateway": gateway.0,
-        }),
-        Record::Account { account, gateway } => serde_json::json!({
-            "kind": "account_opened", "id": account.id.to_string(), "gateway": gateway.0,
-        }),
-        Record::Gateway(entry) => serde_json::json!({ "kind": "gateway", "id": entry.id.0, "name": entry.name() }),
-    };
-    if let Some(object) = value.as_object_mut() {
-        object.insert("sequence".to_owned(), stored.sequence.into());
-        object.insert("time".to_owned(), time(stored.time_ns).into());
-    }
-    value
+            "gateway": gateway,
+    })
 }
 
 #[cfg(test)]

@@ -16,5 +16,5 @@ mod recover;
 mod start;
 
 pub use datadir::{DataDir, DataDirError};
-pub use recover::{RecoverError, RecoverOptions, Recovered, recover};
+pub use recover::{RecoverError, RecoverOptions, Recovered, append_offline, recover};
 pub use start::{Engine, EngineOptions};

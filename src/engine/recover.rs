@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use super::datadir::DataDir;
 use crate::journal::{
-    Disk, FileDisk, JournalError, JournalReader, Recovered as JournalRecovered, Tail, recover as recover_journal,
+    Appended, Disk, FileDisk, FileJournal, Journal, JournalError, JournalOptions, JournalReader, PendingGroup,
+    Recovered as JournalRecovered, Tail, recover as recover_journal,
 };
-use crate::ledger::{Book, RECORD_BYTES, Record, Sequence};
+use crate::ledger::{Book, Policy, RECORD_BYTES, Record, Sequence};
 use crate::router::IdIndex;
 use crate::store::{
-    ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, Store, StoreError, account_blocks, open_or_set_aside,
+    ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
+    open_or_set_aside,
 };
 
 /// How to recover.
@@ -72,10 +74,14 @@ struct Loaded {
 }
 
 fn load(store: &Store) -> Result<Loaded, StoreError> {
-    let Checkpoint { sequence: checkpoint, accounts, turnover } = store.checkpoint()?.unwrap_or_default();
+    let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
     let mut book = Book::new();
+    let policy = match summary.policy.1 {
+        0 => Policy::default(),
+        sequence => Policy::parse(&store.policy(sequence)?).map_err(|err| store.damaged(&err.to_string()))?,
+    };
     store.read_accounts(accounts, |account| book.load_account(account))?;
-    book.load_turnover(checkpoint, turnover);
+    store.read_open(book.open_mut())?;
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
     let mut ids = IdIndex::new();
     let indexed = store.read_index(|sequence, entry| {
@@ -83,6 +89,7 @@ fn load(store: &Store) -> Result<Loaded, StoreError> {
             ids.settle(entry.id, sequence);
         }
     })?;
+    book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     Ok(Loaded { book, ids, checkpoint, indexed })
 }
 
@@ -135,9 +142,34 @@ impl Recovered {
             self.store.put_accounts(block, self.book.packed(first, ACCOUNTS_PER_BLOCK))?;
         }
         self.store.sync()?;
-        let turnover = self.book.turnover().clone();
-        self.store.put_checkpoint(&Checkpoint { sequence: self.book.sequence(), accounts, turnover })?;
+        for tree in OpenTree::ALL {
+            for block in 0..tree.blocks(self.book.open()) {
+                self.store.put_open(tree, block, tree.encode(self.book.open(), block))?;
+            }
+        }
+        let summary = self.book.summary().clone();
+        if summary.policy.1 != 0 {
+            self.store.put_policy(summary.policy.1, self.book.policy().text())?;
+        }
+        self.store.sync()?;
+        self.store.put_checkpoint(&Checkpoint { sequence: self.book.sequence(), accounts, summary })?;
         self.store.sync()
+    }
+}
+
+/// Appends records to the journal of a recovered directory, durably, without starting the engine. Recover again afterwards.
+pub fn append_offline(recovered: Recovered, records: &[Record], segment_bytes: u64) -> Result<(), String> {
+    let tail = recovered.tail;
+    let options = JournalOptions { segment_bytes };
+    let mut journal =
+        FileJournal::open(recovered.disk, options, tail, recovered.reader).map_err(|err| err.to_string())?;
+    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(crate::settlement::now_ns()));
+    for record in records {
+        group.extend(None, &record.encode());
+    }
+    match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
+        Appended::Durable => Ok(()),
+        other => Err(format!("{other:?}")),
     }
 }
 

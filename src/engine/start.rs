@@ -9,7 +9,7 @@ use super::recover::Recovered;
 use crate::clearing::{ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, Core as ClearingCore};
 use crate::flow::{Admission, Drain, InboxSender, Pace, inbox};
 use crate::journal::{FileJournal, JournalOptions, JournalReader};
-use crate::ledger::Sequence;
+use crate::ledger::{Book, Desk, Sequence};
 use crate::router::{RouterActor, RouterHandle, spawn_resolver};
 use crate::settlement::{Sequencer, SettlementActor, SettlementHandle, SettlementPeers, WriterStats, spawn_writer};
 use crate::shard::{Core as ShardCore, ShardActor, ShardHandle, ShardPeers};
@@ -66,11 +66,24 @@ where
     arbiter
 }
 
+/// Puts what is open on the desk.
+fn fill_desk(desk: &mut Desk, book: &Book, now_ns: u64) {
+    desk.set_time(now_ns);
+    book.open().pendings.iter().for_each(|pending| desk.put_pending(*pending));
+    book.open().lives.iter().for_each(|(id, life)| desk.put_life(*id, *life));
+    book.open().tallies.iter().for_each(|tally| desk.put_tally(tally.subject, &tally.buckets));
+}
+
 impl Engine {
     /// Starts the actors from a recovered state.
     pub fn start(recovered: Recovered, options: EngineOptions, telemetry: &Telemetry) -> std::io::Result<Self> {
         let Recovered { book, ids, links, store, gateways, disk, reader, tail, checkpoint, .. } = recovered;
-        let mut shard_cores: Vec<_> = (0..options.shards).map(|shard| ShardCore::new(shard, options.shards)).collect();
+        let policy = Arc::clone(book.policy());
+        let new_core = |shard| ShardCore::new(shard, options.shards, &policy);
+        let mut shard_cores: Vec<_> = (0..options.shards).map(new_core).collect();
+        if let Some(desk) = shard_cores.first_mut().and_then(ShardCore::desk_mut) {
+            fill_desk(desk, &book, tail.next_time_ns);
+        }
         for account in book.accounts() {
             if let Some(core) = shard_cores.get_mut(account.properties.id.shard(options.shards)) {
                 core.host(&account);
@@ -90,7 +103,7 @@ impl Engine {
         let stats = WriterStats { recorder: telemetry.stages().recorder() };
         let epoch = journal.epoch();
         let (writer, journal_thread) = spawn_writer(Box::new(journal), epoch, settlement.clone(), stats)?;
-        let (repeats, repeats_thread) = spawn_resolver(Arc::clone(&reader), settlement.clone())?;
+        let (repeats, repeats_thread) = spawn_resolver(Arc::clone(&reader), settlement.clone(), shards.clone())?;
         let room = clearing.clone();
         let (store_writer, store_thread) =
             spawn_store_writer(store, Arc::clone(&links), telemetry.clone(), move || room.wake())?;
@@ -98,11 +111,14 @@ impl Engine {
         let durable = tail.next_sequence.saturating_sub(1);
         telemetry.counters().start_at(durable, checkpoint);
         let pace = Pace::new(durable);
-        let sequencer = Sequencer::new(durable, tail.next_time_ns, options.group_records_max);
+        let sequencer = Sequencer::new((durable, book.summary().second), tail.next_time_ns, options.group_records_max);
+        // The first shard has the desk, where things fall due.
+        let timekeeper = shards.first().cloned().ok_or_else(|| std::io::Error::other("there is no shard"))?;
         let peers = SettlementPeers {
             writer,
             followers: vec![Box::new(clearing.clone()), Box::new(router.clone())],
             auditor: Box::new(clearing.clone()),
+            timekeeper: Box::new(timekeeper),
             pace: pace.clone(),
         };
         let clearing_core = ClearingCore::new(

@@ -39,6 +39,11 @@ impl<T> Batch<T> {
         self.items.push(Tagged { parcel, index, item });
     }
 
+    /// Adds an item that belongs to no parcel.
+    pub fn push_untagged(&mut self, item: T) {
+        self.items.push(Tagged { parcel: u32::MAX, index: 0, item });
+    }
+
     /// Makes room for more items.
     pub fn reserve(&mut self, items: usize) {
         self.items.reserve(items);

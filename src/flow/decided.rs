@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::{Batch, Parcel};
-use crate::ledger::{AccountId, Code, Outcome, RECORD_BYTES, Record};
+use crate::ledger::{AccountId, Code, Outcome, RECORD_BYTES, Record, Totals, join_to_next};
 
 /// What a shard decided, in order, for the settlement actor.
 #[derive(Debug, Default)]
 pub struct Decided {
-    /// Which shard.
+    /// Which shard; the number of shards for what the desk decided with accounts of several.
     pub shard: usize,
-    /// One code per record.
+    /// The second as of which limits counted; 0 when none did.
+    pub second: u32,
+    /// One code per record; a record that the ledger made by itself belongs to no parcel.
     pub recorded: Batch<Code>,
     /// The encoded records, in the same order.
     pub records: Vec<u8>,
@@ -25,8 +27,8 @@ pub struct Decided {
 pub struct AuditReply {
     /// Which shard.
     pub shard: usize,
-    /// Id, posted debits and posted credits of each account.
-    pub accounts: Vec<(AccountId, u128, u128)>,
+    /// Id and totals of each account; those that the desk has at the moment are left out.
+    pub accounts: Vec<(AccountId, Totals)>,
     /// For each other shard, how many of its decisions on transfers reserved here have been posted here.
     pub finished: Vec<u64>,
 }
@@ -38,6 +40,19 @@ impl Decided {
         self.records.extend_from_slice(&record.encode());
         self.recorded.push(parcel, index, code);
         debug_assert_eq!(self.records.len(), self.recorded.len().saturating_mul(RECORD_BYTES));
+    }
+
+    /// Adds a record that the ledger made by itself.
+    pub fn internal(&mut self, record: &Record) {
+        self.records.extend_from_slice(&record.encode());
+        self.recorded.push_untagged(Code::Accepted);
+    }
+
+    /// Says that the record to come belongs to the same atomic step as the last one.
+    pub fn join(&mut self) {
+        if let Some(last) = self.records.last_chunk_mut::<RECORD_BYTES>() {
+            join_to_next(last);
+        }
     }
 
     /// Whether there is nothing to tell.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Permit;
-use crate::ledger::{Code, GatewayId, Outcome};
+use crate::ledger::{Code, GatewayId, Grant, Outcome};
 
 /// Where a parcel goes when all its outcomes are durable.
 pub trait AnswerSink: Send + Sync + std::fmt::Debug {
@@ -40,6 +40,7 @@ pub struct ParcelTimes {
 #[derive(Debug)]
 pub struct Parcel {
     gateway: GatewayId,
+    grant: Grant,
     spans: Vec<Span>,
     sink: Arc<dyn AnswerSink>,
     state: Mutex<State>,
@@ -55,16 +56,27 @@ struct State {
 
 impl Parcel {
     /// A parcel whose outcomes are all open.
-    pub fn new(gateway: GatewayId, spans: Vec<Span>, sink: Arc<dyn AnswerSink>, permit: Permit) -> Arc<Self> {
+    pub fn new(
+        (gateway, grant): (GatewayId, Grant),
+        spans: Vec<Span>,
+        sink: Arc<dyn AnswerSink>,
+        permit: Permit,
+    ) -> Arc<Self> {
         let open = spans.iter().map(|span| span.count).sum();
         let times = ParcelTimes { received: Instant::now(), decided: None, durable: None };
         let state = Mutex::new(State { outcomes: vec![None; open], open, times });
-        Arc::new(Self { gateway, spans, sink, state, _permit: permit })
+        Arc::new(Self { gateway, grant, spans, sink, state, _permit: permit })
     }
 
     /// Who asked.
     pub fn gateway(&self) -> GatewayId {
         self.gateway
+    }
+
+    /// What the asker may do.
+    #[inline]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
     }
 
     /// The requests in it.

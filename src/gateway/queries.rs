@@ -46,14 +46,10 @@ pub(super) fn read_history(
         // Only the caller's cursor can point beyond the end.
         let link = link.ok_or(Code::BodyMalformed)?;
         let stored = read_record(context, sequence)?;
-        let previous = match &stored.record {
-            Record::Transfer { transfer, outcome, .. } if outcome.is_accepted() && transfer.debit == account => {
-                link.debit_previous
-            }
-            Record::Transfer { transfer, outcome, .. } if outcome.is_accepted() && transfer.credit == account => {
-                link.credit_previous
-            }
-            Record::Account { account: opened, .. } if opened.id == account => 0,
+        let previous = match (&stored.record, stored.record.done()) {
+            (_, Some(transfer)) if transfer.debit == account => link.debit_previous,
+            (_, Some(transfer)) if transfer.credit == account => link.credit_previous,
+            (Record::Account { account: opened, .. }, _) if opened.id == account => 0,
             _ => return Err(Code::BodyMalformed),
         };
         records.push(stored);

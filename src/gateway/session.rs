@@ -19,7 +19,7 @@ use super::listener::{GatewayContext, drained};
 use super::queries::{read_history, read_records};
 use crate::clearing::{ClearingMessage, ReadAccounts};
 use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
-use crate::ledger::{AccountId, Code, GatewayId, NewAccount, Transfer, TransferId};
+use crate::ledger::{AccountId, Code, GatewayId, Grant, NewAccount, Transfer, TransferId};
 use crate::protocol::{
     BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind, ListRequest,
     begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error, encode_frame,
@@ -85,6 +85,8 @@ struct Gathered {
 pub(super) struct Session {
     context: Arc<GatewayContext>,
     gateway: Option<GatewayId>,
+    /// What it may do, as of this version of the gateways.
+    grant: (u64, Grant),
     /// This connection's share of what may be inside.
     room: Arc<Admission>,
     /// Bounded by the requests in flight.
@@ -127,6 +129,7 @@ impl Session {
             room: Admission::share(&context.admission, usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX)),
             context,
             gateway: None,
+            grant: (0, Grant::ALL),
             sink: Arc::new(Sink(outgoing.clone())),
             outgoing,
             in_flight: 0,
@@ -323,11 +326,21 @@ impl Session {
         Ok(())
     }
 
+    /// Who asks, and what it may do now.
+    fn asker(&mut self) -> (GatewayId, Grant) {
+        let gateway = self.gateway.unwrap_or_default();
+        let version = self.context.gateways.version();
+        if self.grant.0 != version {
+            self.grant = (version, self.context.gateways.grant(gateway));
+        }
+        (gateway, self.grant.1)
+    }
+
     /// Hands on the transfers gathered so far.
     fn hand_on(&mut self) -> Result<(), Code> {
         let Gathered { transfers, spans, permit } = std::mem::take(&mut self.gathered);
         let Some(permit) = permit else { return Ok(()) };
-        let parcel = Parcel::new(self.gateway.unwrap_or_default(), spans, Arc::clone(&self.sink), permit);
+        let parcel = Parcel::new(self.asker(), spans, Arc::clone(&self.sink), permit);
         self.context.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_stopped| Code::Draining)
     }
 
@@ -337,7 +350,7 @@ impl Session {
         let count = accounts.len();
         let permit = self.room.admit(count).ok_or(Code::Busy)?;
         let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
-        let parcel = Parcel::new(self.gateway.unwrap_or_default(), vec![span], Arc::clone(&self.sink), permit);
+        let parcel = Parcel::new(self.asker(), vec![span], Arc::clone(&self.sink), permit);
         self.context.router.send(RouterMessage::Accounts(parcel, accounts)).map_err(|_stopped| Code::Draining)
     }
 

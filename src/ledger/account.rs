@@ -2,7 +2,7 @@
 //!
 //! An [`Account`] owns its balances. It does no I/O, reads no clock and knows nothing of actix: the shard that hosts it
 //! delivers one message at a time. Each method below is a message of the actor; nothing else can change an account.
-//! (One actix mailbox per account costs about 1.2 µs a message and 1 KB an account; a hosted account 0.1 µs and 72 bytes.)
+//! (One actix mailbox per account costs about 1.2 µs a message and 1 KB an account; a hosted account 0.1 µs and 104 bytes.)
 //!
 //! ```text
 //!   Reserve ──► (debit account) ──► Accept ──► (credit account) ──► outcome ──► Finish | Release ──► (debit account)
@@ -12,33 +12,48 @@
 //! debit account does not know how the transfer ends, so some questions have no answer yet: [`Decision::Undecided`].
 //! The shard asks again when it knows more. So a refusal is never caused by a transfer that is itself refused later.
 //!
+//! Holds, transactions and all that is not an immediate transfer between two accounts is decided by the
+//! [`super::Desk`] while it has every account concerned for itself; then each account is *quiet*, and only the `check_` and
+//! plain posting methods are used.
+//!
 //! # Invariants
 //!
 //! 1. *Conservation*: reserve, accept and finish of one transfer add the same amount to debits and to credits.
-//! 2. *Limits*: with `DEBITS_MUST_NOT_EXCEED_CREDITS`, posted and reserved debits together never exceed posted credits;
-//!    the mirror flag likewise. No total exceeds 2^96 - 1.
+//! 2. *Limits*: with `DEBITS_MUST_NOT_EXCEED_CREDITS`, posted, pending and reserved debits together never exceed posted
+//!    credits and overdraft; the mirror flag likewise. No total exceeds 2^96 - 1.
 //! 3. `Undecided` is only ever answered while something is reserved.
 //!
 //! # Not here
 //!
 //! Whether an id was used before: [`crate::router`]. Hosting: [`crate::shard`]. Durable balances: [`super::Book`].
 
-use super::{AccountFlags, AccountId, Code, NewAccount, get, set};
+use super::{
+    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, NewAccount, Totals, get, set,
+};
 use crate::money::AMOUNT_MAX;
 
 /// An account as its shard hosts it.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Two halves, because a `u128` would be aligned to 16 bytes and the account would not fit a cache line.
-    id: [u64; 2],
+    /// In quarters, because a `u128` would be aligned to 16 bytes and the account would be larger.
+    id: [u32; 4],
     /// Digest of the properties, so that a repeated opening is recognised without keeping them here.
-    properties: u64,
+    properties: [u32; 2],
+    overdraft: [u32; 2],
     debits_posted: Total,
     credits_posted: Total,
+    /// Set aside by holds and delayed transfers.
+    debits_pending: Total,
+    /// What holds and delayed transfers may bring.
+    credits_pending: Total,
+    /// Set aside for transfers whose credit side is being decided at another shard.
     debits_reserved: Total,
     currency: u16,
     flags: AccountFlags,
-    /// Whether transfers wait at the shard for a reservation of this account to end.
+    class: AccountClass,
+    level: u8,
+    state: AccountState,
+    /// Whether transfers wait at the shard for this account.
     parked: bool,
 }
 
@@ -49,7 +64,7 @@ struct Total([u8; 12]);
 impl Total {
     #[inline]
     fn new(minor_units: u128) -> Self {
-        debug_assert!(minor_units <= AMOUNT_MAX, "totals are checked before they are kept");
+        assert!(minor_units <= AMOUNT_MAX, "totals are checked before they are kept");
         Self(get::<0, 12>(&minor_units.to_le_bytes()))
     }
 
@@ -59,6 +74,27 @@ impl Total {
         set::<0, 12>(&mut bytes, self.0);
         u128::from_le_bytes(bytes)
     }
+
+    #[inline]
+    fn plus(self, amount: u128) -> Self {
+        Self::new(self.get().saturating_add(amount))
+    }
+
+    #[inline]
+    #[expect(clippy::expect_used, reason = "what is given back was set aside before, or the books are wrong: stop")]
+    fn minus(self, amount: u128) -> Self {
+        Self::new(self.get().checked_sub(amount).expect("only what was set aside is given back"))
+    }
+}
+
+fn halves(value: u64) -> [u32; 2] {
+    let bytes = value.to_le_bytes();
+    [u32::from_le_bytes(get::<0, 4>(&bytes)), u32::from_le_bytes(get::<4, 4>(&bytes))]
+}
+
+fn quarters(low: u64, high: u64) -> [u32; 4] {
+    let ([a, b], [c, d]) = (halves(low), halves(high));
+    [a, b, c, d]
 }
 
 /// What an account says to a leg of a transfer.
@@ -73,16 +109,24 @@ pub enum Decision {
 }
 
 impl Account {
-    /// Opens an account, with totals from a checkpoint or zero.
-    pub fn new(properties: &NewAccount, debits_posted: u128, credits_posted: u128) -> Self {
+    /// Opens an account, or takes it over from the book.
+    pub fn new(account: &BookAccount) -> Self {
+        let properties = &account.properties;
+        let (low, high) = properties.id.halves();
         Self {
-            id: properties.id.halves().into(),
-            properties: digest(properties),
-            debits_posted: Total::new(debits_posted),
-            credits_posted: Total::new(credits_posted),
+            id: quarters(low, high),
+            properties: halves(digest(properties)),
+            overdraft: halves(u64::try_from(properties.overdraft).unwrap_or(u64::MAX)),
+            debits_posted: Total::new(account.totals.debits_posted),
+            credits_posted: Total::new(account.totals.credits_posted),
+            debits_pending: Total::new(account.totals.debits_pending),
+            credits_pending: Total::new(account.totals.credits_pending),
             debits_reserved: Total::default(),
             currency: properties.currency,
             flags: properties.flags,
+            class: properties.class(),
+            level: properties.level,
+            state: account.state,
             parked: false,
         }
     }
@@ -90,26 +134,51 @@ impl Account {
     /// Its id.
     #[inline]
     pub fn id(&self) -> AccountId {
-        let [low, high] = self.id;
-        AccountId::from_raw(u128::from(low) | u128::from(high) << 64)
+        let [a, b, c, d] = self.id.map(u128::from);
+        AccountId::from_raw(a | b << 32 | c << 64 | d << 96)
     }
 
-    /// Its currency's ISO 4217 number.
+    /// Its currency's number.
+    #[inline]
     pub fn currency(&self) -> u16 {
         self.currency
     }
 
-    /// Posted debits and credits.
-    pub fn posted(&self) -> (u128, u128) {
-        (self.debits_posted.get(), self.credits_posted.get())
+    /// Whose money it holds.
+    #[inline]
+    pub fn class(&self) -> AccountClass {
+        self.class
+    }
+
+    /// The level of its customer.
+    #[inline]
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// What it may take part in.
+    #[inline]
+    pub fn state(&self) -> AccountState {
+        self.state
+    }
+
+    /// Its totals.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            debits_posted: self.debits_posted.get(),
+            credits_posted: self.credits_posted.get(),
+            debits_pending: self.debits_pending.get(),
+            credits_pending: self.credits_pending.get(),
+        }
     }
 
     /// Whether it was opened with exactly these properties.
     pub fn has_properties(&self, properties: &NewAccount) -> bool {
-        self.properties == digest(properties)
+        self.properties == halves(digest(properties))
     }
 
     /// Whether transfers wait for this account at its shard.
+    #[inline]
     pub fn is_parked(&self) -> bool {
         self.parked
     }
@@ -119,21 +188,151 @@ impl Account {
         self.parked = parked;
     }
 
+    /// Whether no transfer is on its way to another shard, so that every question about the account has an answer.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.debits_reserved.get() == 0
+    }
+
+    fn overdraft(&self) -> u128 {
+        let [low, high] = self.overdraft.map(u128::from);
+        low | high << 32
+    }
+
+    /// Credits and overdraft: what debits, pending debits and reservations must not exceed.
+    #[inline]
+    fn means(&self) -> u128 {
+        self.credits_posted.get().saturating_add(self.overdraft())
+    }
+
+    /// What may still be debited; `None` when there is no limit. Only for a quiet account.
+    pub fn available(&self) -> Option<u128> {
+        let limited = self.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
+        let used = self.debits_posted.get().saturating_add(self.debits_pending.get());
+        limited.then(|| self.means().saturating_sub(used))
+    }
+
+    /// Whether money may leave it by a new operation.
+    #[inline]
+    pub fn check_debit_state(&self) -> Result<(), Code> {
+        match self.state {
+            AccountState::Open => Ok(()),
+            AccountState::DebitsFrozen | AccountState::Frozen => Err(Code::DebitAccountFrozen),
+            AccountState::Closed => Err(Code::DebitAccountClosed),
+        }
+    }
+
+    /// Whether money may come to it by a new operation.
+    #[inline]
+    pub fn check_credit_state(&self) -> Result<(), Code> {
+        match self.state {
+            AccountState::Open | AccountState::DebitsFrozen => Ok(()),
+            AccountState::Frozen => Err(Code::CreditAccountFrozen),
+            AccountState::Closed => Err(Code::CreditAccountClosed),
+        }
+    }
+
+    /// Whether this much more may be debited or set aside. Only for a quiet account.
+    pub fn check_debit(&self, amount: u128) -> Result<(), Code> {
+        let used = self.debits_posted.get().saturating_add(self.debits_pending.get());
+        if used.saturating_add(amount) > AMOUNT_MAX {
+            Err(Code::BalanceOverflow)
+        } else if self.available().is_some_and(|available| amount > available) {
+            Err(Code::InsufficientFunds)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether this much more may be credited or expected. Only for a quiet account.
+    pub fn check_credit(&self, amount: u128) -> Result<(), Code> {
+        let total = self.credits_posted.get().saturating_add(self.credits_pending.get()).saturating_add(amount);
+        if total > AMOUNT_MAX {
+            Err(Code::BalanceOverflow)
+        } else if self.flags.has(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS) && total > self.debits_posted.get() {
+            Err(Code::ExceedsDebits)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Posts a debit that was checked.
+    pub fn post_debit(&mut self, amount: u128) {
+        self.debits_posted = self.debits_posted.plus(amount);
+    }
+
+    /// Posts a credit that was checked.
+    pub fn post_credit(&mut self, amount: u128) {
+        self.credits_posted = self.credits_posted.plus(amount);
+    }
+
+    /// Sets an amount aside that was checked, as payer.
+    pub fn hold_debit(&mut self, amount: u128) {
+        self.debits_pending = self.debits_pending.plus(amount);
+    }
+
+    /// Expects an amount that was checked, as payee.
+    pub fn hold_credit(&mut self, amount: u128) {
+        self.credits_pending = self.credits_pending.plus(amount);
+    }
+
+    /// Gives back what was set aside, as payer.
+    pub fn free_debit(&mut self, amount: u128) {
+        self.debits_pending = self.debits_pending.minus(amount);
+    }
+
+    /// No longer expects an amount, as payee.
+    pub fn free_credit(&mut self, amount: u128) {
+        self.credits_pending = self.credits_pending.minus(amount);
+    }
+
+    /// Changes it; to close it, it must be empty and nothing pending.
+    pub fn change(&mut self, change: &AccountChange) -> Result<(), Code> {
+        if self.state == AccountState::Closed {
+            return Err(Code::DebitAccountClosed);
+        }
+        if change.state == Some(AccountState::Closed) {
+            let totals = self.totals();
+            if totals.debits_posted != totals.credits_posted {
+                return Err(Code::AccountNotEmpty);
+            }
+            if totals.debits_pending != 0 || totals.credits_pending != 0 {
+                return Err(Code::AccountPending);
+            }
+        }
+        if let Some(overdraft) = change.overdraft {
+            if !self.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS) {
+                return Err(Code::OverdraftInvalid);
+            }
+            let used = self.debits_posted.get().saturating_add(self.debits_pending.get());
+            if used > self.credits_posted.get().saturating_add(overdraft) {
+                return Err(Code::InsufficientFunds);
+            }
+            self.overdraft = halves(u64::try_from(overdraft).unwrap_or(u64::MAX));
+        }
+        self.state = change.state.unwrap_or(self.state);
+        self.level = change.level.unwrap_or(self.level);
+        Ok(())
+    }
+
     /// Sets an amount aside to be debited.
     #[inline]
     pub fn reserve(&mut self, amount: u128) -> Decision {
+        if let Err(code) = self.check_debit_state() {
+            return Decision::Rejected(code);
+        }
         let limited = self.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
-        let credits_posted = self.credits_posted.get();
+        let means = self.means();
         let reserved = self.debits_reserved.get();
-        let certain = self.debits_posted.get().saturating_add(amount);
+        let certain = self.debits_posted.get().saturating_add(self.debits_pending.get()).saturating_add(amount);
         if certain > AMOUNT_MAX {
             return Decision::Rejected(Code::BalanceOverflow);
         }
-        if limited && certain > credits_posted {
+        if limited && certain > means {
             return Decision::Rejected(Code::InsufficientFunds);
         }
         let at_most = certain.saturating_add(reserved);
-        if at_most > AMOUNT_MAX || (limited && at_most > credits_posted) {
+        if at_most > AMOUNT_MAX || (limited && at_most > means) {
             return Decision::Undecided;
         }
         self.debits_reserved = Total::new(reserved.saturating_add(amount));
@@ -147,7 +346,11 @@ impl Account {
         if currency != self.currency {
             return Decision::Rejected(Code::CurrencyMismatch);
         }
-        let total = self.credits_posted.get().saturating_add(amount);
+        if let Err(code) = self.check_credit_state() {
+            return Decision::Rejected(code);
+        }
+        let posted = self.credits_posted.get().saturating_add(amount);
+        let total = posted.saturating_add(self.credits_pending.get());
         if total > AMOUNT_MAX {
             return Decision::Rejected(Code::BalanceOverflow);
         }
@@ -156,7 +359,7 @@ impl Account {
             let hopeless = total > debits_posted.saturating_add(self.debits_reserved.get());
             return if known || hopeless { Decision::Rejected(Code::ExceedsDebits) } else { Decision::Undecided };
         }
-        self.credits_posted = Total::new(total);
+        self.credits_posted = Total::new(posted);
         Decision::Accepted
     }
 
@@ -168,7 +371,7 @@ impl Account {
     #[inline]
     pub fn finish(&mut self, amount: u128) {
         self.release(amount);
-        self.debits_posted = Total::new(self.debits_posted.get().saturating_add(amount));
+        self.debits_posted = self.debits_posted.plus(amount);
     }
 
     /// Gives a reserved amount back.
@@ -177,16 +380,15 @@ impl Account {
     ///
     /// When it was not reserved.
     #[inline]
-    #[expect(clippy::expect_used, reason = "the shard releases exactly what it reserved")]
     pub fn release(&mut self, amount: u128) {
-        let rest = self.debits_reserved.get().checked_sub(amount).expect("only what was reserved is released");
-        self.debits_reserved = Total::new(rest);
+        self.debits_reserved = self.debits_reserved.minus(amount);
     }
 }
 
-/// A short digest of an account's properties.
+/// A short digest of the properties that never change.
 fn digest(properties: &NewAccount) -> u64 {
-    u64::from_le_bytes(get::<0, 8>(blake3::hash(&properties.encode()).as_bytes()))
+    let lasting = NewAccount { level: 0, overdraft: 0, ..*properties };
+    u64::from_le_bytes(get::<0, 8>(blake3::hash(&lasting.encode()).as_bytes()))
 }
 
 #[cfg(test)]
@@ -195,12 +397,13 @@ mod tests {
 
     fn account(flags: AccountFlags, debits: u128, credits: u128) -> Account {
         let properties = NewAccount { id: AccountId::from_raw(1), currency: 978, flags, ..NewAccount::default() };
-        Account::new(&properties, debits, credits)
+        let totals = Totals { debits_posted: debits, credits_posted: credits, ..Totals::default() };
+        Account::new(&BookAccount { totals, ..BookAccount::open(&properties) })
     }
 
     #[test]
     fn an_account_is_small() {
-        assert!(size_of::<Account>() <= 72, "{}", size_of::<Account>());
+        assert!(size_of::<Account>() <= 104, "{}", size_of::<Account>());
     }
 
     #[test]
@@ -213,7 +416,7 @@ mod tests {
         assert_eq!(account.reserve(60), Decision::Accepted);
         account.finish(60);
         assert_eq!(account.reserve(60), Decision::Rejected(Code::InsufficientFunds));
-        assert_eq!(account.posted(), (60, 100));
+        assert_eq!((account.totals().debits_posted, account.totals().credits_posted), (60, 100));
     }
 
     #[test]
@@ -238,7 +441,7 @@ mod tests {
     #[test]
     fn an_opening_is_recognised_by_all_its_properties() {
         let properties = NewAccount { id: AccountId::from_raw(1), currency: 978, ..NewAccount::default() };
-        let account = Account::new(&properties, 0, 0);
+        let account = Account::new(&BookAccount::open(&properties));
         assert!(account.has_properties(&properties));
         assert!(!account.has_properties(&NewAccount { user_data_32: 1, ..properties }));
         assert!(!account.has_properties(&NewAccount { currency: 840, ..properties }));

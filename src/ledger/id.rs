@@ -60,6 +60,16 @@ client_id!(
     TransferId
 );
 
+impl TransferId {
+    /// An id of the ledger's own, for the `place`th thing that the transfer of this id caused.
+    pub fn derived(cause: Self, place: u32) -> Self {
+        let mut bytes = [0; 20];
+        super::set::<0, 16>(&mut bytes, cause.raw().to_le_bytes());
+        super::set::<16, 4>(&mut bytes, place.to_le_bytes());
+        Self(u128::from_le_bytes(get::<0, 16>(blake3::hash(&bytes).as_bytes())).clamp(1, u128::MAX.wrapping_sub(1)))
+    }
+}
+
 impl AccountId {
     /// The shard, of `shards`, that hosts this account.
     ///

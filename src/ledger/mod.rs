@@ -6,12 +6,19 @@
 //! | file | subject |
 //! |---|---|
 //! | `account` | the account actor: the one place where a balance is decided |
-//! | `book` | the balances at one ledger sequence, rebuilt from records alone |
+//! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
+//! | `charge` | fees, shares, withheld reserves: exact, rounded once |
 //! | `code` | the stable table of outcome and error codes |
+//! | `desk` | decides what needs more than one account: holds, transactions, refunds, limits |
+//! | `grant` | what a gateway may do |
 //! | `id` | identifiers |
-//! | `packed` | an account in 98 bytes |
+//! | `operation` | what a transfer's flags ask for |
+//! | `packed` | an account in 124 bytes |
+//! | `pending` | what is open between records |
+//! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `table` | accounts in slots, found by id |
+//! | `tally` | limits: counting per period |
 //! | `transfer` | a transfer, an account to open, an outcome |
 //!
 //! # Not here
@@ -20,20 +27,40 @@
 
 mod account;
 mod book;
+mod charge;
 mod code;
+mod desk;
 mod fields;
+mod grant;
 mod id;
+mod operation;
 mod packed;
+mod pending;
+mod policy;
 mod record;
 mod table;
+mod tally;
 mod transfer;
 
 pub use account::{Account, Decision};
-pub use book::{Applied, Book, BookAccount, BookError};
+pub use book::{
+    Applied, Book, BookAccount, BookError, BookSummary, LIVES_PER_BLOCK, LimitUse, Open, PENDINGS_PER_BLOCK, Shelf,
+    TALLIES_PER_BLOCK, Tally, Totals,
+};
+pub use charge::divide;
 pub use code::Code;
+pub use desk::{Accounts, Desk, Made, Order, Refusal};
 pub use fields::{get, set};
+pub use grant::Grant;
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
+pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
 pub use packed::{PACKED_BYTES, PackedAccount};
-pub use record::{GatewayEntry, RECORD_BYTES, Record, RecordError, StoredRecord, record_transfer_id};
+pub use pending::{LIFE_BYTES, Life, Original, PENDING_BYTES, Pending, PendingKind, read_counted};
+pub use policy::{Asset, Policy, PolicyError};
+pub use record::{
+    GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
+    is_joined_to_next, join_to_next, record_transfer_id,
+};
 pub use table::{Slot, Table};
-pub use transfer::{AccountFlags, NewAccount, Outcome, Transfer};
+pub use tally::{Bucket, Counted, LimitRule, Period, Scope, Subject};
+pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};

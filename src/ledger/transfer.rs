@@ -4,7 +4,6 @@
 //! refusal, byte for byte. [`Transfer::check`] and [`NewAccount::check`] are the rules that need no state.
 
 use super::{AccountId, Code, Sequence, TransferId};
-use crate::money::{AMOUNT_MAX, Currency};
 
 /// Moves an amount from the debit account to the credit account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub struct Transfer {
     pub amount: u128,
     /// Kind of business (payment, fee, ...), the client's own numbering.
     pub code: u16,
-    /// No flag is defined yet; other than 0 is refused.
+    /// The operation and its modifiers; see [`super::Operation`].
     pub flags: u16,
     /// The client's own.
     pub user_data_32: u32,
@@ -27,28 +26,10 @@ pub struct Transfer {
     pub user_data_64: u64,
     /// The client's own, often the reference in its own system.
     pub user_data_128: u128,
-    /// Reserved; other than 0 is refused.
-    pub reserved_128: u128,
-    /// Reserved; other than 0 is refused.
-    pub reserved_64: u64,
-}
-
-impl Transfer {
-    /// The first rule, in a fixed order, that this transfer breaks whatever the accounts are.
-    #[inline]
-    pub fn check(&self) -> Result<(), Code> {
-        if self.flags != 0 || self.reserved_128 != 0 || self.reserved_64 != 0 {
-            Err(Code::ReservedFieldSet)
-        } else if self.debit == self.credit {
-            Err(Code::SameAccount)
-        } else if self.amount == 0 {
-            Err(Code::AmountZero)
-        } else if self.amount > AMOUNT_MAX {
-            Err(Code::AmountTooLarge)
-        } else {
-            Ok(())
-        }
-    }
+    /// Depends on the operation: the hold or transfer that it is about, or the rate of an exchange; else 0.
+    pub related: u128,
+    /// Depends on the operation: a time, nanoseconds since 1970 UTC, or what to change of an account; else 0.
+    pub time_ns: u64,
 }
 
 /// What an account's balance may be.
@@ -74,17 +55,121 @@ impl AccountFlags {
     }
 }
 
-/// An account to open. Its properties never change.
+/// Whose money an account holds. Movements between classes are only for the codes that the policy permits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum AccountClass {
+    /// Not said; no rule of segregation applies.
+    #[default]
+    Unspecified = 0,
+    /// Money that belongs to clients.
+    ClientFunds = 1,
+    /// The platform's own.
+    PlatformOwn = 2,
+    /// Set aside against risk.
+    Reserve = 3,
+    /// The world outside: banks, card schemes, custody.
+    External = 4,
+    /// Earned fees.
+    Fee = 5,
+    /// To be explained.
+    Suspense = 6,
+}
+
+impl AccountClass {
+    /// All, in order of number.
+    pub const ALL: [Self; 7] = [
+        Self::Unspecified,
+        Self::ClientFunds,
+        Self::PlatformOwn,
+        Self::Reserve,
+        Self::External,
+        Self::Fee,
+        Self::Suspense,
+    ];
+
+    /// The number on the wire and on disk.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The class of this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The name in configuration and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::ClientFunds => "client-funds",
+            Self::PlatformOwn => "platform-own",
+            Self::Reserve => "reserve",
+            Self::External => "external",
+            Self::Fee => "fee",
+            Self::Suspense => "suspense",
+        }
+    }
+}
+
+/// What an account may take part in. What was set aside before a freeze still arrives or is given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AccountState {
+    /// Everything.
+    #[default]
+    Open = 0,
+    /// Credits only.
+    DebitsFrozen = 1,
+    /// Nothing.
+    Frozen = 2,
+    /// Nothing, for ever.
+    Closed = 3,
+}
+
+impl AccountState {
+    /// All, in order of number.
+    pub const ALL: [Self; 4] = [Self::Open, Self::DebitsFrozen, Self::Frozen, Self::Closed];
+
+    /// The number on the wire and on disk.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The state of this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::DebitsFrozen => "debits-frozen",
+            Self::Frozen => "frozen",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// An account to open. Level, overdraft and state may change later, nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewAccount {
     /// Chosen by the client.
     pub id: AccountId,
-    /// ISO 4217 number.
+    /// ISO 4217 number, or that of an asset of the policy.
     pub currency: u16,
     /// Kind of account, the client's own numbering.
     pub code: u16,
     /// What its balance may be.
     pub flags: AccountFlags,
+    /// Whose money it holds; a number that is no class is refused.
+    pub class: u8,
+    /// Level of its customer, for limits and fees.
+    pub level: u8,
+    /// How far below zero an account that must not be overdrawn may go all the same, minor units; at most 2^64 - 1.
+    pub overdraft: u128,
     /// The client's own.
     pub user_data_32: u32,
     /// The client's own.
@@ -94,17 +179,26 @@ pub struct NewAccount {
 }
 
 impl NewAccount {
-    /// The first rule, in a fixed order, that this account breaks. Refused openings leave no record and use up no id.
+    /// The first rule, in a fixed order, that this account breaks, whatever its currency. Refused openings leave no record
+    /// and use up no id.
     pub fn check(&self) -> Result<(), Code> {
+        let limited = self.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
         if !self.id.is_valid() {
             Err(Code::IdInvalid)
-        } else if Currency::from_number(self.currency).is_err() {
-            Err(Code::CurrencyUnknown)
-        } else if self.flags.is_valid() {
-            Ok(())
-        } else {
+        } else if !self.flags.is_valid() {
             Err(Code::AccountFlagsInvalid)
+        } else if AccountClass::from_number(self.class).is_none() || self.level == u8::MAX {
+            Err(Code::ClassInvalid)
+        } else if self.overdraft > u128::from(u64::MAX) || (self.overdraft != 0 && !limited) {
+            Err(Code::OverdraftInvalid)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Its class.
+    pub fn class(&self) -> AccountClass {
+        AccountClass::from_number(self.class).unwrap_or_default()
     }
 }
 

@@ -114,6 +114,19 @@ pub fn parse_money(text: &str) -> Result<(Amount, Currency), AmountError> {
     Ok((Amount::from_decimal(value, currency)?, currency))
 }
 
+/// Minor units of an unsigned decimal in major units of a currency with so many decimal places; `None` when it is none or not
+/// exact.
+pub fn from_major(text: &str, places: u32) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if [whole, fraction].iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
+    let value = Decimal::from_str_exact(text).ok()?.normalize();
+    let missing = places.checked_sub(value.scale())?;
+    let units = u128::try_from(value.mantissa()).ok()?.checked_mul(10_u128.checked_pow(missing)?)?;
+    (units <= AMOUNT_MAX).then_some(units)
+}
+
 /// Writes signed minor units as `-12.34 EUR`. Exact for every `i128`.
 pub fn format_minor_units(minor_units: i128, currency: Currency) -> String {
     let places = usize::try_from(currency.exponent()).unwrap_or(0);
@@ -147,6 +160,16 @@ mod tests {
             ("792281625142643375935439503.35 EUR", AMOUNT_MAX),
         ] {
             assert_eq!(parse_money(text).map(|(amount, _)| amount.minor_units()), Ok(minor_units), "{text}");
+        }
+    }
+
+    #[test]
+    fn major_units_are_read_exactly_or_not_at_all() {
+        assert_eq!(from_major("12.30", 2), Some(1_230));
+        assert_eq!(from_major("5", 18), Some(5_000_000_000_000_000_000));
+        assert_eq!(from_major("7.00", 0), Some(7));
+        for text in ["1.234", "-1", "", "1.", ".5", "1e3", "79228162514264337593543950336"] {
+            assert_eq!(from_major(text, 2), None, "{text}");
         }
     }
 

@@ -16,5 +16,5 @@
 mod amount;
 mod currency;
 
-pub use amount::{AMOUNT_MAX, Amount, AmountError, format_minor_units, parse_money};
+pub use amount::{AMOUNT_MAX, Amount, AmountError, format_minor_units, from_major, parse_money};
 pub use currency::{Currency, CurrencyError};

@@ -5,8 +5,8 @@
 
 use super::ITEMS_MAX;
 use crate::ledger::{
-    AccountFlags, AccountId, BookAccount as AccountState, Code, NewAccount, Outcome, RECORD_BYTES, Record, Sequence,
-    StoredRecord, Transfer, get, set,
+    AccountFlags, AccountId, AccountState as State, BookAccount as AccountState, Code, NewAccount, Outcome,
+    RECORD_BYTES, Record, Sequence, StoredRecord, TRANSACTION_MAX, Totals, Transfer, get, set,
 };
 
 /// Bytes before the items of a request.
@@ -16,7 +16,7 @@ const ANSWER_HEADER_BYTES: usize = 16;
 /// Bytes of an outcome.
 pub const OUTCOME_BYTES: usize = 24;
 /// Bytes of an account in an answer.
-pub const ACCOUNT_STATE_BYTES: usize = 128;
+pub const ACCOUNT_STATE_BYTES: usize = 144;
 /// Bytes of a transfer in an answer: its record, sequence and time.
 pub const STORED_BYTES: usize = RECORD_BYTES + 16;
 
@@ -93,8 +93,28 @@ pub fn decode_transfers(body: &[u8], out: &mut Vec<Transfer>) -> Result<usize, C
     if items.iter().any(|item| get::<0, 8>(item) != [0; 8]) {
         return Err(Code::BodyMalformed);
     }
+    let first = out.len();
     out.extend(items.iter().map(Transfer::decode));
-    Ok(items.len())
+    let checked = check_transactions(out.get(first..).unwrap_or_default());
+    if checked.is_err() {
+        out.truncate(first);
+    }
+    checked.map(|()| items.len())
+}
+
+/// No transaction may be open at the end of a request, or be too long.
+fn check_transactions(transfers: &[Transfer]) -> Result<(), Code> {
+    if transfers.last().is_some_and(Transfer::is_linked) {
+        return Err(Code::TransactionOpen);
+    }
+    let mut linked = 0_usize;
+    for transfer in transfers {
+        linked = if transfer.is_linked() { linked.saturating_add(1) } else { 0 };
+        if linked >= TRANSACTION_MAX {
+            return Err(Code::TransactionTooLong);
+        }
+    }
+    Ok(())
 }
 
 /// Appends an `OpenAccounts` body.
@@ -159,8 +179,8 @@ pub fn encode_accounts(out: &mut Vec<u8>, sequence: Sequence, accounts: &[Accoun
         let mut bytes = [0; ACCOUNT_STATE_BYTES];
         let properties = &account.properties;
         set::<0, 16>(&mut bytes, properties.id.raw().to_le_bytes());
-        set::<16, 16>(&mut bytes, account.debits_posted.to_le_bytes());
-        set::<32, 16>(&mut bytes, account.credits_posted.to_le_bytes());
+        set::<16, 16>(&mut bytes, account.totals.debits_posted.to_le_bytes());
+        set::<32, 16>(&mut bytes, account.totals.credits_posted.to_le_bytes());
         set::<48, 16>(&mut bytes, properties.user_data_128.to_le_bytes());
         set::<64, 8>(&mut bytes, properties.user_data_64.to_le_bytes());
         set::<72, 8>(&mut bytes, account.opened_ns.to_le_bytes());
@@ -169,6 +189,10 @@ pub fn encode_accounts(out: &mut Vec<u8>, sequence: Sequence, accounts: &[Accoun
         set::<92, 2>(&mut bytes, properties.currency.to_le_bytes());
         set::<94, 2>(&mut bytes, properties.code.to_le_bytes());
         set::<96, 2>(&mut bytes, properties.flags.0.to_le_bytes());
+        set::<98, 3>(&mut bytes, [properties.class, properties.level, account.state.number()]);
+        set::<104, 8>(&mut bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
+        set::<112, 16>(&mut bytes, account.totals.debits_pending.to_le_bytes());
+        set::<128, 16>(&mut bytes, account.totals.credits_pending.to_le_bytes());
         out.extend_from_slice(&bytes);
     }
 }
@@ -185,9 +209,17 @@ pub fn decode_accounts(body: &[u8]) -> Result<(Sequence, Vec<AccountState>), Cod
             currency: u16::from_le_bytes(get::<92, 2>(bytes)),
             code: u16::from_le_bytes(get::<94, 2>(bytes)),
             flags: AccountFlags(u16::from_le_bytes(get::<96, 2>(bytes))),
+            class: u8::from_le_bytes(get::<98, 1>(bytes)),
+            level: u8::from_le_bytes(get::<99, 1>(bytes)),
+            overdraft: u128::from(u64::from_le_bytes(get::<104, 8>(bytes))),
         },
-        debits_posted: u128::from_le_bytes(get::<16, 16>(bytes)),
-        credits_posted: u128::from_le_bytes(get::<32, 16>(bytes)),
+        state: State::from_number(u8::from_le_bytes(get::<100, 1>(bytes))).unwrap_or_default(),
+        totals: Totals {
+            debits_posted: u128::from_le_bytes(get::<16, 16>(bytes)),
+            credits_posted: u128::from_le_bytes(get::<32, 16>(bytes)),
+            debits_pending: u128::from_le_bytes(get::<112, 16>(bytes)),
+            credits_pending: u128::from_le_bytes(get::<128, 16>(bytes)),
+        },
         opened_ns: u64::from_le_bytes(get::<72, 8>(bytes)),
         head: u64::from_le_bytes(get::<80, 8>(bytes)),
     });

@@ -52,8 +52,9 @@ proptest! {
         encode_outcomes(&mut body, &outcomes);
         prop_assert_eq!(decode_outcomes(&body), Ok(outcomes));
         let accounts: Vec<_> = ids.iter().map(|&id| AccountState {
-            properties: NewAccount { id: AccountId::from_raw(id), currency: 978, user_data_32: numbers.2, ..NewAccount::default() },
-            debits_posted: id, credits_posted: !id, opened_ns: numbers.0, head: numbers.1,
+            properties: NewAccount { id: AccountId::from_raw(id), currency: 978, user_data_32: numbers.2, class: 3, level: 7, overdraft: u128::from(numbers.0), ..NewAccount::default() },
+            totals: Totals { debits_posted: id, credits_posted: !id, debits_pending: id ^ 5, credits_pending: id ^ 9 },
+            state: State::Frozen, opened_ns: numbers.0, head: numbers.1,
         }).collect();
         let mut body = Vec::new();
         encode_accounts(&mut body, numbers.0, &accounts);

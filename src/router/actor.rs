@@ -6,12 +6,12 @@ use actix::prelude::{Actor, Context, Handler};
 use hashbrown::HashMap;
 
 use super::ids::{Admitted, IdIndex};
-use super::repeats::{RepeatSender, repeat};
+use super::repeats::{Lookup, RepeatSender, repeat};
 use crate::flow::{Batch, Drain, Inbox, InboxSender, Parcel, Stopped};
 use crate::journal::Group;
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId, record_transfer_id};
 use crate::settlement::{Follower, SettlementHandle, SettlementMessage};
-use crate::shard::ShardHandle;
+use crate::shard::{Item, ShardHandle};
 
 /// Ids looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
@@ -78,6 +78,8 @@ pub struct RouterActor {
     ids: IdIndex,
     /// Repeats of pending ids.
     waiting: HashMap<TransferId, Vec<Waiting>>,
+    /// Transactions about transfers that are pending.
+    waiting_originals: HashMap<TransferId, Vec<Vec<Item>>>,
     inbox: Inbox<RouterMessage>,
     shards: Vec<ShardHandle>,
     settlement: SettlementHandle,
@@ -97,6 +99,8 @@ struct Waiting {
 struct Outgoing {
     transfers: Vec<Batch<Transfer>>,
     accounts: Vec<Batch<NewAccount>>,
+    /// Per shard.
+    orders: Vec<Vec<Vec<Item>>>,
     repeats: Batch<(Transfer, Sequence)>,
     resolved: Batch<Outcome>,
 }
@@ -113,19 +117,88 @@ impl RouterActor {
         let outgoing = Outgoing {
             transfers: shards.iter().map(|_| Batch::default()).collect(),
             accounts: shards.iter().map(|_| Batch::default()).collect(),
+            orders: shards.iter().map(|_| Vec::new()).collect(),
             repeats: Batch::default(),
             resolved: Batch::default(),
         };
-        Self { ids, waiting: HashMap::new(), inbox, shards, settlement, repeats, outgoing }
+        let (waiting, waiting_originals) = (HashMap::new(), HashMap::new());
+        Self { ids, waiting, waiting_originals, inbox, shards, settlement, repeats, outgoing }
     }
 
     fn transfers(&mut self, parcel: &Arc<Parcel>, transfers: &[Transfer]) {
         let mut index = 0_u32;
+        // The transaction that is being gathered; the session has checked that none is left open.
+        let mut items = Vec::new();
         for block in transfers.chunks(LOOKUP_BLOCK) {
             self.ids.touch(block.iter().map(|transfer| transfer.id));
             for transfer in block {
-                self.transfer(parcel, index, transfer);
+                if transfer.is_linked() || !items.is_empty() || transfer.operation().names_original() {
+                    items.push(Item::new(parcel, index, *transfer));
+                    if !transfer.is_linked() {
+                        self.transaction(std::mem::take(&mut items));
+                    }
+                } else {
+                    self.transfer(parcel, index, transfer);
+                }
                 index = index.wrapping_add(1);
+            }
+        }
+    }
+
+    /// A transaction: goes to a shard whole if all its ids are new.
+    fn transaction(&mut self, items: Vec<Item>) {
+        let mut originals = Vec::with_capacity(items.len());
+        for item in &items {
+            let about = TransferId::from_raw(item.order.transfer.related);
+            let asks = item.order.transfer.operation().names_original() && about.is_valid();
+            originals.push(match if asks { self.ids.peek(about) } else { Admitted::New } {
+                Admitted::New => None,
+                Admitted::Known(sequence) => Some(sequence),
+                // Only what came earlier is waited for, so nothing waits in a circle.
+                Admitted::Pending => return self.waiting_originals.entry(about).or_default().push(items),
+            });
+        }
+        let mut new = Vec::with_capacity(items.len());
+        for item in &items {
+            let id = item.order.transfer.id;
+            new.push(if id.is_valid() { self.ids.admit(id) } else { Admitted::Pending });
+        }
+        let shard = items.first().map_or(0, |item| item.order.transfer.debit.shard(self.shards.len()));
+        if new.iter().all(|admitted| *admitted == Admitted::New) {
+            return self.whole(shard, items, originals);
+        }
+        for (mut item, admitted) in items.into_iter().zip(new) {
+            let (id, parcel, index) = (item.order.transfer.id, &item.parcel, item.index);
+            match admitted {
+                Admitted::New => {
+                    item.order.refused = Some(Code::TransactionFailed);
+                    if let Some(orders) = self.outgoing.orders.get_mut(shard) {
+                        orders.push(vec![item]);
+                    }
+                }
+                Admitted::Pending if !id.is_valid() => {
+                    self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));
+                }
+                Admitted::Pending => {
+                    let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: item.order.transfer };
+                    self.waiting.entry(id).or_default().push(waiting);
+                }
+                Admitted::Known(sequence) => {
+                    self.outgoing.repeats.push(parcel, index, (item.order.transfer, sequence));
+                }
+            }
+        }
+    }
+
+    /// A transaction whose ids are all new.
+    fn whole(&mut self, shard: usize, items: Vec<Item>, originals: Vec<Option<Sequence>>) {
+        if originals.iter().any(Option::is_some) {
+            let lookup = Lookup::Originals(shard, vec![(items, originals)]);
+            // When the helper has ended, so will this.
+            let _sent = self.repeats.send(lookup);
+        } else if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
+            for item in items {
+                batch.push(&item.parcel, item.index, item.order.transfer);
             }
         }
     }
@@ -166,6 +239,10 @@ impl RouterActor {
                     self.ids.settle(id, sequence);
                     if !self.waiting.is_empty() {
                         self.answer_waiting(group, id, sequence);
+                    }
+                    if !self.waiting_originals.is_empty() {
+                        let ready = self.waiting_originals.remove(&id).into_iter().flatten();
+                        ready.for_each(|items| self.transaction(items));
                     }
                 }
                 sequence = sequence.saturating_add(1);
@@ -209,13 +286,19 @@ impl RouterActor {
                 shard.submit(std::mem::take(batch))?;
             }
         }
+        for (shard, orders) in self.shards.iter().zip(&mut self.outgoing.orders) {
+            if !orders.is_empty() {
+                shard.order(std::mem::take(orders))?;
+            }
+        }
         for (shard, batch) in self.shards.iter().zip(&mut self.outgoing.accounts) {
             if !batch.is_empty() {
                 shard.open(std::mem::take(batch))?;
             }
         }
         if !self.outgoing.repeats.is_empty() {
-            self.repeats.send(std::mem::take(&mut self.outgoing.repeats)).map_err(|_gone| Stopped)?;
+            let repeats = std::mem::take(&mut self.outgoing.repeats);
+            self.repeats.send(Lookup::Repeats(repeats)).map_err(|_gone| Stopped)?;
         }
         if !self.outgoing.resolved.is_empty() {
             self.settlement.send(SettlementMessage::Resolved(std::mem::take(&mut self.outgoing.resolved)))?;

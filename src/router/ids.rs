@@ -101,6 +101,18 @@ impl IdIndex {
         }
     }
 
+    /// Looks an id up and notes nothing.
+    pub fn peek(&self, id: TransferId) -> Admitted {
+        let (low, high) = id.halves();
+        let hash = self.hash(low, high);
+        let part = self.parts.get(part_of(hash));
+        match part.and_then(|part| part.places.get(part.find(hash, low, high))).map_or(0, |place| place.sequence) {
+            0 => Admitted::New,
+            PENDING => Admitted::Pending,
+            sequence => Admitted::Known(sequence),
+        }
+    }
+
     /// Notes the record of an id.
     #[inline]
     pub fn settle(&mut self, id: TransferId, sequence: Sequence) {

@@ -11,6 +11,9 @@
 //! reach another shard. A repeat never reaches a shard; it is compared with the first record, which a helper thread reads
 //! from the journal, so that a flood of old ids costs the router nothing.
 //!
+//! A transaction goes to the shard of its first debit account. If one of its ids was used before, its new ids are refused. What
+//! is about an earlier transfer waits until that one is durable, and goes to its shard with that one's record.
+//!
 //! # Invariants
 //!
 //! 1. An id goes to a shard at most once, for ever: known from the journal, or pending until its record is durable.
@@ -26,4 +29,4 @@ mod repeats;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
-pub use repeats::{RepeatSender, spawn_resolver};
+pub use repeats::{Lookup, RepeatSender, spawn_resolver};

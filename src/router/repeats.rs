@@ -7,19 +7,29 @@ use crossbeam::channel::{Sender, unbounded};
 
 use crate::flow::Batch;
 use crate::journal::JournalReader;
-use crate::ledger::{Code, Outcome, Record, Sequence, StoredRecord, Transfer};
+use crate::ledger::{Code, Original, Outcome, Record, Sequence, StoredRecord, Transfer};
 use crate::settlement::{SettlementHandle, SettlementMessage};
+use crate::shard::{Item, ShardHandle};
 use crate::telemetry::chain;
 
-/// Repeats to look up: each transfer and the sequence of the record with its id. Bounded by admission.
-pub type RepeatSender = Sender<Batch<(Transfer, Sequence)>>;
+/// Something that needs earlier records.
+#[derive(Debug)]
+pub enum Lookup {
+    /// Repeats: each transfer and the sequence of the record with its id.
+    Repeats(Batch<(Transfer, Sequence)>),
+    /// Transactions with refunds or reversals, for a shard; for each transfer the sequence of what it is about.
+    Originals(usize, Vec<(Vec<Item>, Vec<Option<Sequence>>)>),
+}
+
+/// What to look up. Bounded by admission.
+pub type RepeatSender = Sender<Lookup>;
 
 /// The outcome of a transfer whose id has this record: the first outcome again if the content is the same.
 pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
     let Record::Transfer { transfer: known, outcome, .. } = &first.record else {
         return Outcome::unrecorded(Code::Internal);
     };
-    let same = known == transfer;
+    let same = known.as_requested(outcome.is_accepted()) == *transfer;
     Outcome {
         code: if same { *outcome } else { Code::IdReused },
         repeated: same,
@@ -28,41 +38,70 @@ pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
     }
 }
 
-/// Starts the thread that reads first records from the journal and gives the outcomes of repeats to settlement. It ends when
-/// the sender is dropped.
+/// Starts the thread that reads earlier records from the journal: it gives the outcomes of repeats to settlement, and refunds
+/// with what they are about to their shards. It ends when the sender is dropped.
 pub fn spawn_resolver(
     reader: Arc<JournalReader>,
     settlement: SettlementHandle,
+    shards: Vec<ShardHandle>,
 ) -> std::io::Result<(RepeatSender, JoinHandle<()>)> {
-    let (sender, work) = unbounded::<Batch<(Transfer, Sequence)>>();
+    let (sender, work) = unbounded::<Lookup>();
     let run = move || {
-        for batch in work {
-            let mut resolved = Batch::default();
-            for tagged in batch.items() {
-                let (transfer, sequence) = &tagged.item;
-                let outcome = match reader.read(*sequence) {
-                    Ok(Some(first)) => repeat(transfer, &first),
-                    Ok(None) => {
-                        tracing::error!(sequence, "the journal has no record where the id index points");
-                        Outcome::unrecorded(Code::Internal)
-                    }
-                    Err(err) => {
-                        tracing::error!(
-                            sequence,
-                            err = %chain(&err),
-                            "cannot read the first record of a repeated id"
-                        );
-                        Outcome::unrecorded(Code::Internal)
-                    }
-                };
-                if let Some(parcel) = batch.parcel(tagged.parcel) {
-                    resolved.push(parcel, tagged.index, outcome);
+        for lookup in work {
+            let sent = match lookup {
+                Lookup::Repeats(batch) => {
+                    settlement.send(SettlementMessage::Resolved(resolve_repeats(&reader, &batch)))
                 }
-            }
-            if settlement.send(SettlementMessage::Resolved(resolved)).is_err() {
+                Lookup::Originals(shard, transactions) => {
+                    let orders = transactions.into_iter().map(|(items, of)| with_originals(&reader, items, of));
+                    let orders = orders.collect();
+                    shards.get(shard).map_or(Ok(()), |shard| shard.order(orders))
+                }
+            };
+            if sent.is_err() {
                 break;
             }
         }
     };
     Ok((sender, thread::Builder::new().name("heng-repeats".to_owned()).spawn(run)?))
+}
+
+fn read(reader: &JournalReader, sequence: Sequence) -> Option<StoredRecord> {
+    match reader.read(sequence) {
+        Ok(Some(stored)) => Some(stored),
+        Ok(None) => {
+            tracing::error!(sequence, "the journal has no record where the id index points");
+            None
+        }
+        Err(err) => {
+            tracing::error!(sequence, err = %chain(&err), "cannot read an earlier record");
+            None
+        }
+    }
+}
+
+fn resolve_repeats(reader: &JournalReader, batch: &Batch<(Transfer, Sequence)>) -> Batch<Outcome> {
+    let mut resolved = Batch::default();
+    for tagged in batch.items() {
+        let (transfer, sequence) = &tagged.item;
+        let first = read(reader, *sequence);
+        let outcome = first.map_or(Outcome::unrecorded(Code::Internal), |first| repeat(transfer, &first));
+        if let Some(parcel) = batch.parcel(tagged.parcel) {
+            resolved.push(parcel, tagged.index, outcome);
+        }
+    }
+    resolved
+}
+
+fn with_originals(reader: &JournalReader, mut items: Vec<Item>, of: Vec<Option<Sequence>>) -> Vec<Item> {
+    for (item, sequence) in items.iter_mut().zip(of) {
+        let Some(sequence) = sequence else { continue };
+        item.order.original = match read(reader, sequence).map(|stored| stored.record) {
+            Some(Record::Transfer { transfer, outcome, .. }) => {
+                Original::Known { transfer, accepted: outcome.is_accepted() }
+            }
+            _ => Original::Unknown,
+        };
+    }
+    items
 }

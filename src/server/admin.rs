@@ -12,9 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, recover};
-use crate::journal::{Appended, FileJournal, Journal, JournalOptions, PendingGroup};
-use crate::ledger::{GatewayEntry, GatewayId, Record};
+use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, append_offline, recover};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, Record};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::store::Gateways;
 
@@ -63,6 +62,8 @@ pub struct NewGateway {
 #[derive(Debug, Serialize, Deserialize)]
 struct AddRequest {
     add: String,
+    /// Which operations and how much at once; what it had before, or everything, when not said.
+    grant: Option<(u32, u128)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,49 +74,55 @@ enum AddReply {
 }
 
 /// Makes an entry with a new key. A known name keeps its number: that is how a key is changed.
-fn new_entry(name: &str, gateways: &Gateways) -> Result<(GatewayEntry, NewGateway), AdminError> {
+fn new_entry(name: &str, grant: Option<Grant>, gateways: &Gateways) -> Result<(GatewayEntry, NewGateway), AdminError> {
     let padded = GatewayEntry::pad_name(name).filter(|_| name != crate::protocol::DEVELOPMENT_GATEWAY);
     let padded = padded.ok_or_else(|| AdminError::Name(name.to_owned()))?;
     let known = gateways.list();
     let registered = known.iter().filter(|entry| entry.id != super::DEVELOPMENT_GATEWAY_ID);
     let last = registered.clone().map(|entry| entry.id.0).max().unwrap_or(0);
-    let id = registered.clone().find(|entry| entry.name() == name).map_or(last.saturating_add(1), |entry| entry.id.0);
+    let before = registered.clone().find(|entry| entry.name() == name);
+    let id = before.map_or(last.saturating_add(1), |entry| entry.id.0);
+    let grant = grant.unwrap_or(before.map_or(Grant::ALL, |entry| entry.grant));
     let key: [u8; crate::protocol::KEY_BYTES] = rand::random();
-    let entry = GatewayEntry { id: GatewayId(id), name: padded, key_hash: *blake3::hash(&key).as_bytes() };
+    let entry = GatewayEntry { id: GatewayId(id), name: padded, key_hash: *blake3::hash(&key).as_bytes(), grant };
     let key = blake3::Hash::from_bytes(key).to_hex().to_string();
     Ok((entry, NewGateway { id, name: name.to_owned(), key }))
 }
 
-/// Adds a gateway, or gives a known one a new key, durably: by way of the server that runs on the directory, or directly. Blocks.
-pub fn add_gateway(data_dir: &Path, name: &str, segment_bytes: u64) -> Result<NewGateway, AdminError> {
+/// Adds a gateway, or gives a known one a new key and, when said, another grant, durably: by way of the server that runs on the directory, or directly. Blocks.
+pub fn add_gateway(
+    data_dir: &Path,
+    name: &str,
+    grant: Option<Grant>,
+    segment_bytes: u64,
+) -> Result<NewGateway, AdminError> {
     match DataDir::create(data_dir) {
-        Ok(directory) => add_offline(&directory, name, segment_bytes),
-        Err(DataDirError::InUse(_)) => add_online(&DataDir::admin_socket(data_dir), name),
+        Ok(directory) => add_offline(&directory, (name, grant), segment_bytes),
+        Err(DataDirError::InUse(_)) => add_online(&DataDir::admin_socket(data_dir), name, grant),
         Err(err) => Err(err.into()),
     }
 }
 
-fn add_offline(directory: &DataDir, name: &str, segment_bytes: u64) -> Result<NewGateway, AdminError> {
+fn add_offline(
+    directory: &DataDir,
+    (name, grant): (&str, Option<Grant>),
+    segment_bytes: u64,
+) -> Result<NewGateway, AdminError> {
     let recovered = recover(directory, RecoverOptions { store_cache_bytes: 32 << 20 })?;
-    let (entry, added) = new_entry(name, &recovered.gateways)?;
-    let tail = recovered.tail;
-    let failed = |err: &dyn std::fmt::Display| AdminError::Record(err.to_string());
-    let mut journal = FileJournal::open(recovered.disk, JournalOptions { segment_bytes }, tail, recovered.reader)
-        .map_err(|err| failed(&err))?;
-    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(crate::settlement::now_ns()));
-    group.extend(None, &Record::Gateway(entry).encode());
-    match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
-        Appended::Durable => Ok(added),
-        other => Err(AdminError::Record(format!("{other:?}"))),
-    }
+    let (entry, added) = new_entry(name, grant, &recovered.gateways)?;
+    append_offline(recovered, &[Record::Gateway(entry)], segment_bytes).map_err(AdminError::Record)?;
+    Ok(added)
 }
 
-fn add_online(path: &Path, name: &str) -> Result<NewGateway, AdminError> {
+fn add_online(path: &Path, name: &str, grant: Option<Grant>) -> Result<NewGateway, AdminError> {
     let socket_error = |source| AdminError::Socket { path: path.to_owned(), source };
     let ask = || -> io::Result<String> {
         let mut stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut line = serde_json::to_string(&AddRequest { add: name.to_owned() })?;
+        let mut line = serde_json::to_string(&AddRequest {
+            add: name.to_owned(),
+            grant: grant.map(|grant| (grant.operations, grant.amount_max)),
+        })?;
         line.push('\n');
         stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
@@ -168,7 +175,7 @@ async fn answer(stream: tokio::net::UnixStream, gateways: &Gateways, settlement:
     let mut lines = tokio::io::BufReader::new(limited);
     tokio::time::timeout(ANSWER_TIMEOUT, lines.read_line(&mut line)).await??;
     let reply = match serde_json::from_str::<AddRequest>(&line) {
-        Ok(request) => add_here(&request.add, gateways, settlement).await,
+        Ok(request) => add_here(&request, gateways, settlement).await,
         Err(err) => Err(err.to_string()),
     };
     let reply = reply.map_or_else(|error| AddReply::Refused { error }, AddReply::Added);
@@ -177,8 +184,14 @@ async fn answer(stream: tokio::net::UnixStream, gateways: &Gateways, settlement:
     writer.write_all(text.as_bytes()).await
 }
 
-async fn add_here(name: &str, gateways: &Gateways, settlement: &SettlementHandle) -> Result<NewGateway, String> {
-    let (entry, added) = new_entry(name, gateways).map_err(|err| err.to_string())?;
+async fn add_here(
+    request: &AddRequest,
+    gateways: &Gateways,
+    settlement: &SettlementHandle,
+) -> Result<NewGateway, String> {
+    let grant = request.grant.map(|(operations, amount_max)| Grant { operations, amount_max });
+    let name = request.add.as_str();
+    let (entry, added) = new_entry(name, grant, gateways).map_err(|err| err.to_string())?;
     let (reply, durable) = crossbeam::channel::bounded(1);
     let record = Box::new(Record::Gateway(entry));
     settlement.send(SettlementMessage::Record { record, reply }).map_err(|err| err.to_string())?;

@@ -7,6 +7,7 @@ mod admin;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpSocket;
@@ -14,10 +15,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
-use crate::engine::{DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, recover};
+use crate::engine::{
+    DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, append_offline, recover,
+};
 use crate::gateway::{self, GatewayContext, GatewayLimits};
 use crate::journal::JournalError;
-use crate::ledger::{GatewayEntry, GatewayId, Sequence};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
 use crate::ops::{self, OpsContext};
 use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
 use crate::store::StoreError;
@@ -26,7 +29,7 @@ use crate::telemetry::{HealthState, Telemetry};
 pub use admin::{AdminError, NewGateway, add_gateway};
 
 /// The number of the development gateway; it is never recorded as a gateway.
-const DEVELOPMENT_GATEWAY_ID: GatewayId = GatewayId(u32::MAX);
+const DEVELOPMENT_GATEWAY_ID: GatewayId = GatewayId(u32::MAX >> 1);
 
 /// Connections that may wait to be accepted.
 const ACCEPT_BACKLOG: u32 = 4_096;
@@ -47,6 +50,14 @@ pub enum ServerError {
     /// The data directory cannot be had.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The policy cannot be used.
+    #[error("the policy {path} cannot be used: {what}")]
+    Policy {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
     /// Recovery failed.
     #[error("cannot recover the data directory")]
     Recover(#[from] RecoverError),
@@ -65,7 +76,7 @@ impl ServerError {
     /// Whether the mistake is in what the server was told, and not in the server.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Bind { .. } | Self::DataDir(_) | Self::Recover(RecoverError::Io(_)) => true,
+            Self::Bind { .. } | Self::DataDir(_) | Self::Policy { .. } | Self::Recover(RecoverError::Io(_)) => true,
             Self::Recover(RecoverError::Journal(err)) => matches!(err, JournalError::Newer { .. }),
             Self::Recover(RecoverError::Store(err)) => matches!(err, StoreError::Newer { .. } | StoreError::Io { .. }),
             _ => false,
@@ -136,7 +147,7 @@ async fn serve(
     ready: impl FnOnce(&Ready),
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
-    let recovered = recover(directory, RecoverOptions { store_cache_bytes: config.store_cache_bytes })?;
+    let recovered = recover_with_policy(config, directory)?;
     let told = Ready {
         listen: listener.local_addr()?,
         operations_listen,
@@ -192,6 +203,23 @@ fn failure(state: &HealthState) -> Result<(), ServerError> {
     }
 }
 
+/// Recovers, and puts the configured policy in force if it is another one: it is recorded before anything is decided by it.
+fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered, ServerError> {
+    let options = RecoverOptions { store_cache_bytes: config.store_cache_bytes };
+    let recovered = recover(directory, options)?;
+    let Some(path) = &config.policy_file else { return Ok(recovered) };
+    let policy_error = |what: String| ServerError::Policy { path: path.clone(), what };
+    let text = std::fs::read_to_string(path).map_err(|err| policy_error(err.to_string()))?;
+    if text == recovered.book.policy().text() {
+        return Ok(recovered);
+    }
+    Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
+    let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();
+    append_offline(recovered, &records, config.segment_bytes).map_err(ServerError::Failed)?;
+    tracing::info!(policy = %path.display(), "another policy is in force");
+    Ok(recover(directory, options)?)
+}
+
 fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) -> io::Result<Engine> {
     if recovered.store_rebuilt {
         tracing::warn!(replayed = recovered.replayed, "the store was made again from the journal");
@@ -207,7 +235,7 @@ fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) ->
         tracing::warn!("the publicly known development key is accepted; set development_key = false before real money");
         let name = GatewayEntry::pad_name(DEVELOPMENT_GATEWAY).unwrap_or([0; GatewayEntry::NAME_BYTES]);
         let key_hash = *blake3::hash(&DEVELOPMENT_KEY).as_bytes();
-        recovered.gateways.put(GatewayEntry { id: DEVELOPMENT_GATEWAY_ID, name, key_hash });
+        recovered.gateways.put(GatewayEntry { id: DEVELOPMENT_GATEWAY_ID, name, key_hash, grant: Grant::ALL });
     } else if recovered.gateways.list().is_empty() {
         tracing::warn!("no gateway is registered, so nobody can connect; add one with `heng gateway add NAME`");
     }

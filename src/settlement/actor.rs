@@ -1,9 +1,9 @@
 //! The settlement actor: the sequencer behind an inbox.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix::prelude::{Actor, Context, Handler};
+use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::{Sender, TrySendError};
 
 use super::sequencer::{Sequencer, codes};
@@ -70,6 +70,15 @@ pub trait Auditor: Send + std::fmt::Debug {
     fn audit(&self, audit: AuditReply) -> Result<(), Stopped>;
 }
 
+/// Someone who acts when a time has come.
+pub trait Timekeeper: Send + std::fmt::Debug {
+    /// It is this time in the ledger: every record from now on is later. Must not block.
+    fn tick(&self, now_ns: u64) -> Result<(), Stopped>;
+}
+
+/// How often the ledger's time is told: holds expire and delayed transfers arrive at most so much later, plus a write.
+const TICK_EVERY: Duration = Duration::from_millis(10);
+
 /// The actor.
 #[derive(Debug)]
 pub struct SettlementActor {
@@ -78,6 +87,7 @@ pub struct SettlementActor {
     writer: Sender<PendingGroup>,
     followers: Vec<Box<dyn Follower>>,
     auditor: Box<dyn Auditor>,
+    timekeeper: Box<dyn Timekeeper>,
     pace: Pace,
     records: Vec<(Sequence, Sender<Sequence>)>,
     counters: Arc<Counters>,
@@ -93,6 +103,8 @@ pub struct SettlementPeers {
     pub followers: Vec<Box<dyn Follower>>,
     /// Given the shards' balances.
     pub auditor: Box<dyn Auditor>,
+    /// Told the time.
+    pub timekeeper: Box<dyn Timekeeper>,
     /// How far clearing is.
     pub pace: Pace,
 }
@@ -105,9 +117,9 @@ impl SettlementActor {
         peers: SettlementPeers,
         telemetry: &Telemetry,
     ) -> Self {
-        let SettlementPeers { writer, followers, auditor, pace } = peers;
+        let SettlementPeers { writer, followers, auditor, timekeeper, pace } = peers;
         let (counters, health) = (Arc::clone(telemetry.counters()), telemetry.health().clone());
-        Self { sequencer, inbox, writer, followers, auditor, pace, records: Vec::new(), counters, health }
+        Self { sequencer, inbox, writer, followers, auditor, timekeeper, pace, records: Vec::new(), counters, health }
     }
 
     fn handle_message(&mut self, message: SettlementMessage) -> Result<(), Stopped> {
@@ -172,6 +184,13 @@ pub(crate) fn now_ns() -> u64 {
 
 impl Actor for SettlementActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK_EVERY, |actor, _| {
+            // When the shard has stopped, so will this.
+            let _told = actor.timekeeper.tick(actor.sequencer.tick(now_ns()));
+        });
+    }
 }
 
 impl Handler<Drain> for SettlementActor {

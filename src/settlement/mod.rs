@@ -28,6 +28,6 @@ mod sequencer;
 mod writer;
 
 pub(crate) use actor::now_ns;
-pub use actor::{Auditor, Follower, SettlementActor, SettlementHandle, SettlementMessage, SettlementPeers};
+pub use actor::{Auditor, Follower, SettlementActor, SettlementHandle, SettlementMessage, SettlementPeers, Timekeeper};
 pub use sequencer::{Answer, Sequencer, fill_outcomes};
 pub use writer::{WriterStats, spawn_writer};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::flow::{AuditReply, Batch, Decided, Parcel};
 use crate::journal::{Group, PendingGroup};
-use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence};
+use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence, is_joined_to_next};
 
 /// A parcel that may be answered now.
 pub type Answer = Arc<Parcel>;
@@ -22,11 +22,13 @@ pub struct Sequencer {
     /// Complete parcels, each with the sequence that must be durable first; in order.
     waiting: VecDeque<(Sequence, Answer)>,
     group_records_max: usize,
+    /// The second of the last clock record.
+    second: u32,
 }
 
 impl Sequencer {
-    /// Goes on after `durable`; groups have at most `group_records_max` records.
-    pub fn new(durable: Sequence, next_time_ns: u64, group_records_max: usize) -> Self {
+    /// Goes on after `durable`; groups have at most `group_records_max` records, unless one atomic step has more.
+    pub fn new((durable, second): (Sequence, u32), next_time_ns: u64, group_records_max: usize) -> Self {
         Self {
             open: PendingGroup::new(durable.saturating_add(1), next_time_ns),
             closed: VecDeque::new(),
@@ -34,6 +36,7 @@ impl Sequencer {
             durable,
             waiting: VecDeque::new(),
             group_records_max: group_records_max.max(1),
+            second,
         }
     }
 
@@ -49,11 +52,21 @@ impl Sequencer {
 
     /// Appends what a shard decided. `now_ns` is the wall clock; ledger time never goes back whatever it says.
     pub fn decided(&mut self, decided: Decided, now_ns: u64) {
+        if decided.second != 0 && decided.second != self.second {
+            self.second = decided.second;
+            self.record(&Record::Clock { second: decided.second }, now_ns);
+        }
         let mut from = 0;
         while from < decided.recorded.len() {
             self.make_room(now_ns);
             let room = self.group_records_max.saturating_sub(self.open.count());
-            let count = room.min(decided.recorded.len().saturating_sub(from));
+            let mut count = whole_steps(&decided, from, room);
+            if count == 0 && self.open.count() > 0 {
+                // An atomic step is in one group, so that it is there wholly or not at all.
+                self.close(now_ns);
+                continue;
+            }
+            count = count.max(whole_steps(&decided, from, usize::MAX).min(first_step(&decided, from)));
             let bytes = decided
                 .records
                 .get(from.saturating_mul(RECORD_BYTES)..from.saturating_add(count).saturating_mul(RECORD_BYTES));
@@ -89,11 +102,21 @@ impl Sequencer {
         self.open.last_sequence()
     }
 
+    /// The ledger's time: that of the next record, which is `now_ns` unless the ledger is ahead of the clock.
+    pub fn tick(&mut self, now_ns: u64) -> u64 {
+        self.make_room(now_ns);
+        self.open.time_ns().saturating_add(u64::try_from(self.open.count()).unwrap_or(u64::MAX))
+    }
+
+    fn close(&mut self, now_ns: u64) {
+        let next = self.next_group(now_ns);
+        self.closed.push_back(std::mem::replace(&mut self.open, next));
+    }
+
     /// Closes the open group when it is full, and sets an empty one's time.
     fn make_room(&mut self, now_ns: u64) {
         if self.open.count() >= self.group_records_max {
-            let next = self.next_group(now_ns);
-            self.closed.push_back(std::mem::replace(&mut self.open, next));
+            self.close(now_ns);
         } else if self.open.count() == 0 && now_ns > self.open.time_ns() {
             let mut fresh = PendingGroup::new(self.open.base_sequence(), now_ns);
             self.open.take_audits().into_iter().for_each(|audit| fresh.push_audit(audit));
@@ -153,6 +176,21 @@ impl Sequencer {
     }
 }
 
+/// How many records from `from` on, at most `most`, end with the end of an atomic step.
+fn whole_steps(decided: &Decided, from: usize, most: usize) -> usize {
+    let count = most.min(decided.recorded.len().saturating_sub(from));
+    let records = decided.records.as_chunks::<RECORD_BYTES>().0;
+    let records = records.get(from..from.saturating_add(count)).unwrap_or_default();
+    let amid = records.iter().rev().take_while(|record| is_joined_to_next(record)).count();
+    count.saturating_sub(amid)
+}
+
+/// How many records from `from` on belong to the first atomic step.
+fn first_step(decided: &Decided, from: usize) -> usize {
+    let records = decided.records.as_chunks::<RECORD_BYTES>().0.get(from..).unwrap_or_default();
+    records.iter().take_while(|record| is_joined_to_next(record)).count().saturating_add(1)
+}
+
 /// Gives the outcomes `from..from + count` to their parcels; answers the parcels that are complete now. The first of them has
 /// this sequence and time.
 pub fn fill_outcomes(decided: &Decided, from: usize, count: usize, sequence: Sequence, time_ns: u64) -> Vec<Answer> {
@@ -160,8 +198,11 @@ pub fn fill_outcomes(decided: &Decided, from: usize, count: usize, sequence: Seq
     let mut offset = 0_u64;
     let items = decided.recorded.items().get(from..from.saturating_add(count)).unwrap_or_default();
     for run in items.chunk_by(|a, b| a.parcel == b.parcel) {
+        let first = offset;
+        offset = offset.saturating_add(u64::try_from(run.len()).unwrap_or(0));
+        // What the ledger made by itself is nobody's outcome.
         let Some(parcel) = run.first().and_then(|first| decided.recorded.parcel(first.parcel)) else { continue };
-        let outcomes = (offset..).zip(run).map(|(place, tagged)| {
+        let outcomes = (first..).zip(run).map(|(place, tagged)| {
             let outcome = Outcome {
                 code: tagged.item,
                 repeated: false,
@@ -173,14 +214,14 @@ pub fn fill_outcomes(decided: &Decided, from: usize, count: usize, sequence: Seq
         if parcel.settle(outcomes) {
             complete.push(Arc::clone(parcel));
         }
-        offset = offset.saturating_add(u64::try_from(run.len()).unwrap_or(0));
     }
     complete
 }
 
 /// The codes of a decided batch, for counting.
 pub(super) fn codes(decided: &Decided) -> impl Iterator<Item = Code> + '_ {
-    let recorded = decided.recorded.items().iter().map(|tagged| tagged.item);
+    let asked = decided.recorded.items().iter().filter(|tagged| decided.recorded.parcel(tagged.parcel).is_some());
+    let recorded = asked.map(|tagged| tagged.item);
     recorded.chain(decided.unrecorded.items().iter().map(|tagged| tagged.item.code))
 }
 
@@ -188,7 +229,7 @@ pub(super) fn codes(decided: &Decided) -> impl Iterator<Item = Code> + '_ {
 mod tests {
     use super::*;
     use crate::flow::{Admission, AnswerSink, Span};
-    use crate::ledger::{GatewayId, Transfer, TransferId};
+    use crate::ledger::{GatewayId, Grant, Transfer, TransferId};
 
     #[derive(Debug)]
     struct Nobody;
@@ -199,7 +240,12 @@ mod tests {
 
     fn parcel(count: usize) -> Arc<Parcel> {
         let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
-        Parcel::new(GatewayId(1), vec![span], Arc::new(Nobody), Admission::new(count).admit(count).unwrap())
+        Parcel::new(
+            (GatewayId(1), Grant::ALL),
+            vec![span],
+            Arc::new(Nobody),
+            Admission::new(count).admit(count).unwrap(),
+        )
     }
 
     fn decided(parcel: &Arc<Parcel>, ids: std::ops::Range<u32>) -> Decided {
@@ -214,7 +260,7 @@ mod tests {
 
     #[test]
     fn nothing_is_answered_before_it_is_durable() {
-        let mut sequencer = Sequencer::new(0, 0, 100);
+        let mut sequencer = Sequencer::new((0, 0), 0, 100);
         let first = parcel(3);
         sequencer.decided(decided(&first, 0..3), 50);
         assert!(sequencer.next_answer().is_none(), "decided only");
@@ -247,7 +293,7 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_and_sequence_and_time_go_on_without_a_gap() {
-        let mut sequencer = Sequencer::new(7, 1_000, 4);
+        let mut sequencer = Sequencer::new((7, 0), 1_000, 4);
         let all = parcel(10);
         // The clock is behind the ledger and then goes back.
         sequencer.decided(decided(&all, 0..10), 10);
@@ -263,5 +309,49 @@ mod tests {
         }
         assert!(sequencer.next_answer().is_some_and(|answered| Arc::ptr_eq(&answered, &all)));
         assert_eq!(sequencer.durable(), 17);
+    }
+
+    #[test]
+    fn an_atomic_step_is_never_in_two_groups() {
+        for most in [1, 3, 4, 5] {
+            let mut sequencer = Sequencer::new((0, 0), 0, most);
+            let all = parcel(10);
+            let mut steps = Decided::default();
+            for id in 0..10 {
+                if ![0, 2, 5, 9].contains(&id) {
+                    steps.join();
+                }
+                steps.recorded.push(&all, id, Code::Accepted);
+                steps.records.extend_from_slice(&Record::Clock { second: id }.encode());
+            }
+            sequencer.decided(steps, 10);
+            let mut sizes = Vec::new();
+            while let Some(group) = sequencer.next_write() {
+                sizes.push(group.count());
+                sequencer.durable_group(&group.into_durable());
+            }
+            // The steps have 2, 3, 4 and 1 records.
+            let expected: &[usize] = match most {
+                5 => &[5, 5],
+                _ => &[2, 3, 4, 1],
+            };
+            assert_eq!(sizes, expected, "{most}");
+        }
+    }
+
+    #[test]
+    fn a_new_second_is_recorded_before_what_counts_in_it() {
+        let mut sequencer = Sequencer::new((0, 5), 0, 100);
+        for second in [5, 6, 6] {
+            let mut counted = decided(&parcel(1), 0..1);
+            counted.second = second;
+            sequencer.decided(counted, 10);
+        }
+        let group = sequencer.next_write().unwrap().into_durable();
+        let kinds: Vec<bool> =
+            group.records().map(|bytes| matches!(Record::decode(bytes), Ok(Record::Clock { second: 6 }))).collect();
+        assert_eq!(kinds, [false, true, false, false]);
+        assert_eq!(sequencer.tick(3), 14, "ledger time never goes back");
+        assert_eq!(sequencer.tick(3_000), 3_000);
     }
 }

@@ -3,10 +3,10 @@
 use actix::prelude::{Actor, Context, Handler};
 
 use super::core::Core;
-use super::legs::ShardMessage;
-use crate::flow::{Batch, Decided, Drain, Inbox, InboxSender, Stopped};
+use super::legs::{Item, ShardMessage};
+use crate::flow::{Batch, Drain, Inbox, InboxSender, Stopped};
 use crate::ledger::{NewAccount, Slot, Transfer};
-use crate::settlement::{SettlementHandle, SettlementMessage};
+use crate::settlement::{SettlementHandle, SettlementMessage, Timekeeper};
 
 /// Drained messages after which a shard sends what it has, so that the next stages need not wait for a long queue.
 const MESSAGES_PER_SEND: usize = 64;
@@ -44,6 +44,11 @@ impl ShardHandle {
         self.0.send(ShardMessage::Submit(transfers))
     }
 
+    /// Has transactions decided of which something is known already. Never blocks; outcomes go to their parcels.
+    pub fn order(&self, transactions: Vec<Vec<Item>>) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Orders(transactions))
+    }
+
     /// Has accounts opened. Never blocks; outcomes go to their parcels.
     pub fn open(&self, accounts: Batch<NewAccount>) -> Result<(), Stopped> {
         self.0.send(ShardMessage::Open(accounts))
@@ -60,6 +65,12 @@ impl ShardHandle {
     }
 }
 
+impl Timekeeper for ShardHandle {
+    fn tick(&self, now_ns: u64) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Tick { now_ns })
+    }
+}
+
 impl ShardActor {
     /// Puts a filled core behind an inbox.
     pub fn new(shard: usize, core: Core, inbox: Inbox<ShardMessage>, peers: ShardPeers) -> Self {
@@ -69,8 +80,8 @@ impl ShardActor {
     /// Sends outcomes first: what goes to other shards may rest on them.
     fn send(&mut self) -> Result<(), Stopped> {
         let output = self.core.take_output();
-        if !output.decided.is_empty() {
-            self.send_decided(output.decided)?;
+        for decided in output.decided.into_iter().filter(|decided| !decided.is_empty()) {
+            self.peers.settlement.send(SettlementMessage::Decided(decided))?;
         }
         let from = self.shard;
         for (peer, ended) in self.peers.shards.iter().zip(output.ended) {
@@ -86,14 +97,15 @@ impl ShardActor {
                 peer.send(ShardMessage::Accept { from, legs })?;
             }
         }
+        for (peer, loans) in self.peers.shards.iter().zip(output.loans) {
+            if !loans.is_empty() {
+                peer.send(ShardMessage::Loans(loans))?;
+            }
+        }
         for (peer, count) in self.peers.shards.iter().zip(output.probes) {
             (0..count).try_for_each(|_| peer.send(ShardMessage::Probe { from }))?;
         }
         Ok(())
-    }
-
-    fn send_decided(&self, decided: Decided) -> Result<(), Stopped> {
-        self.peers.settlement.send(SettlementMessage::Decided(decided))
     }
 }
 

@@ -9,6 +9,9 @@
 //! * *Probing*: the credit account's mirror limit depends on open reservations. The other shards are asked for all they
 //!   decided so far; when all have answered, what is posted then is what counts. Probes are answered at once.
 //!
+//! What is more than an immediate transfer between two accounts goes to the desk ([`super::office`]), which may have an account
+//! for itself meanwhile; what comes for it then waits here like anything parked, but for legs, which are sent on to the desk.
+//!
 //! # Invariants
 //!
 //! 1. An outcome is in the output before any message that rests on it, so its sequence is smaller.
@@ -21,9 +24,13 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::legs::{Finished, Leg, ShardMessage};
-use crate::flow::{AuditReply, Batch, Decided, Parcel};
-use crate::ledger::{Account, BookAccount, Code, Decision, NewAccount, Outcome, Record, Slot, Table, Transfer};
+use super::legs::{Finished, Item, Leg, Loan, ShardMessage};
+use super::office::Office;
+use crate::flow::{AuditReply, Batch, Decided, Parcel, Tagged};
+use crate::ledger::{
+    Account, BookAccount, Code, Decision, Desk, NewAccount, Order, Original, Outcome, Policy, Record, Slot, Table,
+    Transfer,
+};
 
 /// Look-ups done ahead of deciding, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
@@ -31,23 +38,39 @@ const LOOKUP_BLOCK: usize = 32;
 /// The accounts of one shard and what is on its way between shards.
 #[derive(Debug)]
 pub struct Core {
-    shard: usize,
-    accounts: Table<Account>,
+    pub(super) shard: usize,
+    pub(super) accounts: Table<Account>,
+    pub(super) policy: Arc<Policy>,
+    /// The desk; the first shard has it.
+    pub(super) office: Option<Office>,
     parked: HashMap<Slot, VecDeque<Parked>>,
+    /// Accounts that the desk has, or will have as soon as they are quiet.
+    pub(super) loans: HashMap<Slot, LoanState>,
     probing: VecDeque<Probing>,
     /// Per shard, how many probes it was sent and has answered.
     probes_sent: Vec<u64>,
     probes_answered: Vec<u64>,
     /// Per shard, how many of its decisions were posted here.
     finished: Vec<u64>,
-    output: Output,
+    pub(super) output: Output,
+}
+
+/// Where an account is that the desk asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoanState {
+    /// Here, until its reservations have ended.
+    Promised,
+    /// At the desk.
+    Away,
 }
 
 /// What a shard has to send, in this order: outcomes first, then messages that may rest on them.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// For the settlement actor.
-    pub decided: Decided,
+    /// For the settlement actor, in order.
+    pub decided: Vec<Decided>,
+    /// Per shard: about accounts that the desk borrows.
+    pub loans: Vec<Vec<Loan>>,
     /// Per shard: legs to decide.
     pub legs: Vec<Batch<Leg>>,
     /// Per shard: how legs ended.
@@ -60,16 +83,18 @@ pub struct Output {
 
 /// Where an outcome belongs.
 #[derive(Clone, Copy, Debug)]
-struct Origin<'a> {
-    parcel: &'a Arc<Parcel>,
-    index: u32,
+pub(super) struct Origin<'a> {
+    pub(super) parcel: &'a Arc<Parcel>,
+    pub(super) index: u32,
 }
 
+/// What waits for an account.
 #[derive(Debug)]
-struct Parked {
-    parcel: Arc<Parcel>,
-    index: u32,
-    transfer: Transfer,
+enum Parked {
+    /// An immediate transfer.
+    Transfer { parcel: Arc<Parcel>, index: u32, transfer: Transfer },
+    /// What is for the desk.
+    Transaction(Vec<Item>),
 }
 
 #[derive(Debug)]
@@ -83,35 +108,59 @@ struct Probing {
 }
 
 impl Output {
-    fn new(shard: usize, shards: usize) -> Self {
+    fn new(shards: usize) -> Self {
         Self {
-            decided: Decided { shard, ..Decided::default() },
+            decided: Vec::new(),
+            loans: (0..shards).map(|_| Vec::new()).collect(),
             legs: (0..shards).map(|_| Batch::default()).collect(),
             ended: vec![Vec::new(); shards],
             probes: vec![0; shards],
             probed: vec![0; shards],
         }
     }
+
+    /// What is decided next; a new part when somebody else decided last.
+    #[inline]
+    pub(super) fn decided(&mut self, shard: usize) -> &mut Decided {
+        if self.decided.last().is_none_or(|last| last.shard != shard) {
+            self.decided.push(Decided { shard, ..Decided::default() });
+        }
+        #[expect(clippy::expect_used, reason = "one was pushed above if there was none")]
+        self.decided.last_mut().expect("a part")
+    }
+
+    /// Begins a new part, because limits count as of another second from here on.
+    pub(super) fn next_second(&mut self, shard: usize) {
+        self.decided.push(Decided { shard, ..Decided::default() });
+    }
 }
 
 impl Core {
-    /// An empty shard, one of `shards`.
-    pub fn new(shard: usize, shards: usize) -> Self {
+    /// An empty shard, one of `shards`. The first one has the desk.
+    pub fn new(shard: usize, shards: usize, policy: &Arc<Policy>) -> Self {
         Self {
             shard,
             accounts: Table::new(Account::id),
+            policy: Arc::clone(policy),
+            office: (shard == 0).then(|| Office::new(Desk::new(Arc::clone(policy)))),
             parked: HashMap::new(),
+            loans: HashMap::new(),
             probing: VecDeque::new(),
             probes_sent: vec![0; shards],
             probes_answered: vec![0; shards],
             finished: vec![0; shards],
-            output: Output::new(shard, shards),
+            output: Output::new(shards),
         }
     }
 
     /// Hosts an account from the book; only before the first message.
     pub fn host(&mut self, account: &BookAccount) {
-        self.accounts.insert(Account::new(&account.properties, account.debits_posted, account.credits_posted));
+        self.accounts.insert(Account::new(account));
+    }
+
+    /// The desk, to put in what is open; only before the first message, and at the first shard only.
+    pub fn desk_mut(&mut self) -> Option<&mut Desk> {
+        self.office.as_mut().map(|office| &mut office.desk)
     }
 
     /// The number of accounts hosted.
@@ -119,9 +168,18 @@ impl Core {
         self.accounts.len()
     }
 
+    /// Whether nothing waits here for another message.
+    pub fn is_idle(&self) -> bool {
+        self.parked.is_empty()
+            && self.probing.is_empty()
+            && self.loans.is_empty()
+            && self.office.as_ref().is_none_or(Office::is_idle)
+            && self.accounts.iter().all(|account| account.is_quiet() && !account.is_parked())
+    }
+
     /// What is to be sent since the last call.
     pub fn take_output(&mut self) -> Output {
-        let empty = Output::new(self.shard, self.shards());
+        let empty = Output::new(self.shards());
         std::mem::replace(&mut self.output, empty)
     }
 
@@ -129,6 +187,9 @@ impl Core {
     pub fn handle(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Submit(batch) => self.submit(&batch),
+            ShardMessage::Orders(transactions) => transactions.into_iter().for_each(|items| self.transaction(items)),
+            ShardMessage::Tick { now_ns } => self.tick(now_ns),
+            ShardMessage::Loans(loans) => loans.into_iter().for_each(|loan| self.loan(loan)),
             ShardMessage::Open(batch) => self.open(&batch),
             ShardMessage::Accept { from, legs } => self.accept(from, &legs),
             ShardMessage::Finish { from, ended } => self.finish(from, &ended),
@@ -138,7 +199,7 @@ impl Core {
         }
     }
 
-    fn shards(&self) -> usize {
+    pub(super) fn shards(&self) -> usize {
         self.finished.len()
     }
 
@@ -147,35 +208,75 @@ impl Core {
             let Some(parcel) = batch.parcel(tagged.parcel) else { continue };
             let account = &tagged.item;
             let known = self.accounts.find(account.id).and_then(|slot| self.accounts.get(slot));
-            let outcome = match (account.check(), known) {
+            let outcome = match (self.check_opening(account, parcel), known) {
                 (Err(code), _) => Outcome::unrecorded(code),
                 (Ok(()), Some(known)) if known.has_properties(account) => {
                     Outcome { repeated: true, ..Outcome::unrecorded(Code::Accepted) }
                 }
                 (Ok(()), Some(_)) => Outcome::unrecorded(Code::AccountIdReused),
                 (Ok(()), None) => {
-                    self.accounts.insert(Account::new(account, 0, 0));
+                    self.accounts.insert(Account::new(&BookAccount::open(account)));
                     let record = Record::Account { account: *account, gateway: parcel.gateway() };
-                    self.output.decided.record(parcel, tagged.index, &record, Code::Accepted);
+                    self.output.decided(self.shard).record(parcel, tagged.index, &record, Code::Accepted);
                     continue;
                 }
             };
-            self.output.decided.unrecorded.push(parcel, tagged.index, outcome);
+            self.output.decided(self.shard).unrecorded.push(parcel, tagged.index, outcome);
+        }
+    }
+
+    fn check_opening(&self, account: &NewAccount, parcel: &Parcel) -> Result<(), Code> {
+        account.check()?;
+        if self.policy.exponent(account.currency).is_none() {
+            Err(Code::CurrencyUnknown)
+        } else if parcel.grant().may_open() {
+            Ok(())
+        } else {
+            Err(Code::OperationNotPermitted)
         }
     }
 
     fn submit(&mut self, batch: &Batch<Transfer>) {
-        self.output.decided.records.reserve(batch.len().saturating_mul(crate::ledger::RECORD_BYTES));
-        for block in batch.items().chunks(LOOKUP_BLOCK) {
+        let records = batch.len().saturating_mul(crate::ledger::RECORD_BYTES);
+        self.output.decided(self.shard).records.reserve(records);
+        let mut rest = batch.items();
+        while !rest.is_empty() {
+            let block = rest.get(..LOOKUP_BLOCK).unwrap_or(rest);
             let mut slots = [(None, None); LOOKUP_BLOCK];
             for (found, tagged) in slots.iter_mut().zip(block) {
                 *found = (self.accounts.find(tagged.item.debit), self.local(&tagged.item));
             }
-            for (slots, tagged) in slots.iter().zip(block) {
-                if let Some(parcel) = batch.parcel(tagged.parcel) {
-                    self.transfer(Origin { parcel, index: tagged.index }, &tagged.item, *slots);
+            let mut done = 0_usize;
+            while let (Some(tagged), Some(slots)) = (block.get(done), slots.get(done)) {
+                if self.policy.leaves_alone(&tagged.item) {
+                    if let Some(parcel) = batch.parcel(tagged.parcel) {
+                        self.transfer(Origin { parcel, index: tagged.index }, &tagged.item, *slots);
+                    }
+                    done = done.saturating_add(1);
+                    continue;
                 }
+                // A transaction may go on beyond the block.
+                let from = rest.get(done..).unwrap_or_default();
+                let count = transaction_len(from, Transfer::is_linked);
+                let items = from.get(..count).unwrap_or_default().iter().filter_map(|tagged| {
+                    let parcel = batch.parcel(tagged.parcel)?;
+                    Some(Item::new(parcel, tagged.index, tagged.item))
+                });
+                self.transaction(items.collect());
+                done = done.saturating_add(count);
             }
+            rest = rest.get(done..).unwrap_or_default();
+        }
+    }
+
+    /// Brings a transaction to the desk; behind what waits for its first account.
+    pub(super) fn transaction(&mut self, items: Vec<Item>) {
+        let first = items.first().and_then(|item| self.accounts.find(item.order.transfer.debit));
+        match first {
+            Some(slot) if self.accounts.get(slot).is_some_and(Account::is_parked) => {
+                self.parked.entry(slot).or_default().push_back(Parked::Transaction(items));
+            }
+            first => self.to_desk(first, items),
         }
     }
 
@@ -188,7 +289,9 @@ impl Core {
     #[inline]
     fn transfer(&mut self, origin: Origin<'_>, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) {
         let (debit_slot, credit_slot) = slots;
-        if let Err(code) = transfer.check() {
+        let checked = transfer.check().and_then(|()| origin.parcel.grant().check(transfer));
+        let checked = checked.and_then(|()| self.policy.check_parties(transfer.debit, transfer.credit));
+        if let Err(code) = checked {
             return self.decide(origin, transfer, code);
         }
         let Some((slot, debit)) = debit_slot.and_then(|slot| Some((slot, self.accounts.get_mut(slot)?))) else {
@@ -197,7 +300,7 @@ impl Core {
         if debit.is_parked() {
             return self.park(slot, origin, transfer);
         }
-        let currency = debit.currency();
+        let (currency, class) = (debit.currency(), debit.class());
         match debit.reserve(transfer.amount) {
             Decision::Rejected(code) => self.decide(origin, transfer, code),
             Decision::Undecided => {
@@ -205,7 +308,7 @@ impl Core {
                 self.park(slot, origin, transfer);
             }
             Decision::Accepted => {
-                let leg = Leg { transfer: *transfer, debit_slot: slot, currency };
+                let leg = Leg { transfer: *transfer, debit_slot: slot, currency, class };
                 let home = transfer.credit.shard(self.shards());
                 if home == self.shard {
                     self.credit(home, origin, leg, credit_slot);
@@ -232,10 +335,13 @@ impl Core {
 
     /// Credits a leg whose debit side is reserved at shard `from`, which may be this one, and ends it.
     #[inline]
-    fn credit(&mut self, from: usize, origin: Origin<'_>, leg: Leg, slot: Option<Slot>) {
-        let decision = match slot.and_then(|slot| self.accounts.get_mut(slot)) {
+    pub(super) fn credit(&mut self, from: usize, origin: Origin<'_>, leg: Leg, slot: Option<Slot>) {
+        let decision = match slot.and_then(|slot| Some((slot, self.accounts.get_mut(slot)?))) {
             None => Decision::Rejected(Code::CreditAccountUnknown),
-            Some(credit) => credit.accept(leg.transfer.amount, leg.currency, false),
+            Some((slot, credit)) if credit.is_parked() && self.loans.get(&slot) == Some(&LoanState::Away) => {
+                return self.leg_to_desk(from, origin, leg);
+            }
+            Some((_, credit)) => credit_leg(&self.policy, credit, &leg, false),
         };
         match decision {
             Decision::Accepted => self.end(from, origin, &leg, Code::Accepted),
@@ -246,7 +352,7 @@ impl Core {
 
     /// Emits the outcome of a leg and tells the debit side.
     #[inline]
-    fn end(&mut self, from: usize, origin: Origin<'_>, leg: &Leg, code: Code) {
+    pub(super) fn end(&mut self, from: usize, origin: Origin<'_>, leg: &Leg, code: Code) {
         self.decide(origin, &leg.transfer, code);
         let ended = Finished { debit_slot: leg.debit_slot, amount: leg.transfer.amount, accepted: code.is_accepted() };
         if from == self.shard {
@@ -259,7 +365,7 @@ impl Core {
     #[inline]
     fn decide(&mut self, Origin { parcel, index }: Origin<'_>, transfer: &Transfer, code: Code) {
         let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
-        self.output.decided.record(parcel, index, &record, code);
+        self.output.decided(self.shard).record(parcel, index, &record, code);
     }
 
     fn finish(&mut self, from: usize, ended: &[Finished]) {
@@ -279,26 +385,35 @@ impl Core {
         } else {
             account.release(ended.amount);
         }
-        if account.is_parked() {
+        if !account.is_parked() {
+            return;
+        }
+        if self.loans.contains_key(&ended.debit_slot) {
+            self.lend_if_quiet(ended.debit_slot);
+        } else {
             self.unpark(ended.debit_slot);
         }
     }
 
     fn park(&mut self, slot: Slot, origin: Origin<'_>, transfer: &Transfer) {
-        let waiting = Parked { parcel: Arc::clone(origin.parcel), index: origin.index, transfer: *transfer };
+        let waiting = Parked::Transfer { parcel: Arc::clone(origin.parcel), index: origin.index, transfer: *transfer };
         self.parked.entry(slot).or_default().push_back(waiting);
     }
 
-    /// Takes up what waited for a reservation of this account, until something has to wait again.
-    fn unpark(&mut self, slot: Slot) {
-        let Some(mut waiting) = self.parked.remove(&slot) else { return };
+    /// Takes up what waited for this account, until something has to wait again.
+    pub(super) fn unpark(&mut self, slot: Slot) {
         if let Some(account) = self.accounts.get_mut(slot) {
             account.set_parked(false);
         }
+        let Some(mut waiting) = self.parked.remove(&slot) else { return };
         while let Some(next) = waiting.pop_front() {
-            let credit_slot = self.local(&next.transfer);
-            let origin = Origin { parcel: &next.parcel, index: next.index };
-            self.transfer(origin, &next.transfer, (Some(slot), credit_slot));
+            match next {
+                Parked::Transfer { parcel, index, transfer } => {
+                    let credit_slot = self.local(&transfer);
+                    self.transfer(Origin { parcel: &parcel, index }, &transfer, (Some(slot), credit_slot));
+                }
+                Parked::Transaction(items) => self.to_desk(Some(slot), items),
+            }
             if self.accounts.get(slot).is_some_and(Account::is_parked) {
                 // It waits again, still before those behind it.
                 for again in self.parked.remove(&slot).into_iter().flatten().rev() {
@@ -336,9 +451,13 @@ impl Core {
             && let Some(Probing { from, parcel, index, leg, .. }) = self.probing.pop_front()
         {
             let slot = self.accounts.find(leg.transfer.credit);
+            if slot.is_some_and(|slot| self.loans.get(&slot) == Some(&LoanState::Away)) {
+                self.leg_to_desk(from, Origin { parcel: &parcel, index }, leg);
+                continue;
+            }
             let code = match slot.and_then(|slot| self.accounts.get_mut(slot)) {
                 None => Code::CreditAccountUnknown,
-                Some(credit) => match credit.accept(leg.transfer.amount, leg.currency, true) {
+                Some(credit) => match credit_leg(&self.policy, credit, &leg, true) {
                     Decision::Accepted => Code::Accepted,
                     Decision::Rejected(code) => code,
                     Decision::Undecided => Code::ExceedsDebits,
@@ -350,9 +469,37 @@ impl Core {
 
     fn audit(&mut self, first: Slot, count: u32) {
         let end = first.saturating_add(count);
-        let accounts = (first..end).map_while(|slot| self.accounts.get(slot));
-        let accounts: Vec<_> = accounts.map(|account| (account.id(), account.posted().0, account.posted().1)).collect();
-        self.output.decided.audit = Some(AuditReply { shard: self.shard, accounts, finished: self.finished.clone() });
+        let accounts = (first..end).map_while(|slot| Some((slot, self.accounts.get(slot)?)));
+        let here = accounts.filter(|(slot, _)| self.loans.get(slot) != Some(&LoanState::Away));
+        let accounts: Vec<_> = here.map(|(_, account)| (account.id(), account.totals())).collect();
+        let reply = AuditReply { shard: self.shard, accounts, finished: self.finished.clone() };
+        self.output.decided(self.shard).audit = Some(reply);
+    }
+}
+
+/// How many of these items belong to the first one's transaction.
+fn transaction_len<T>(items: &[Tagged<T>], is_linked: impl Fn(&T) -> bool) -> usize {
+    let linked = items.iter().take_while(|tagged| is_linked(&tagged.item)).count();
+    linked.saturating_add(1).min(items.len())
+}
+
+/// What a credit account says to a leg; the debit account's rules were met where it is.
+pub(super) fn credit_leg(policy: &Policy, credit: &mut Account, leg: &Leg, known: bool) -> Decision {
+    if leg.currency != credit.currency() {
+        return Decision::Rejected(Code::CurrencyMismatch);
+    }
+    match policy.check_classes(leg.class, credit.class(), leg.transfer.code) {
+        Err(code) => Decision::Rejected(code),
+        Ok(()) => credit.accept(leg.transfer.amount, leg.currency, known),
+    }
+}
+
+impl Item {
+    /// A transfer of which nothing is known but what it says.
+    pub fn new(parcel: &Arc<Parcel>, index: u32, transfer: Transfer) -> Self {
+        let (gateway, grant) = (parcel.gateway(), *parcel.grant());
+        let order = Order { transfer, gateway, grant, original: Original::NotAsked, refused: None };
+        Self { parcel: Arc::clone(parcel), index, order }
     }
 }
 
@@ -361,7 +508,3 @@ fn add(counts: &mut [u32], place: usize) {
         *count = count.saturating_add(1);
     }
 }
-
-#[cfg(test)]
-#[path = "core_tests.rs"]
-mod tests;

@@ -1,13 +1,17 @@
-//! What is said to a shard, by the router, by clearing and by other shards.
+//! What is said to a shard, by the router, by clearing, by settlement and by other shards.
 
-use crate::flow::Batch;
-use crate::ledger::{NewAccount, Slot, Transfer};
+use std::sync::Arc;
+
+use crate::flow::{Batch, Parcel};
+use crate::ledger::{Account, AccountClass, AccountId, NewAccount, Order, Slot, Transfer};
 
 /// A message to a shard; see the module for who sends it.
 #[derive(Debug)]
 pub enum ShardMessage {
-    /// Decide these transfers.
+    /// Decide these transfers. Those of a transaction follow each other in one batch.
     Submit(Batch<Transfer>),
+    /// Decide these transactions, of which something is known already.
+    Orders(Vec<Vec<Item>>),
     /// Open these accounts.
     Open(Batch<NewAccount>),
     /// Credit these legs, whose debit side is reserved at shard `from`.
@@ -41,6 +45,39 @@ pub enum ShardMessage {
         /// How many.
         count: u32,
     },
+    /// It is this time in the ledger; to the first shard.
+    Tick {
+        /// Nanoseconds since 1970 UTC.
+        now_ns: u64,
+    },
+    /// Between the desk and the shards, in order.
+    Loans(Vec<Loan>),
+}
+
+/// What the desk and the shards say to each other about accounts; see [`super::office`].
+#[derive(Debug)]
+pub enum Loan {
+    /// To the desk: decide this transaction.
+    Forward(Vec<Item>),
+    /// To a shard: lend this account.
+    Ask(AccountId),
+    /// To the desk: here it is, or there is none of this id.
+    Lend(AccountId, Option<Box<Account>>),
+    /// To a shard: here it is back.
+    Return(Box<Account>),
+    /// Credit this leg, whose debit side is reserved at the given shard: the account is, or was, yours.
+    Leg(usize, Arc<Parcel>, u32, Box<Leg>),
+}
+
+/// A transfer of a transaction and where its outcome belongs.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Whose.
+    pub parcel: Arc<Parcel>,
+    /// Which outcome of it.
+    pub index: u32,
+    /// What is asked.
+    pub order: Order,
 }
 
 /// The credit side of a transfer whose debit side is reserved.
@@ -52,6 +89,8 @@ pub struct Leg {
     pub debit_slot: Slot,
     /// The debit account's currency.
     pub currency: u16,
+    /// The debit account's class.
+    pub class: AccountClass,
 }
 
 /// How a leg ended, for the shard that reserved its debit side.

@@ -1,13 +1,11 @@
 //! The bytes of the store's values.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{PACKED_BYTES, PackedAccount, Sequence, TransferId, get, set};
+use crate::ledger::{BookSummary, PACKED_BYTES, PackedAccount, Sequence, TransferId, get, set};
 
 /// Accounts per block.
-pub const ACCOUNTS_PER_BLOCK: u32 = 64;
+pub const ACCOUNTS_PER_BLOCK: u32 = 56;
 
 /// Index entries per block.
 pub const INDEX_PER_BLOCK: usize = 216;
@@ -21,8 +19,8 @@ pub struct Checkpoint {
     pub sequence: Sequence,
     /// Number of accounts.
     pub accounts: u32,
-    /// Per currency number: sum of accepted amounts, and how many.
-    pub turnover: BTreeMap<u16, (u128, u64)>,
+    /// What the book knows besides.
+    pub summary: BookSummary,
 }
 
 /// What is kept of one record besides the record: how to find it, and its account's records before it.

@@ -2,10 +2,14 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `meta` | `format`, `checkpoint` | format version; sequence, number of accounts and turnover of the last checkpoint |
-//! | `accounts` | block number, u32 big-endian | 64 accounts, 98 bytes each, in order of opening |
+//! | `meta` | `format`, `checkpoint` | format version; sequence, number of accounts and summary of the last checkpoint |
+//! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `index` | first sequence of the block, u64 big-endian | 216 entries of 32 bytes: transfer id, previous records of debit and credit account |
-//! | `gateways` | gateway number, u32 big-endian | name and key hash |
+//! | `pendings` | block number, u32 big-endian | 60 places of 111 bytes: holds, delayed transfers, reserves |
+//! | `lives` | block number | 180 places of 37 bytes: what was given back of a transfer |
+//! | `tallies` | block number | 10 tallies of limits, bincode |
+//! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |
+//! | `gateways` | gateway number, u32 big-endian | name, key hash and permissions |
 //!
 //! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing is written per
 //! transfer. One thread writes ([`spawn_store_writer`]); anybody may read.
@@ -23,9 +27,11 @@
 mod blocks;
 mod links;
 mod open;
+mod pendings;
 mod writer;
 
 pub use blocks::{ACCOUNTS_PER_BLOCK, Checkpoint, INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, account_blocks};
 pub use links::LinkLog;
 pub use open::{Gateways, Store, StoreError, open_or_set_aside, set_aside};
+pub use pendings::OpenTree;
 pub use writer::{StoreJob, StoreWriter, spawn_store_writer};

@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::links::LinkLog;
 use crate::journal::FORMAT_VERSION;
-use crate::ledger::{GatewayEntry, GatewayId, PackedAccount, Sequence, get};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, PackedAccount, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
 /// Why the store cannot be used.
@@ -63,6 +64,8 @@ pub struct Store {
     accounts: sled::Tree,
     index: sled::Tree,
     gateways: sled::Tree,
+    pub(super) open: [sled::Tree; 3],
+    pub(super) policy: sled::Tree,
 }
 
 /// How long another owner of the lock is waited for.
@@ -96,6 +99,8 @@ impl Store {
             accounts: tree("accounts")?,
             index: tree("index")?,
             gateways: tree("gateways")?,
+            open: [tree("pendings")?, tree("lives")?, tree("tallies")?],
+            policy: tree("policy")?,
             db,
         };
         let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;
@@ -196,22 +201,24 @@ impl Store {
         for item in &self.gateways {
             let (key, value) = item.map_err(|source| self.error(source))?;
             let id = GatewayId(u32::from_be_bytes(get::<0, 4>(&key)));
-            entries.push(GatewayEntry { id, name: get::<0, 48>(&value), key_hash: get::<48, 32>(&value) });
+            let grant = Grant::decode(&get::<80, 16>(&value));
+            entries.push(GatewayEntry { id, name: get::<0, 48>(&value), key_hash: get::<48, 32>(&value), grant });
         }
         Ok(entries)
     }
 
     /// Writes a gateway.
     pub fn put_gateway(&self, entry: &GatewayEntry) -> Result<(), StoreError> {
-        let value = [&entry.name[..], &entry.key_hash[..]].concat();
+        let value = [&entry.name[..], &entry.key_hash[..], &entry.grant.encode()[..]].concat();
         self.gateways.insert(entry.id.0.to_be_bytes(), value).map(drop).map_err(|source| self.error(source))
     }
 
-    fn error(&self, source: sled::Error) -> StoreError {
+    pub(super) fn error(&self, source: sled::Error) -> StoreError {
         StoreError::Sled { path: self.path.to_path_buf(), source }
     }
 
-    fn damaged(&self, what: &str) -> StoreError {
+    /// What is in the store contradicts itself.
+    pub(crate) fn damaged(&self, what: &str) -> StoreError {
         StoreError::Damaged { path: self.path.to_path_buf(), what: what.to_owned() }
     }
 }
@@ -273,17 +280,37 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// The gateways that may connect, by name; shared between the sessions that ask and the clearing actor that follows.
 #[derive(Clone, Debug, Default)]
-pub struct Gateways(Arc<RwLock<BTreeMap<String, GatewayEntry>>>);
+pub struct Gateways(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    entries: RwLock<BTreeMap<String, GatewayEntry>>,
+    /// Grows with every change.
+    version: AtomicU64,
+}
 
 impl Gateways {
     /// Adds a gateway, or gives it another key.
     pub fn put(&self, entry: GatewayEntry) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(entry.name(), entry);
+        self.0.entries.write().unwrap_or_else(PoisonError::into_inner).insert(entry.name(), entry);
+        self.0.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Grows with every change; never 0 once there is a gateway.
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// What a gateway may do; nothing when there is none of this number.
+    pub fn grant(&self, id: GatewayId) -> Grant {
+        let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let known = gateways.values().find(|entry| entry.id == id);
+        known.map_or(Grant { operations: 0, amount_max: 0 }, |entry| entry.grant)
     }
 
     /// The gateway of this name and key. Compares in constant time.
     pub fn authenticate(&self, name: &str, key: &[u8]) -> Option<GatewayId> {
-        let gateways = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
         let known = gateways.get(name);
         // `blake3::Hash` compares in constant time; an unknown name takes as long as a wrong key.
         let expected = blake3::Hash::from_bytes(known.map_or([0; 32], |entry| entry.key_hash));
@@ -293,6 +320,6 @@ impl Gateways {
 
     /// All gateways in order of name.
     pub fn list(&self) -> Vec<GatewayEntry> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
     }
 }

@@ -11,6 +11,7 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use super::blocks::Checkpoint;
 use super::links::LinkLog;
 use super::open::{Store, StoreError};
+use super::pendings::OpenTree;
 use crate::ledger::{GatewayEntry, Sequence};
 use crate::telemetry::{Telemetry, chain};
 
@@ -38,10 +39,21 @@ pub enum StoreJob {
         /// Its packed accounts.
         bytes: Vec<u8>,
     },
+    /// A block of what is open.
+    Open {
+        /// Of which tree.
+        tree: OpenTree,
+        /// Its number.
+        block: u32,
+        /// Its places.
+        bytes: Vec<u8>,
+    },
+    /// A policy's text, by the sequence of its last record.
+    Policy(Sequence, String),
     /// A gateway.
-    Gateway(GatewayEntry),
+    Gateway(Box<GatewayEntry>),
     /// All blocks of a checkpoint are written: make it so, and tell that it is.
-    Checkpoint(Checkpoint, Vec<Sender<Sequence>>),
+    Checkpoint(Box<Checkpoint>, Vec<Sender<Sequence>>),
 }
 
 /// How the clearing actor speaks to the store's thread.
@@ -104,6 +116,8 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
         }
         StoreJob::Barrier => store.sync(),
         StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
+        StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
+        StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text),
         StoreJob::Gateway(entry) => store.put_gateway(&entry),
         StoreJob::Checkpoint(checkpoint, done) => {
             store.sync()?;

@@ -1,0 +1,563 @@
+//! The book: every account's balance at one ledger sequence, rebuilt from records alone.
+//!
+//! [`Book::apply`] takes the journal's records in order and checks each against the rules, sharing no code with the
+//! account actor and the desk that decided it. The clearing actor keeps a book beside the shards (reads and checkpoints come
+//! from it, and the two are compared for ever); recovery and `heng verify` build one from the journal.
+//!
+//! # Invariants
+//!
+//! 1. Per currency, the sum of all balances is zero: each accepted record adds the same to debits and credits.
+//! 2. `sequence` grows by one per record; an account's `head` is the last record that touched it.
+//! 3. An entry loaded from a checkpoint at its head ignores records up to that head, so that replaying from before the
+//!    checkpoint gives the same state.
+//! 4. An account's pending totals are the sums of what is open on it.
+//!
+//! # Not here
+//!
+//! Whether an id was decided twice, and whether a refund exceeds its original: `heng verify` and the [`crate::router`] keep the
+//! ids.
+
+mod open;
+mod rules;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::policy::Policy;
+use super::table::{Slot, Table};
+use super::tally::{Counted, Scope};
+use super::{
+    AccountChange, AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount,
+    PolicyPart, Record, Sequence, Transfer,
+};
+pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK, TALLIES_PER_BLOCK, Tally};
+use rules::{Effect, check_totals};
+pub use shelf::Shelf;
+
+/// An account's sums of entries, minor units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Posted debits.
+    pub debits_posted: u128,
+    /// Posted credits.
+    pub credits_posted: u128,
+    /// Set aside by holds and delayed transfers, as payer.
+    pub debits_pending: u128,
+    /// Expected from holds and delayed transfers, as payee.
+    pub credits_pending: u128,
+}
+
+/// An account at the book's sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BookAccount {
+    /// Its properties, with level and overdraft as they are now.
+    pub properties: NewAccount,
+    /// What it may take part in.
+    pub state: AccountState,
+    /// Its totals.
+    pub totals: Totals,
+    /// When it was opened, nanoseconds since 1970 UTC.
+    pub opened_ns: u64,
+    /// The last record that touched it.
+    pub head: Sequence,
+}
+
+impl BookAccount {
+    /// An account as it is opened.
+    pub fn open(properties: &NewAccount) -> Self {
+        Self { properties: *properties, ..Self::default() }
+    }
+
+    /// Credits less debits, minor units. Both are below 2^96, so this always fits.
+    pub fn balance(&self) -> i128 {
+        signed(self.totals.credits_posted).saturating_sub(signed(self.totals.debits_posted))
+    }
+
+    /// What may be debited now, minor units: the balance less what is held; `None` when there is no limit.
+    pub fn available(&self) -> Option<i128> {
+        let limited = self.properties.flags.has(super::AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
+        let means = self.balance().saturating_add(signed(self.properties.overdraft));
+        limited.then(|| means.saturating_sub(signed(self.totals.debits_pending)))
+    }
+}
+
+fn signed(total: u128) -> i128 {
+    i128::try_from(total).unwrap_or(i128::MAX)
+}
+
+/// What a record touched: slots and, for each, the record that touched it before (0: none). The chain through these is
+/// the account's history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Slot of the debit account or of the opened account.
+    pub debit_slot: Option<Slot>,
+    /// Slot of the credit account.
+    pub credit_slot: Option<Slot>,
+    /// The record before in the debit account's history.
+    pub debit_previous: Sequence,
+    /// The record before in the credit account's history.
+    pub credit_previous: Sequence,
+}
+
+/// A record that contradicts the records before it. The text names the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("record {sequence}: {rule}")]
+pub struct BookError {
+    /// Which record.
+    pub sequence: Sequence,
+    /// Which rule.
+    pub rule: String,
+}
+
+/// What a checkpoint says of the whole book.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BookSummary {
+    /// Per currency number: sum of the amounts posted, and how many.
+    pub turnover: BTreeMap<u16, (u128, u64)>,
+    /// The ledger's second.
+    pub second: u32,
+    /// The first and the last record of the policy in force; 0 when there is none.
+    pub policy: (Sequence, Sequence),
+}
+
+/// Balances at one sequence.
+#[derive(Debug)]
+pub struct Book {
+    accounts: Table<PackedAccount>,
+    gateways: BTreeMap<GatewayId, GatewayEntry>,
+    open: Open,
+    policy: Arc<Policy>,
+    policy_parts: Vec<u8>,
+    /// First record of the policy that is being read.
+    policy_first: Sequence,
+    summary: BookSummary,
+    /// Records up to here are in `summary` already.
+    summary_at: Sequence,
+    /// Records up to here may be about things that the checkpoint has forgotten.
+    horizon: Sequence,
+    /// Per currency and class: sum of the balances.
+    classes: BTreeMap<(u16, u8), i128>,
+    sequence: Sequence,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Book {
+    /// The book before the first record.
+    pub fn new() -> Self {
+        Self {
+            accounts: Table::new(PackedAccount::id),
+            gateways: BTreeMap::new(),
+            open: Open::new(),
+            policy: Arc::default(),
+            policy_parts: Vec::new(),
+            policy_first: 0,
+            summary: BookSummary::default(),
+            summary_at: 0,
+            horizon: 0,
+            classes: BTreeMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// The last record applied.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// Says where the records to come begin: the next one is `sequence + 1`.
+    pub fn start_at(&mut self, sequence: Sequence) {
+        self.sequence = sequence;
+    }
+
+    /// The number of accounts.
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether there is no account.
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// All accounts in order of opening.
+    pub fn accounts(&self) -> impl Iterator<Item = BookAccount> {
+        self.accounts.iter().map(BookAccount::from)
+    }
+
+    /// The account in a slot.
+    pub fn account_at(&self, slot: Slot) -> Option<BookAccount> {
+        self.accounts.get(slot).map(BookAccount::from)
+    }
+
+    /// The packed bytes of some accounts, in order of slot.
+    pub fn packed(&self, first: Slot, count: u32) -> Vec<u8> {
+        let slots = first..first.saturating_add(count);
+        slots.map_while(|slot| self.accounts.get(slot)).flat_map(PackedAccount::bytes).copied().collect()
+    }
+
+    /// The gateways in order of number.
+    pub fn gateways(&self) -> impl Iterator<Item = &GatewayEntry> {
+        self.gateways.values()
+    }
+
+    /// What is open.
+    pub fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// What is open, for checkpoints to ask what changed.
+    pub fn open_mut(&mut self) -> &mut Open {
+        &mut self.open
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Whether part of a policy was read and part was not.
+    pub fn is_amid_policy(&self) -> bool {
+        !self.policy_parts.is_empty()
+    }
+
+    /// What a checkpoint must know besides accounts and what is open.
+    pub fn summary(&self) -> &BookSummary {
+        &self.summary
+    }
+
+    /// Per currency and number of the class: sum of the balances.
+    pub fn classes(&self) -> &BTreeMap<(u16, u8), i128> {
+        &self.classes
+    }
+
+    /// Per currency number: sum of the amounts posted, and how many.
+    pub fn turnover(&self) -> &BTreeMap<u16, (u128, u64)> {
+        &self.summary.turnover
+    }
+
+    /// Adds an account from a checkpoint, in order of slot. The caller has checked that the id is new.
+    pub fn load_account(&mut self, account: PackedAccount) {
+        let sum = self.classes.entry((account.currency(), account.class())).or_default();
+        *sum = sum.saturating_add(BookAccount::from(&account).balance());
+        self.accounts.insert(account);
+    }
+
+    /// Adds a gateway from the store.
+    pub fn load_gateway(&mut self, gateway: GatewayEntry) {
+        self.gateways.insert(gateway.id, gateway);
+    }
+
+    /// Takes over what a checkpoint at this sequence says, and the policy that was in force. Entries may be as of any record up to
+    /// `horizon`.
+    pub fn load_summary(&mut self, at: (Sequence, Sequence), summary: BookSummary, policy: Arc<Policy>) {
+        (self.summary_at, self.horizon) = at;
+        self.summary = summary;
+        self.policy = policy;
+    }
+
+    /// Finds an account.
+    pub fn account(&self, id: AccountId) -> Option<BookAccount> {
+        self.account_at(self.accounts.find(id)?)
+    }
+
+    /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
+    #[inline]
+    pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
+    }
+
+    /// Applies the next record.
+    pub fn apply(&mut self, time_ns: u64, record: &Record) -> Result<Applied, BookError> {
+        match record {
+            Record::Transfer { transfer, outcome, gateway } => {
+                let slots = if outcome.is_accepted() { self.find_both(transfer) } else { (None, None) };
+                self.apply_transfer((transfer, *outcome, *gateway), slots)
+            }
+            Record::Internal { transfer, gateway } => self.apply_internal(transfer, *gateway),
+            Record::Account { account, .. } => self.apply_account(time_ns, account),
+            Record::Gateway(entry) => {
+                self.next();
+                self.gateways.insert(entry.id, *entry);
+                Ok(Applied::default())
+            }
+            Record::Clock { second } => {
+                if self.next() > self.summary_at {
+                    self.summary.second = *second;
+                }
+                Ok(Applied::default())
+            }
+            Record::Policy(part) => self.apply_policy(part),
+        }
+    }
+
+    fn next(&mut self) -> Sequence {
+        self.sequence = self.sequence.saturating_add(1);
+        self.sequence
+    }
+
+    fn broken(&self, transfer: &Transfer, rule: &str) -> BookError {
+        let what = transfer.operation().name();
+        BookError { sequence: self.sequence, rule: format!("{what} {}: {rule}", transfer.id) }
+    }
+
+    /// Applies a client's transfer whose slots are known from [`Self::find_both`].
+    #[inline]
+    pub fn apply_transfer(
+        &mut self,
+        (transfer, outcome, gateway): (&Transfer, Code, GatewayId),
+        slots: (Option<Slot>, Option<Slot>),
+    ) -> Result<Applied, BookError> {
+        self.next();
+        if !outcome.is_accepted() {
+            return Ok(Applied::default());
+        }
+        if transfer.is_plain() {
+            transfer.check().map_err(|code| self.broken(transfer, code.meaning()))?;
+        } else if let Err(code) = transfer.as_requested(true).check() {
+            return Err(self.broken(transfer, code.meaning()));
+        }
+        match transfer.operation() {
+            Operation::Require => Ok(Applied::default()),
+            Operation::Change => self.apply_change(transfer, slots.0),
+            _ => self.move_money(transfer, (gateway, true), slots),
+        }
+    }
+
+    fn apply_internal(&mut self, transfer: &Transfer, gateway: GatewayId) -> Result<Applied, BookError> {
+        self.next();
+        let slots = self.find_both(transfer);
+        if transfer.amount == 0 {
+            return Err(self.broken(transfer, "the ledger itself moved nothing"));
+        }
+        self.move_money(transfer, (gateway, false), slots)
+    }
+
+    /// Applies the one effect of a record that is about money.
+    fn move_money(
+        &mut self,
+        transfer: &Transfer,
+        (gateway, by_client): (GatewayId, bool),
+        (debit_slot, credit_slot): (Option<Slot>, Option<Slot>),
+    ) -> Result<Applied, BookError> {
+        let sequence = self.sequence;
+        let (Some(debit_slot), Some(credit_slot)) = (debit_slot, credit_slot) else {
+            return Err(self.broken(transfer, "accepted between accounts of which one was never opened"));
+        };
+        let mut applied =
+            Applied { debit_slot: Some(debit_slot), credit_slot: Some(credit_slot), ..Applied::default() };
+        let (Some(debit), Some(credit)) = (self.accounts.get(debit_slot), self.accounts.get(credit_slot)) else {
+            return Err(self.broken(transfer, "a slot is empty"));
+        };
+        let currency = debit.currency();
+        if credit.currency() != currency {
+            return Err(self.broken(transfer, "accepted between accounts of different currencies"));
+        }
+        let levels = (debit.level(), credit.level());
+        rules::check_parties(&self.policy, transfer, by_client, (debit, credit), sequence)
+            .map_err(|rule| self.broken(transfer, rule))?;
+        let effect = Effect::of(transfer);
+        if let Some(debit) = self.accounts.get_mut(debit_slot) {
+            let class = (currency, debit.class());
+            let posted = effect.on_debit(debit, sequence);
+            applied.debit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
+            if effect.posts && applied.debit_previous < sequence {
+                self.add_class(class, signed(transfer.amount).saturating_neg());
+            }
+        }
+        if let Some(credit) = self.accounts.get_mut(credit_slot) {
+            let class = (currency, credit.class());
+            let posted = effect.on_credit(credit, sequence);
+            applied.credit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
+            if effect.posts && applied.credit_previous < sequence {
+                self.add_class(class, signed(transfer.amount));
+            }
+        }
+        if effect.posts && sequence > self.summary_at {
+            let turnover = self.summary.turnover.entry(currency).or_default();
+            *turnover = (turnover.0.saturating_add(transfer.amount), turnover.1.saturating_add(1));
+        }
+        if !transfer.is_plain() || self.policy.has_limits() {
+            self.follow_open(transfer, (gateway, by_client), currency, levels)
+                .map_err(|rule| self.broken(transfer, rule))?;
+        }
+        Ok(applied)
+    }
+
+    fn add_class(&mut self, class: (u16, u8), amount: i128) {
+        let sum = self.classes.entry(class).or_default();
+        *sum = sum.saturating_add(amount);
+    }
+
+    /// What a record means for holds, refunds and limits.
+    fn follow_open(
+        &mut self,
+        transfer: &Transfer,
+        (gateway, by_client): (GatewayId, bool),
+        currency: u16,
+        (debit_level, credit_level): (u8, u8),
+    ) -> Result<(), &'static str> {
+        let operation = transfer.operation();
+        let (second, sequence) = (self.summary.second, self.sequence);
+        let mut counted = Counted {
+            debit: (transfer.debit, debit_level),
+            credit: (transfer.credit, credit_level),
+            gateway,
+            code: transfer.code,
+            currency,
+            amount: transfer.amount,
+            count: u32::from(operation != Operation::Raise),
+            second,
+        };
+        let at = (self.summary.policy.1, sequence);
+        match operation {
+            Operation::Refund | Operation::Reversal => self.open.gave_back(transfer, sequence)?,
+            Operation::Raise
+            | Operation::Capture
+            | Operation::Void
+            | Operation::Arrive
+            | Operation::Release
+            | Operation::Expire => self.acted(transfer)?,
+            _ => self.open.opened(transfer, gateway, second, sequence),
+        }
+        if !self.policy.has_limits() {
+            return Ok(());
+        }
+        let policy = Arc::clone(&self.policy);
+        if matches!(operation, Operation::Void | Operation::Release | Operation::Expire) {
+            (counted.second, counted.gateway, counted.count) = super::read_counted(transfer.time_ns);
+            self.open.uncount(&policy, at, &counted);
+        } else if by_client && Policy::counts(operation) && transfer.amount > 0 {
+            self.open.count(&policy, at, &counted)?;
+        }
+        Ok(())
+    }
+
+    fn acted(&mut self, transfer: &Transfer) -> Result<(), &'static str> {
+        let before = self.open.acted(transfer, self.sequence, self.horizon)?;
+        let cancelled = transfer.operation() == Operation::Void
+            && before.is_some_and(|before| before.kind == super::PendingKind::Delayed);
+        if cancelled {
+            self.open.gave_back(transfer, self.sequence)?;
+        }
+        Ok(())
+    }
+
+    fn apply_change(&mut self, transfer: &Transfer, slot: Option<Slot>) -> Result<Applied, BookError> {
+        let sequence = self.sequence;
+        let change = AccountChange::of(transfer).map_err(|code| self.broken(transfer, code.meaning()))?;
+        let Some(account) = slot.and_then(|slot| self.accounts.get_mut(slot)) else {
+            return Err(self.broken(transfer, "changed an account that was never opened"));
+        };
+        let previous = account.head();
+        let applied = Applied { debit_slot: slot, debit_previous: previous, ..Applied::default() };
+        if previous >= sequence {
+            return Ok(applied);
+        }
+        let totals = account.totals();
+        let closes = change.state == Some(AccountState::Closed);
+        let empty =
+            totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
+        let was_closed = account.state() == AccountState::Closed;
+        account.change(
+            change.level.unwrap_or(account.level()),
+            change.state.unwrap_or(account.state()),
+            change.overdraft.unwrap_or(account.overdraft()),
+        );
+        account.update(&totals, sequence);
+        let checked = check_totals(account, &totals);
+        if was_closed || (closes && !empty) {
+            return Err(self.broken(transfer, "changed an account that is closed, or closed one that is not empty"));
+        }
+        checked.map_err(|rule| self.broken(transfer, rule))?;
+        Ok(applied)
+    }
+
+    fn apply_account(&mut self, time_ns: u64, properties: &NewAccount) -> Result<Applied, BookError> {
+        let sequence = self.next();
+        let broken = |rule: &str| BookError { sequence, rule: format!("account {}: {rule}", properties.id) };
+        properties.check().map_err(|code| broken(code.meaning()))?;
+        if self.policy.exponent(properties.currency).is_none() {
+            return Err(broken(Code::CurrencyUnknown.meaning()));
+        }
+        if let Some(slot) = self.accounts.find(properties.id) {
+            // Known from a checkpoint taken after this record; what may change since is not compared.
+            let lasting = |of: &NewAccount| NewAccount { level: 0, overdraft: 0, ..*of };
+            return match self.account_at(slot) {
+                Some(known) if known.head >= sequence && lasting(&known.properties) == lasting(properties) => {
+                    Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
+                }
+                _ => Err(broken("opened twice")),
+            };
+        }
+        let opened = BookAccount { opened_ns: time_ns, head: sequence, ..BookAccount::open(properties) };
+        let slot = self.accounts.insert(PackedAccount::from(&opened));
+        Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
+    }
+
+    fn apply_policy(&mut self, part: &PolicyPart) -> Result<Applied, BookError> {
+        let sequence = self.next();
+        let broken = |rule: String| BookError { sequence, rule: format!("policy: {rule}") };
+        if sequence <= self.summary_at {
+            return Ok(Applied::default());
+        }
+        if part.offset == 0 {
+            self.policy_first = sequence;
+        }
+        if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
+            let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
+            self.open.change_policy(&self.policy, &policy, sequence);
+            self.policy = Arc::new(policy);
+            self.summary.policy = (self.policy_first, sequence);
+        }
+        Ok(Applied::default())
+    }
+
+    /// Per currency number, the sum of all balances; each must be zero.
+    pub fn balance_sums(&self) -> BTreeMap<u16, i128> {
+        let mut sums = BTreeMap::new();
+        for account in self.accounts() {
+            let sum: &mut i128 = sums.entry(account.properties.currency).or_default();
+            *sum = sum.saturating_add(account.balance());
+        }
+        sums
+    }
+
+    /// Accounts whose pending totals are not the sums of what is open on them.
+    pub fn pending_differences(&self) -> Vec<AccountId> {
+        let sums = open::pending_sums(&self.open);
+        let differ = self.accounts.iter().filter(|account| {
+            let totals = account.totals();
+            let expected = sums.get(&account.id()).copied().unwrap_or_default();
+            (totals.debits_pending, totals.credits_pending) != expected
+        });
+        differ.map(PackedAccount::id).collect()
+    }
+
+    /// What limits say of an account as payer: name, what is used of it (sum and count) and the most, as of this second.
+    pub fn limits_of(&self, account: &BookAccount, second: u32) -> Vec<LimitUse> {
+        let properties = &account.properties;
+        let side = (properties.id, properties.level);
+        let counted = Counted {
+            debit: side,
+            credit: side,
+            gateway: GatewayId(0),
+            code: 0,
+            currency: properties.currency,
+            amount: 0,
+            count: 0,
+            second: second.max(self.summary.second),
+        };
+        open::used_of(&self.open, &self.policy, &counted, &[Scope::Account, Scope::Level])
+    }
+}
+
+/// A limit's name, what is used of it, and the most: sums and counts.
+pub type LimitUse = (String, (u128, u32), (Option<u128>, Option<u32>));

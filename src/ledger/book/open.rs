@@ -1,0 +1,220 @@
+//! The book's own account of what is open: holds and delayed transfers, what was given back, and what limits counted.
+//!
+//! Follows from the records alone, like the balances. An entry knows the last record that touched it; one from a checkpoint
+//! ignores records up to that one.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::shelf::Shelf;
+use crate::ledger::policy::Policy;
+use crate::ledger::tally::{Bucket, Counted, Scope, Subject, add, take_back};
+use crate::ledger::{GatewayId, Life, Operation, Pending, PendingKind, Sequence, Transfer, TransferId};
+
+/// Entries per block of the store, so that a block stays below 7 KiB.
+pub const PENDINGS_PER_BLOCK: u32 = 60;
+/// The same for lives.
+pub const LIVES_PER_BLOCK: u32 = 180;
+/// The same for tallies, with at most 24 buckets each.
+pub const TALLIES_PER_BLOCK: u32 = 10;
+
+/// What the limits of one scope counted for a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// For whom.
+    pub subject: Subject,
+    /// The last record that counted.
+    pub head: Sequence,
+    /// The last record of the policy that laid the buckets out.
+    pub policy: Sequence,
+    /// The buckets.
+    pub buckets: Vec<Bucket>,
+}
+
+/// What is open.
+#[derive(Debug)]
+pub struct Open {
+    /// Holds, delayed transfers, reserves.
+    pub pendings: Shelf<TransferId, Pending>,
+    /// What was given back.
+    pub lives: Shelf<TransferId, (TransferId, Life)>,
+    /// What limits counted.
+    pub tallies: Shelf<Subject, Tally>,
+}
+
+impl Open {
+    pub(super) fn new() -> Self {
+        Self {
+            pendings: Shelf::new(PENDINGS_PER_BLOCK, |pending| pending.id),
+            lives: Shelf::new(LIVES_PER_BLOCK, |life| life.0),
+            tallies: Shelf::new(TALLIES_PER_BLOCK, |tally| tally.subject),
+        }
+    }
+
+    /// Notes what a record opens.
+    pub(super) fn opened(&mut self, transfer: &Transfer, gateway: GatewayId, second: u32, sequence: Sequence) {
+        let Some(pending) = Pending::opened(transfer, gateway, second, sequence) else { return };
+        if self.pendings.get(pending.id).is_none_or(|known| known.head < sequence) {
+            self.pendings.put(pending);
+        }
+    }
+
+    /// Notes what a record does to something open; answers how that was before. `horizon` is up to where a checkpoint may have
+    /// forgotten what is closed.
+    pub(super) fn acted(
+        &mut self,
+        transfer: &Transfer,
+        sequence: Sequence,
+        horizon: Sequence,
+    ) -> Result<Option<Pending>, &'static str> {
+        let id = TransferId::from_raw(transfer.related);
+        let Some(&before) = self.pendings.get(id) else {
+            return if sequence <= horizon { Ok(None) } else { Err("it is about nothing that is open") };
+        };
+        if before.head >= sequence {
+            return Ok(None);
+        }
+        if (before.debit, before.credit) != (transfer.debit, transfer.credit) {
+            return Err("its accounts are not those of what it is about");
+        }
+        let amount = transfer.amount;
+        let mut after = Pending { head: sequence, ..before };
+        let mut closes = false;
+        match transfer.operation() {
+            Operation::Raise => {
+                after.left = after.left.saturating_add(amount);
+                after.held = after.held.saturating_add(amount);
+            }
+            operation => {
+                after.left = after.left.checked_sub(amount).ok_or("more than what is set aside")?;
+                if operation == Operation::Capture {
+                    after.captured = after.captured.saturating_add(amount);
+                }
+                closes = after.left == 0;
+            }
+        }
+        let suits = match transfer.operation() {
+            Operation::Arrive => before.kind != PendingKind::Hold,
+            Operation::Void => before.kind != PendingKind::Reserve,
+            _ => before.kind == PendingKind::Hold,
+        };
+        if !suits {
+            return Err("it cannot be done to what it is about");
+        }
+        if closes {
+            self.pendings.remove(id);
+        } else {
+            self.pendings.put(after);
+        }
+        Ok(Some(before))
+    }
+
+    /// Notes what a refund, a reversal or a void gives back.
+    pub(super) fn gave_back(&mut self, transfer: &Transfer, sequence: Sequence) -> Result<(), &'static str> {
+        let id = TransferId::from_raw(transfer.related);
+        let life = self.lives.get(id).map(|life| life.1).unwrap_or_default();
+        if life.head >= sequence {
+            return Ok(());
+        }
+        if life.is_over {
+            return Err("what it is about was reversed before");
+        }
+        let refund = transfer.operation() == Operation::Refund;
+        let refunded = life.refunded.saturating_add(if refund { transfer.amount } else { 0 });
+        self.lives.put((id, Life { refunded, is_over: !refund, head: sequence }));
+        Ok(())
+    }
+
+    /// Counts a record towards every limit about it, each of which must hold.
+    pub(super) fn count(
+        &mut self,
+        policy: &Policy,
+        (policy_at, sequence): (Sequence, Sequence),
+        counted: &Counted,
+    ) -> Result<(), &'static str> {
+        let mut exceeded = false;
+        self.each(policy, (policy_at, sequence), counted, |limit, buckets, part| {
+            add(buckets, part, counted.amount, counted.count);
+            exceeded |= limit.check(limit.used(buckets, part), 0, 0).is_err()
+                || limit.count_max.is_some_and(|max| limit.used(buckets, part).1 > max);
+        });
+        let once = policy.limits_with_places().filter(|(_, place)| place.is_empty());
+        for (limit, _) in once {
+            exceeded |= limit.applies(counted).is_some() && limit.check((0, 0), counted.amount, counted.count).is_err();
+        }
+        if exceeded { Err("it exceeds a limit of the policy") } else { Ok(()) }
+    }
+
+    /// Takes what was not used out of the limits that counted it.
+    pub(super) fn uncount(&mut self, policy: &Policy, at: (Sequence, Sequence), counted: &Counted) {
+        self.each(policy, at, counted, |_, buckets, part| take_back(buckets, part, counted.amount, counted.count));
+    }
+
+    fn each(
+        &mut self,
+        policy: &Policy,
+        (policy_at, sequence): (Sequence, Sequence),
+        counted: &Counted,
+        mut change: impl FnMut(&crate::ledger::tally::LimitRule, &mut [Bucket], u32),
+    ) {
+        // All limits of a subject count a record together: its tally says only once which record it has seen.
+        let mut mine: Vec<Subject> = Vec::new();
+        for (limit, place) in policy.limits_with_places() {
+            let Some((subject, part)) = limit.applies(counted).filter(|_| !place.is_empty()) else { continue };
+            if self.tallies.get(subject).is_none() {
+                let buckets = vec![Bucket::default(); policy.buckets(subject.scope)];
+                self.tallies.put(Tally { subject, head: 0, policy: policy_at, buckets });
+            }
+            let Some(tally) = self.tallies.get_mut(subject) else { continue };
+            if tally.head < sequence {
+                tally.head = sequence;
+                mine.push(subject);
+            } else if !mine.contains(&subject) {
+                continue;
+            }
+            if let Some(buckets) = tally.buckets.get_mut(place) {
+                change(limit, buckets, part);
+            }
+        }
+    }
+
+    /// Lays all tallies out for another policy, whose last record is `policy_at`.
+    pub(super) fn change_policy(&mut self, before: &Policy, after: &Policy, policy_at: Sequence) {
+        let old: Vec<Tally> = self.tallies.iter().filter(|tally| tally.policy < policy_at).cloned().collect();
+        for tally in old {
+            let buckets = after.carry_over(before, tally.subject.scope, &tally.buckets);
+            if buckets.is_empty() {
+                self.tallies.remove(tally.subject);
+            } else {
+                self.tallies.put(Tally { buckets, policy: policy_at, ..tally });
+            }
+        }
+    }
+}
+
+/// Sums of what is open by account, to be compared with the accounts: pending debits and credits.
+pub(super) fn pending_sums(open: &Open) -> HashMap<crate::ledger::AccountId, (u128, u128)> {
+    let mut sums: HashMap<_, (u128, u128)> = HashMap::new();
+    for pending in open.pendings.iter() {
+        let debit = sums.entry(pending.debit).or_default();
+        debit.0 = debit.0.saturating_add(pending.left);
+        let credit = sums.entry(pending.credit).or_default();
+        credit.1 = credit.1.saturating_add(pending.left);
+    }
+    sums
+}
+
+/// The limits that apply to a subject of a scope, with what was used of each as of a second.
+pub(super) fn used_of(open: &Open, policy: &Arc<Policy>, counted: &Counted, scopes: &[Scope]) -> Vec<super::LimitUse> {
+    let applying = policy.limits_with_places().filter_map(|(limit, place)| {
+        let (subject, part) = limit.applies(counted)?;
+        scopes.contains(&subject.scope).then_some((limit, place, subject, part))
+    });
+    let used = applying.map(|(limit, place, subject, part)| {
+        let buckets = open.tallies.get(subject).and_then(|tally| tally.buckets.get(place));
+        let used = buckets.map_or((0, 0), |buckets| limit.used(buckets, part));
+        (limit.name.clone(), used, (limit.sum_max, limit.count_max))
+    });
+    used.collect()
+}

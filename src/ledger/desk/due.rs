@@ -1,0 +1,57 @@
+//! What happens by itself when its time has come: holds expire, delayed transfers and reserves arrive.
+
+use std::cmp::Reverse;
+
+use super::operations::internal;
+use super::{Accounts, Desk};
+use crate::ledger::{Operation, Pending, PendingKind, TransferId};
+
+impl Desk {
+    /// Takes the next thing whose time has come, with its accounts; `None` when there is none.
+    pub fn next_due(&mut self) -> Option<Pending> {
+        while let Some(&Reverse((time_ns, id))) = self.due.peek().filter(|first| first.0.0 <= self.now_ns) {
+            self.due.pop();
+            // What was captured or voided meanwhile is not due any more.
+            if let Some(pending) = self.pendings.get(&id).filter(|pending| pending.time_ns == time_ns) {
+                return Some(*pending);
+            }
+        }
+        None
+    }
+
+    /// When the next thing is due, nanoseconds since 1970 UTC.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.due.peek().map(|first| first.0.0)
+    }
+
+    /// Does what is due with something open, if it still is; what was done is in [`Self::made`]. Both accounts must be there, and
+    /// those of the policy's charges.
+    pub fn fall_due(&mut self, accounts: &mut impl Accounts, id: TransferId) {
+        self.made.clear();
+        self.undo.clear();
+        let Some(pending) = self.pendings.get(&id).copied().filter(|pending| pending.time_ns <= self.now_ns) else {
+            return;
+        };
+        self.give_back(accounts, &pending, pending.left);
+        self.set_pending(id, None);
+        if pending.kind == PendingKind::Hold {
+            self.uncount(accounts, &pending, pending.left);
+            self.make_internal(internal(Operation::Expire, &pending));
+            return;
+        }
+        let arrival = internal(Operation::Arrive, &pending);
+        self.post(accounts, &arrival);
+        self.make_internal(arrival);
+        if pending.kind == PendingKind::Delayed {
+            let (changes, records) = (self.undo.len(), self.made.len());
+            // Money that was promised arrives, also when a fee cannot be taken from it.
+            if self.charge_payee(accounts, &arrival, pending.gateway).is_err() {
+                self.undo_to(accounts, changes);
+                self.made.truncate(records);
+            }
+        }
+        for made in self.made.iter().filter(|made| made.transfer.operation() == Operation::Withhold) {
+            self.due.push(Reverse((made.transfer.time_ns, made.transfer.id)));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The desk: decides what needs more than one account, or more than an account.
+//!
+//! Holds, delayed transfers, refunds, transactions, limits, fees and reserves are decided here, one transaction at a time,
+//! while the desk has all accounts concerned for itself ([`Accounts`]). Each step changes accounts at once and notes how to
+//! undo it; the first refusal undoes the whole transaction. What was done is left in [`Desk::made`] as records, in order.
+//!
+//! The desk owns what is open between records: holds and delayed transfers, what was given back of transfers, and the tallies
+//! of limits. Like the account it does no I/O and reads no clock: its shard gives it the ledger's time.
+//!
+//! # Invariants
+//!
+//! 1. A refused transaction changes nothing.
+//! 2. A hold's `left` is part of `debits_pending` of its debit account and `credits_pending` of its credit account.
+//! 3. All refunds of a transfer together never exceed it; a reversed one is never refunded.
+//! 4. What a limit counts never exceeds it.
+//!
+//! # Not here
+//!
+//! How accounts come to the desk ([`crate::shard`]); the same state from records alone ([`super::Book`]).
+
+mod charges;
+mod due;
+mod operations;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::policy::Policy;
+use super::tally::{Bucket, Counted, Subject, add, take_back};
+use super::{
+    Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
+};
+
+/// Accounts that the desk has for itself.
+pub trait Accounts {
+    /// An account.
+    fn account(&self, id: AccountId) -> Option<&Account>;
+    /// An account, to change.
+    fn account_mut(&mut self, id: AccountId) -> Option<&mut Account>;
+}
+
+impl Accounts for Table<Account> {
+    #[inline]
+    fn account(&self, id: AccountId) -> Option<&Account> {
+        self.get(self.find(id)?)
+    }
+
+    #[inline]
+    fn account_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        let slot: Slot = self.find(id)?;
+        self.get_mut(slot)
+    }
+}
+
+/// A transfer to decide, and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// As its client sent it.
+    pub transfer: Transfer,
+    /// Who asks.
+    pub gateway: GatewayId,
+    /// What that gateway may do.
+    pub grant: Grant,
+    /// The transfer that a refund or reversal is about.
+    pub original: Original,
+    /// Refuse it with this code: the router knows why.
+    pub refused: Option<Code>,
+}
+
+/// A record that a decision made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// What was done, with the amount that was moved.
+    pub transfer: Transfer,
+    /// Which transfer of the transaction it is the outcome of; `None` when the ledger did it by itself.
+    pub leg: Option<usize>,
+}
+
+/// Why a transaction was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of its transfers broke a rule.
+    pub leg: usize,
+    /// Which rule.
+    pub code: Code,
+    /// Which limit of the policy, when one did.
+    pub limit: Option<usize>,
+}
+
+/// How to take back one change.
+#[derive(Debug)]
+enum Undo {
+    Account(Account),
+    Pending(TransferId, Option<Pending>),
+    Life(TransferId, Option<Life>),
+    Bucket(Subject, usize, Bucket),
+}
+
+/// What is open, and the rules.
+#[derive(Debug)]
+pub struct Desk {
+    policy: Arc<Policy>,
+    pendings: HashMap<TransferId, Pending>,
+    /// Times of pendings, soonest first; what is gone meanwhile is skipped.
+    due: BinaryHeap<Reverse<(u64, TransferId)>>,
+    lives: HashMap<TransferId, Life>,
+    tallies: HashMap<Subject, Box<[Bucket]>>,
+    now_ns: u64,
+    undo: Vec<Undo>,
+    made: Vec<Made>,
+    /// The limit that refused last.
+    limit: Option<usize>,
+}
+
+impl Desk {
+    /// A desk where nothing is open.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            pendings: HashMap::new(),
+            due: BinaryHeap::new(),
+            lives: HashMap::new(),
+            tallies: HashMap::new(),
+            now_ns: 0,
+            undo: Vec::new(),
+            made: Vec::new(),
+            limit: None,
+        }
+    }
+
+    /// The rules.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Takes over something open.
+    pub fn put_pending(&mut self, pending: Pending) {
+        if pending.time_ns != 0 {
+            self.due.push(Reverse((pending.time_ns, pending.id)));
+        }
+        self.pendings.insert(pending.id, pending);
+    }
+
+    /// Takes over what was given back.
+    pub fn put_life(&mut self, id: TransferId, life: Life) {
+        self.lives.insert(id, life);
+    }
+
+    /// Takes over a tally.
+    pub fn put_tally(&mut self, subject: Subject, buckets: &[Bucket]) {
+        self.tallies.insert(subject, buckets.into());
+    }
+
+    /// Something open.
+    pub fn pending(&self, id: TransferId) -> Option<&Pending> {
+        self.pendings.get(&id)
+    }
+
+    /// How much is open.
+    pub fn pendings(&self) -> usize {
+        self.pendings.len()
+    }
+
+    /// Says what time it is; it never goes back.
+    pub fn set_time(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+    }
+
+    /// The second as of which limits are counted.
+    #[inline]
+    pub fn second(&self) -> u32 {
+        u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(u32::MAX)
+    }
+
+    /// What the last decision did, in order.
+    pub fn made(&self) -> &[Made] {
+        &self.made
+    }
+
+    /// Decides a transaction: all of it or nothing. Every account that it names, and those of the policy's charges, must be there
+    /// if they exist at all.
+    pub fn decide(&mut self, accounts: &mut impl Accounts, orders: &[Order]) -> Result<(), Refusal> {
+        self.made.clear();
+        self.undo.clear();
+        for leg in 0..orders.len() {
+            self.limit = None;
+            if let Err(code) = self.leg(accounts, orders, leg) {
+                self.undo_to(accounts, 0);
+                self.made.clear();
+                return Err(Refusal { leg, code, limit: self.limit });
+            }
+        }
+        for made in &self.made {
+            let opened = Pending::opened(&made.transfer, GatewayId(0), 0, 0);
+            if let Some(Pending { time_ns, id, .. }) = opened.filter(|opened| opened.time_ns != 0) {
+                self.due.push(Reverse((time_ns, id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back all changes after the first so many.
+    fn undo_to(&mut self, accounts: &mut impl Accounts, keep: usize) {
+        while self.undo.len() > keep {
+            match self.undo.pop() {
+                Some(Undo::Account(before)) => {
+                    if let Some(account) = accounts.account_mut(before.id()) {
+                        *account = before;
+                    }
+                }
+                Some(Undo::Pending(id, before)) => drop(match before {
+                    Some(before) => self.pendings.insert(id, before),
+                    None => self.pendings.remove(&id),
+                }),
+                Some(Undo::Life(id, before)) => drop(match before {
+                    Some(before) => self.lives.insert(id, before),
+                    None => self.lives.remove(&id),
+                }),
+                Some(Undo::Bucket(subject, place, before)) => {
+                    if let Some(bucket) = self.tallies.get_mut(&subject).and_then(|tally| tally.get_mut(place)) {
+                        *bucket = before;
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Changes an account that is known to be there, and notes how it was.
+    fn change(&mut self, accounts: &mut impl Accounts, id: AccountId, change: impl FnOnce(&mut Account)) {
+        if let Some(account) = accounts.account_mut(id) {
+            self.undo.push(Undo::Account(account.clone()));
+            change(account);
+        }
+    }
+
+    fn set_pending(&mut self, id: TransferId, pending: Option<Pending>) {
+        let before = match pending {
+            Some(pending) => self.pendings.insert(id, pending),
+            None => self.pendings.remove(&id),
+        };
+        self.undo.push(Undo::Pending(id, before));
+    }
+
+    fn set_life(&mut self, id: TransferId, life: Life) {
+        let before = self.lives.insert(id, life);
+        self.undo.push(Undo::Life(id, before));
+    }
+
+    /// Posts an amount from one account to the other; both are there and were checked.
+    fn post(&mut self, accounts: &mut impl Accounts, transfer: &Transfer) {
+        self.change(accounts, transfer.debit, |debit| debit.post_debit(transfer.amount));
+        self.change(accounts, transfer.credit, |credit| credit.post_credit(transfer.amount));
+    }
+
+    /// Sets an amount aside between two accounts; both are there and were checked.
+    fn set_aside(&mut self, accounts: &mut impl Accounts, transfer: &Transfer) {
+        self.change(accounts, transfer.debit, |debit| debit.hold_debit(transfer.amount));
+        self.change(accounts, transfer.credit, |credit| credit.hold_credit(transfer.amount));
+    }
+
+    /// Gives back what was set aside between two accounts.
+    fn give_back(&mut self, accounts: &mut impl Accounts, pending: &Pending, amount: u128) {
+        self.change(accounts, pending.debit, |debit| debit.free_debit(amount));
+        self.change(accounts, pending.credit, |credit| credit.free_credit(amount));
+    }
+
+    fn make(&mut self, leg: usize, transfer: Transfer) {
+        self.made.push(Made { transfer, leg: Some(leg) });
+    }
+
+    fn make_internal(&mut self, transfer: Transfer) {
+        self.made.push(Made { transfer, leg: None });
+    }
+
+    /// Counts an operation towards every limit about it, or refuses it and counts nothing.
+    fn count(&mut self, counted: &Counted) -> Result<(), Code> {
+        if !self.policy.has_limits() {
+            return Ok(());
+        }
+        let policy = Arc::clone(&self.policy);
+        for (index, (limit, place)) in policy.limits_with_places().enumerate() {
+            let Some((subject, part)) = limit.applies(counted) else { continue };
+            let used = self.tallies.get(&subject).and_then(|tally| tally.get(place));
+            let used = used.map_or((0, 0), |buckets| limit.used(buckets, part));
+            limit.check(used, counted.amount, counted.count).inspect_err(|_code| self.limit = Some(index))?;
+        }
+        for (limit, place) in policy.limits_with_places() {
+            let Some((subject, part)) = limit.applies(counted).filter(|_| !place.is_empty()) else { continue };
+            let empty = || vec![Bucket::default(); policy.buckets(subject.scope)].into_boxed_slice();
+            let tally = self.tallies.entry(subject).or_insert_with(empty);
+            let Some(buckets) = tally.get_mut(place.clone()) else { continue };
+            for (at, bucket) in place.clone().zip(buckets.iter()) {
+                self.undo.push(Undo::Bucket(subject, at, *bucket));
+            }
+            add(buckets, part, counted.amount, counted.count);
+        }
+        Ok(())
+    }
+
+    /// Takes what a hold did not use out of the limits that counted it.
+    fn uncount(&mut self, accounts: &impl Accounts, pending: &Pending, amount: u128) {
+        let wholly = pending.captured == 0 && amount == pending.left;
+        if !self.policy.has_limits() || pending.kind == PendingKind::Reserve {
+            return;
+        }
+        let facts =
+            |id: AccountId| accounts.account(id).map_or((0, 0), |account| (account.level(), account.currency()));
+        let ((debit_level, currency), (credit_level, _)) = (facts(pending.debit), facts(pending.credit));
+        let counted = Counted {
+            debit: (pending.debit, debit_level),
+            credit: (pending.credit, credit_level),
+            gateway: pending.gateway,
+            code: pending.code,
+            currency,
+            amount,
+            count: u32::from(wholly),
+            second: pending.second,
+        };
+        let policy = Arc::clone(&self.policy);
+        for (limit, place) in policy.limits_with_places() {
+            let Some((subject, part)) = limit.applies(&counted) else { continue };
+            let buckets = self.tallies.get_mut(&subject).and_then(|tally| tally.get_mut(place.clone()));
+            let Some(buckets) = buckets else { continue };
+            for (at, bucket) in place.clone().zip(buckets.iter()) {
+                self.undo.push(Undo::Bucket(subject, at, *bucket));
+            }
+            take_back(buckets, part, counted.amount, counted.count);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Grants: what a gateway may do, by operation and amount.
+//!
+//! A grant stands in the gateway's record. What it does not allow is refused as an outcome, and recorded.
+
+use super::fields::{get, set};
+use super::{Code, Operation, Transfer};
+use crate::money::AMOUNT_MAX;
+
+/// What a gateway may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// One bit for the number of each operation, and [`Self::OPEN_ACCOUNTS`].
+    pub operations: u32,
+    /// The most that one transfer may move, minor units.
+    pub amount_max: u128,
+}
+
+impl Default for Grant {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl Grant {
+    /// Everything.
+    pub const ALL: Self = Self { operations: u32::MAX, amount_max: AMOUNT_MAX };
+    /// Whether accounts may be opened.
+    pub const OPEN_ACCOUNTS: u32 = 1 << 16;
+    /// What the permission to open accounts is called.
+    pub const OPEN_ACCOUNTS_NAME: &'static str = "open-accounts";
+
+    /// The bit of an operation.
+    pub const fn bit(operation: Operation) -> u32 {
+        1 << operation as u16
+    }
+
+    /// Whether a transfer is allowed.
+    #[inline]
+    pub fn check(&self, transfer: &Transfer) -> Result<(), Code> {
+        if self.operations & Self::bit(transfer.operation()) == 0 {
+            Err(Code::OperationNotPermitted)
+        } else if transfer.amount > self.amount_max && transfer.operation() != Operation::Require {
+            Err(Code::AmountNotPermitted)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether accounts may be opened.
+    pub const fn may_open(&self) -> bool {
+        self.operations & Self::OPEN_ACCOUNTS != 0
+    }
+
+    /// Reads permissions as people write them: names of operations and `open-accounts`, or `all`.
+    pub fn parse_operations(text: &str) -> Result<u32, String> {
+        let mut bits = 0;
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let operation =
+                Operation::ALL.iter().find(|operation| operation.name() == name && !operation.is_internal());
+            bits |= match (name, operation) {
+                ("all", _) => u32::MAX,
+                (Self::OPEN_ACCOUNTS_NAME, _) => Self::OPEN_ACCOUNTS,
+                (_, Some(&operation)) => Self::bit(operation),
+                _ => return Err(name.to_owned()),
+            };
+        }
+        Ok(bits)
+    }
+
+    /// The names of what is permitted.
+    pub fn names(&self) -> Vec<&'static str> {
+        if self.operations == u32::MAX {
+            return vec!["all"];
+        }
+        let operations = Operation::ALL.iter().filter(|operation| !operation.is_internal());
+        let permitted = operations.filter(|&&operation| self.operations & Self::bit(operation) != 0);
+        permitted.map(|operation| operation.name()).chain(self.may_open().then_some(Self::OPEN_ACCOUNTS_NAME)).collect()
+    }
+
+    /// The grant in 16 bytes.
+    pub fn encode(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        set::<0, 4>(&mut bytes, self.operations.to_le_bytes());
+        set::<4, 12>(&mut bytes, get::<0, 12>(&self.amount_max.min(AMOUNT_MAX).to_le_bytes()));
+        bytes
+    }
+
+    /// Reads a grant.
+    pub fn decode(bytes: &[u8; 16]) -> Self {
+        let mut amount = [0; 16];
+        set::<0, 12>(&mut amount, get::<4, 12>(bytes));
+        Self { operations: u32::from_le_bytes(get::<0, 4>(bytes)), amount_max: u128::from_le_bytes(amount) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_allows_its_operations_up_to_its_amount() {
+        let operations = Grant::parse_operations("transfer, hold,open-accounts").unwrap();
+        let grant = Grant { operations, amount_max: 100 };
+        assert_eq!(grant.names(), ["transfer", "hold", "open-accounts"]);
+        assert_eq!(Grant::decode(&grant.encode()), grant);
+        assert_eq!(Grant::decode(&Grant::ALL.encode()), Grant::ALL);
+        let transfer =
+            |operation: Operation, amount| Transfer { flags: operation as u16, amount, ..Transfer::default() };
+        assert_eq!(grant.check(&transfer(Operation::Hold, 100)), Ok(()));
+        assert_eq!(grant.check(&transfer(Operation::Hold, 101)), Err(Code::AmountNotPermitted));
+        assert_eq!(grant.check(&transfer(Operation::Refund, 1)), Err(Code::OperationNotPermitted));
+        assert_eq!(Grant::parse_operations("fee"), Err("fee".to_owned()), "the ledger's own");
+    }
+}

@@ -1,0 +1,394 @@
+//! Limits: how much and how often, per period, counted for an account, a level, a gateway or a code.
+//!
+//! A limit names what it counts by selectors (codes, levels, gateways, currency, direction) and for whom (`counted_per`). A
+//! *tally* holds the counters of all limits of one scope for one subject, in *buckets*:
+//!
+//! * `day` and `month` are calendar periods, shifted from UTC by a fixed number of minutes; one bucket each;
+//! * a sliding window of w seconds is counted in steps of w/6: seven buckets, the current one and six before. So never more
+//!   than the limit falls into any w seconds; what happened up to w/6 earlier may still count.
+//!
+//! Time is the ledger's own second ([`super::Record::Clock`]), so counting again from the records gives the same.
+//!
+//! # Invariants
+//!
+//! 1. What is counted is posted or set aside in the same atomic step; what is given back unused is taken out of the period in
+//!    which it was counted, if that is still kept.
+
+use serde::Deserialize;
+
+use super::policy::{Policy, PolicyError, amount as minor, invalid};
+use super::{AccountId, Code, GatewayId};
+
+/// Buckets of a sliding window.
+const SLIDING_BUCKETS: usize = 7;
+/// Steps of a sliding window.
+const SLIDING_STEPS: u32 = 6;
+const DAY_S: i64 = 86_400;
+
+/// For whom is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Scope {
+    /// Each account.
+    Account = 0,
+    /// All accounts of a level.
+    Level = 1,
+    /// Each gateway.
+    Gateway = 2,
+    /// Each code.
+    Code = 3,
+}
+
+impl Scope {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Account, Self::Level, Self::Gateway, Self::Code];
+}
+
+/// For whom a tally counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// What kind of subject.
+    pub scope: Scope,
+    /// Which: account id, level, gateway number or code.
+    pub id: u128,
+}
+
+/// Over which period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// Each operation alone.
+    Once,
+    /// A calendar day.
+    Day,
+    /// A calendar month.
+    Month,
+    /// The last so many seconds.
+    Sliding(u32),
+}
+
+/// Which side of an operation counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Direction {
+    #[default]
+    Debit,
+    Credit,
+}
+
+/// A limit as the policy's text has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitText {
+    name: String,
+    counted_per: Scope,
+    window: String,
+    currency: String,
+    #[serde(default)]
+    direction: Direction,
+    #[serde(default)]
+    codes: Vec<u16>,
+    #[serde(default)]
+    levels: Vec<u8>,
+    #[serde(default)]
+    gateways: Vec<u32>,
+    #[serde(default)]
+    utc_offset_minutes: i32,
+    sum_max: Option<String>,
+    count_max: Option<u32>,
+}
+
+/// A limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitRule {
+    /// What it is called.
+    pub name: String,
+    scope: Scope,
+    period: Period,
+    currency: u16,
+    direction: Direction,
+    codes: Vec<u16>,
+    levels: Vec<u8>,
+    gateways: Vec<u32>,
+    utc_offset_s: i64,
+    /// Most minor units in the period.
+    pub sum_max: Option<u128>,
+    /// Most operations in the period.
+    pub count_max: Option<u32>,
+}
+
+impl LimitText {
+    pub(super) fn resolve(&self, policy: &Policy) -> Result<LimitRule, PolicyError> {
+        let rule = format!("limit {}", self.name);
+        let period = match self.window.as_str() {
+            "transaction" => Period::Once,
+            "day" => Period::Day,
+            "month" => Period::Month,
+            sliding => {
+                let seconds = sliding.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+                let seconds = seconds.filter(|seconds| (6..=31_622_400_u32).contains(seconds));
+                Period::Sliding(seconds.ok_or_else(|| {
+                    invalid(&rule, "a window is transaction, day, month, or 6 to 31622400 seconds like \"600s\"")
+                })?)
+            }
+        };
+        if self.sum_max.is_none() && self.count_max.is_none() {
+            return Err(invalid(&rule, "neither sum_max nor count_max"));
+        }
+        if self.utc_offset_minutes.abs() > 24 * 60 {
+            return Err(invalid(&rule, "utc_offset_minutes is at most a day"));
+        }
+        let (currency, places) = policy.currency(&self.currency, &rule)?;
+        let sum_max = self.sum_max.as_deref().map(|text| minor(text, places, &rule)).transpose()?;
+        Ok(LimitRule {
+            name: self.name.clone(),
+            scope: self.counted_per,
+            period,
+            currency,
+            direction: self.direction,
+            codes: self.codes.clone(),
+            levels: self.levels.clone(),
+            gateways: self.gateways.clone(),
+            utc_offset_s: i64::from(self.utc_offset_minutes).saturating_mul(60),
+            sum_max,
+            count_max: self.count_max,
+        })
+    }
+}
+
+/// What is to be counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// Who pays, and at which level.
+    pub debit: (AccountId, u8),
+    /// Who receives, and at which level.
+    pub credit: (AccountId, u8),
+    /// Who asks.
+    pub gateway: GatewayId,
+    /// Kind of business.
+    pub code: u16,
+    /// Of the accounts.
+    pub currency: u16,
+    /// Minor units.
+    pub amount: u128,
+    /// How often it counts: 1, or 0 when it adds to what was counted.
+    pub count: u32,
+    /// The ledger's second.
+    pub second: u32,
+}
+
+/// Amount and number in one part of a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// Number of the part, from 1.
+    pub part: u32,
+    /// Operations.
+    pub count: u32,
+    /// Minor units.
+    pub sum: u128,
+}
+
+impl LimitRule {
+    /// How many buckets it needs.
+    pub(super) fn buckets(&self) -> usize {
+        match self.period {
+            Period::Once => 0,
+            Period::Day | Period::Month => 1,
+            Period::Sliding(_) => SLIDING_BUCKETS,
+        }
+    }
+
+    /// The subject and part of the period that an operation counts for; `None` when the limit is not about it.
+    #[inline]
+    pub(super) fn applies(&self, counted: &Counted) -> Option<(Subject, u32)> {
+        let (account, level) = if self.direction == Direction::Debit { counted.debit } else { counted.credit };
+        let applies = self.currency == counted.currency
+            && (self.codes.is_empty() || self.codes.contains(&counted.code))
+            && (self.levels.is_empty() || self.levels.contains(&level))
+            && (self.gateways.is_empty() || self.gateways.contains(&counted.gateway.0));
+        let id = match self.scope {
+            Scope::Account => account.raw(),
+            Scope::Level => u128::from(level),
+            Scope::Gateway => u128::from(counted.gateway.0),
+            Scope::Code => u128::from(counted.code),
+        };
+        applies.then(|| (Subject { scope: self.scope, id }, self.part(counted.second)))
+    }
+
+    /// The number of the part of the period in which a second is, from 1.
+    fn part(&self, second: u32) -> u32 {
+        let local = i64::from(second).saturating_add(self.utc_offset_s).max(0);
+        let part = match self.period {
+            Period::Once => 0,
+            Period::Day => local.div_euclid(DAY_S),
+            Period::Month => month_of(local.div_euclid(DAY_S)),
+            Period::Sliding(seconds) => i64::from(second).div_euclid(i64::from((seconds / SLIDING_STEPS).max(1))),
+        };
+        u32::try_from(part).unwrap_or(0).saturating_add(1)
+    }
+
+    /// Sum and count in the period that ends in this part.
+    pub(super) fn used(&self, buckets: &[Bucket], part: u32) -> (u128, u32) {
+        let first = match self.period {
+            Period::Sliding(_) => part.saturating_sub(SLIDING_STEPS),
+            _ => part,
+        };
+        let current = buckets.iter().filter(|bucket| bucket.part >= first && bucket.part <= part && bucket.part != 0);
+        current
+            .fold((0, 0), |(sum, count), bucket| (bucket.sum.saturating_add(sum), bucket.count.saturating_add(count)))
+    }
+
+    /// Whether this much more is within the limit.
+    #[inline]
+    pub(super) fn check(&self, used: (u128, u32), amount: u128, count: u32) -> Result<(), Code> {
+        if self.sum_max.is_some_and(|max| used.0.saturating_add(amount) > max) {
+            Err(Code::LimitExceeded)
+        } else if count > 0 && self.count_max.is_some_and(|max| used.1.saturating_add(count) > max) {
+            Err(Code::LimitCountExceeded)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Adds to the bucket of a part, which may be new or take the place of one that is over.
+#[inline]
+pub(super) fn add(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
+    let len = u32::try_from(buckets.len()).unwrap_or(1).max(1);
+    let place = usize::try_from(part.checked_rem(len).unwrap_or(0)).unwrap_or(0);
+    if let Some(bucket) = buckets.get_mut(place) {
+        if bucket.part < part {
+            *bucket = Bucket { part, ..Bucket::default() };
+        }
+        if bucket.part == part {
+            bucket.sum = bucket.sum.saturating_add(amount);
+            bucket.count = bucket.count.saturating_add(count);
+        }
+    }
+}
+
+/// Takes what was not used out of the part in which it was counted, if that is still there.
+pub(super) fn take_back(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
+    if let Some(bucket) = buckets.iter_mut().find(|bucket| bucket.part == part) {
+        bucket.sum = bucket.sum.saturating_sub(amount);
+        bucket.count = bucket.count.saturating_sub(count);
+    }
+}
+
+impl Policy {
+    /// How many buckets a tally of this scope has.
+    pub fn buckets(&self, scope: Scope) -> usize {
+        self.limits.iter().filter(|limit| limit.scope == scope).map(LimitRule::buckets).sum()
+    }
+
+    /// The limits with the place of their buckets in the tallies of their scope.
+    #[inline]
+    pub(super) fn limits_with_places(&self) -> impl Iterator<Item = (&LimitRule, std::ops::Range<usize>)> {
+        let mut used = [0_usize; 4];
+        self.limits.iter().map(move |limit| {
+            let first = used.get(limit.scope as usize).copied().unwrap_or(0);
+            let end = first.saturating_add(limit.buckets());
+            if let Some(place) = used.get_mut(limit.scope as usize) {
+                *place = end;
+            }
+            (limit, first..end)
+        })
+    }
+
+    /// The buckets of a tally under this policy, from one under the policy before: limits that are the same go on.
+    pub(super) fn carry_over(&self, before: &Self, scope: Scope, buckets: &[Bucket]) -> Vec<Bucket> {
+        let mut carried = vec![Bucket::default(); self.buckets(scope)];
+        for (limit, place) in self.limits_with_places().filter(|(limit, _)| limit.scope == scope) {
+            let old = before.limits_with_places().find(|(old, _)| *old == limit);
+            if let Some((_, old)) = old
+                && let (Some(to), Some(from)) = (carried.get_mut(place), buckets.get(old))
+            {
+                to.copy_from_slice(from);
+            }
+        }
+        carried
+    }
+}
+
+/// The number of the month of a day since 1970, from 0. After Howard Hinnant, "chrono-compatible low-level date algorithms".
+fn month_of(day: i64) -> i64 {
+    let shifted = day.saturating_add(719_468);
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let leap = (of_era / 1_460).saturating_sub(of_era / 36_524).saturating_add(of_era / 146_096);
+    let year_of_era = of_era.saturating_sub(leap) / 365;
+    let before = year_of_era.saturating_mul(365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
+    let of_year = of_era.saturating_sub(before);
+    let from_march = of_year.saturating_mul(5).saturating_add(2) / 153;
+    let year = era.saturating_mul(400).saturating_add(year_of_era);
+    // March is month 2 of its year, counted from 0; January and February belong to the year after.
+    year.saturating_sub(1_970).saturating_mul(12).saturating_add(from_march).saturating_add(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_begin_on_their_first_day() {
+        // 1970-01-01, 1970-02-01, 2000-02-29, 2000-03-01, 2026-11-30, 2026-12-01.
+        for (day, month) in [(0, 0), (31, 1), (11_016, 361), (11_017, 362), (20_787, 682), (20_788, 683)] {
+            assert_eq!(month_of(day), month, "{day}");
+        }
+    }
+
+    fn rule(window: &str) -> LimitRule {
+        let text = format!(
+            "[[limit]]\nname = \"x\"\ncounted_per = \"account\"\ncurrency = \"EUR\"\nwindow = \"{window}\"\nsum_max = \"1\"\ncount_max = 3"
+        );
+        Policy::parse(&text).unwrap().limits.remove(0)
+    }
+
+    #[test]
+    fn a_sliding_window_never_lets_more_than_the_limit_through() {
+        let rule = rule("60s");
+        let mut buckets = vec![Bucket::default(); rule.buckets()];
+        let mut taken: Vec<u32> = Vec::new();
+        for second in (1_000..1_400).step_by(7) {
+            let part = rule.part(second);
+            if rule.check(rule.used(&buckets, part), 10, 1).is_ok() {
+                add(&mut buckets, part, 10, 1);
+                taken.push(second);
+            }
+            let in_window = taken.iter().filter(|&&at| at + 60 > second).count();
+            assert!(in_window <= 3, "{taken:?}");
+        }
+        assert!(taken.len() >= 15, "the window slides on: {taken:?}");
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_its_own_period_only() {
+        let rule = rule("day");
+        let mut buckets = vec![Bucket::default(); 1];
+        let (monday, tuesday) = (rule.part(86_399), rule.part(86_400));
+        assert_eq!(tuesday, monday + 1);
+        add(&mut buckets, monday, 60, 1);
+        take_back(&mut buckets, monday, 20, 0);
+        assert_eq!(rule.used(&buckets, monday), (40, 1));
+        assert_eq!(rule.check((40, 1), 60, 1), Ok(()));
+        assert_eq!(rule.check((40, 1), 61, 1), Err(Code::LimitExceeded));
+        assert_eq!(rule.check((40, 3), 1, 1), Err(Code::LimitCountExceeded));
+        add(&mut buckets, tuesday, 5, 1);
+        take_back(&mut buckets, monday, 40, 1);
+        assert_eq!(rule.used(&buckets, tuesday), (5, 1));
+    }
+
+    #[test]
+    fn limits_that_stay_go_on_under_another_policy() {
+        let limit = |name: &str, window: &str| {
+            format!(
+                "[[limit]]\nname = \"{name}\"\ncounted_per = \"account\"\ncurrency = \"EUR\"\nwindow = \"{window}\"\ncount_max = 3\n"
+            )
+        };
+        let before = Policy::parse(&(limit("a", "day") + &limit("b", "60s"))).unwrap();
+        let after = Policy::parse(&(limit("c", "month") + &limit("b", "60s"))).unwrap();
+        let buckets: Vec<_> = (1..=8).map(|part| Bucket { part, count: part, sum: 0 }).collect();
+        let carried = after.carry_over(&before, Scope::Account, &buckets);
+        assert_eq!(carried.iter().map(|bucket| bucket.part).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8]);
+    }
+}

@@ -1,0 +1,384 @@
+//! The office: how accounts come to the desk, which decides what needs more than an immediate transfer.
+//!
+//! The desk stands at the first shard. With one shard every account is there and a transaction is decided at once. With
+//! several, accounts are lent:
+//!
+//! ```text
+//!  home of an account                        the first shard
+//!  transaction ──► Forward ────────────────► waits for its accounts
+//!  when quiet: away, Lend ◄────── Ask ─────  asks for those that are missing
+//!                    └─────────────────────► all here: decided, outcomes out
+//!  here again, what waited goes on ◄─ Return as soon as nothing at the desk needs it
+//! ```
+//!
+//! While an account is away, what would debit it waits at its home in order. A leg that credits it is sent on to the desk and
+//! decided there. So reservations always end, every account asked for becomes quiet and comes, and nothing waits in a circle:
+//! transactions wait for accounts, accounts for reservations, reservations for nobody.
+//!
+//! # Invariants
+//!
+//! 1. An account is in one place: at home, or at the desk.
+//! 2. The outcome of a transaction is sent before the accounts that it changed go home.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::core::{Core, LoanState, Origin, credit_leg};
+use super::legs::{Item, Leg, Loan};
+use crate::ledger::{
+    Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Order, Pending, Record, Refusal, Slot, TransferId,
+};
+
+/// Due things done per tick: ticks come every ten milliseconds, so what falls due together does not hold others up.
+const DUE_PER_TICK: usize = 4_096;
+
+/// The desk and the accounts that it borrowed.
+#[derive(Debug)]
+pub(super) struct Office {
+    pub(super) desk: Desk,
+    guests: Guests,
+    works: HashMap<u64, Work>,
+    next_work: u64,
+    orders: Vec<Order>,
+}
+
+/// Accounts at the desk, or asked for.
+#[derive(Debug, Default)]
+struct Guests(HashMap<AccountId, Guest>);
+
+#[derive(Debug, Default)]
+struct Guest {
+    /// Whether it, or the news that there is none, has come.
+    is_here: bool,
+    account: Option<Box<Account>>,
+    /// Works that need it.
+    works: Vec<u64>,
+}
+
+/// What the desk is to do.
+#[derive(Debug)]
+struct Work {
+    what: What,
+    accounts: Vec<AccountId>,
+    missing: usize,
+}
+
+#[derive(Debug)]
+enum What {
+    Transaction(Vec<Item>),
+    Due(TransferId),
+}
+
+impl Accounts for Guests {
+    fn account(&self, id: AccountId) -> Option<&Account> {
+        self.0.get(&id)?.account.as_deref()
+    }
+
+    fn account_mut(&mut self, id: AccountId) -> Option<&mut Account> {
+        self.0.get_mut(&id)?.account.as_deref_mut()
+    }
+}
+
+impl Office {
+    pub(super) fn new(desk: Desk) -> Self {
+        Self { desk, guests: Guests::default(), works: HashMap::new(), next_work: 0, orders: Vec::new() }
+    }
+
+    /// Whether nothing waits and no account is borrowed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.works.is_empty() && self.guests.0.is_empty()
+    }
+}
+
+impl Core {
+    /// Has a transaction decided whose first account, if it exists, is in this slot and free.
+    #[expect(clippy::wrong_self_convention, reason = "it brings something to the desk; nothing is converted")]
+    pub(super) fn to_desk(&mut self, first: Option<Slot>, items: Vec<Item>) {
+        if self.shards() == 1 {
+            return self.decide_here(&items);
+        }
+        if let Some(slot) = first {
+            // What comes after it for the same account waits behind it.
+            self.promise(slot);
+        }
+        if self.office.is_some() {
+            self.take_up(What::Transaction(items));
+        } else {
+            self.tell(0, Loan::Forward(items));
+        }
+        if let Some(slot) = first {
+            self.lend_if_quiet(slot);
+        }
+    }
+
+    fn tell(&mut self, shard: usize, loan: Loan) {
+        if shard == self.shard {
+            self.loan(loan);
+        } else if let Some(loans) = self.output.loans.get_mut(shard) {
+            loans.push(loan);
+        }
+    }
+
+    /// Handles a message between desk and shard.
+    pub(super) fn loan(&mut self, loan: Loan) {
+        match loan {
+            Loan::Forward(items) => self.take_up(What::Transaction(items)),
+            Loan::Ask(id) => match self.accounts.find(id) {
+                None => self.tell(0, Loan::Lend(id, None)),
+                Some(slot) if self.loans.contains_key(&slot) => {}
+                Some(slot) => {
+                    self.promise(slot);
+                    self.lend_if_quiet(slot);
+                }
+            },
+            Loan::Lend(id, account) => self.arrived(id, account),
+            Loan::Return(account) => {
+                if let Some(slot) = self.accounts.find(account.id()) {
+                    if let Some(place) = self.accounts.get_mut(slot) {
+                        *place = *account;
+                    }
+                    self.loans.remove(&slot);
+                    self.unpark(slot);
+                }
+            }
+            Loan::Leg(from, parcel, index, leg) => {
+                let origin = Origin { parcel: &parcel, index };
+                let id = leg.transfer.credit;
+                if self.office.as_ref().is_some_and(|office| office.guests.account(id).is_some()) {
+                    return self.credit_guest(from, origin, &leg);
+                }
+                let home = id.shard(self.shards());
+                if home == self.shard {
+                    let slot = self.accounts.find(id);
+                    self.credit(from, origin, *leg, slot);
+                } else {
+                    self.tell(home, Loan::Leg(from, Arc::clone(origin.parcel), index, leg));
+                }
+            }
+        }
+    }
+
+    /// Notes that an account will go to the desk; from now on what would debit it waits.
+    fn promise(&mut self, slot: Slot) {
+        self.loans.insert(slot, LoanState::Promised);
+        if let Some(account) = self.accounts.get_mut(slot) {
+            account.set_parked(true);
+        }
+    }
+
+    /// Sends a promised account to the desk if nothing of it is reserved.
+    pub(super) fn lend_if_quiet(&mut self, slot: Slot) {
+        let Some(account) = self.accounts.get(slot).filter(|account| account.is_quiet()) else { return };
+        if self.loans.get(&slot) != Some(&LoanState::Promised) {
+            return;
+        }
+        let account = Box::new(account.clone());
+        self.loans.insert(slot, LoanState::Away);
+        self.tell(0, Loan::Lend(account.id(), Some(account)));
+    }
+
+    /// Sends a leg on whose credit account is at the desk.
+    pub(super) fn leg_to_desk(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
+        self.tell(0, Loan::Leg(from, Arc::clone(origin.parcel), origin.index, Box::new(leg)));
+    }
+
+    /// Credits an account that is at the desk.
+    fn credit_guest(&mut self, from: usize, origin: Origin<'_>, leg: &Leg) {
+        let Some(office) = &mut self.office else { return };
+        let decision = match office.guests.account_mut(leg.transfer.credit) {
+            None => Decision::Rejected(Code::CreditAccountUnknown),
+            // It came because nothing of it is reserved.
+            Some(credit) => credit_leg(&self.policy, credit, leg, true),
+        };
+        let code = match decision {
+            Decision::Accepted => Code::Accepted,
+            Decision::Rejected(code) => code,
+            Decision::Undecided => Code::ExceedsDebits,
+        };
+        self.end(from, origin, leg, code);
+    }
+
+    /// Does something at the desk as soon as its accounts are there.
+    fn take_up(&mut self, what: What) {
+        let Some(office) = &mut self.office else { return };
+        let mut accounts: Vec<AccountId> = match &what {
+            What::Transaction(items) => {
+                items.iter().flat_map(|item| [item.order.transfer.debit, item.order.transfer.credit]).collect()
+            }
+            What::Due(id) => {
+                office.desk.pending(*id).map_or_else(Vec::new, |pending| vec![pending.debit, pending.credit])
+            }
+        };
+        accounts.extend(self.policy.named_accounts());
+        accounts.retain(|id| id.is_valid());
+        accounts.sort_unstable();
+        accounts.dedup();
+        let number = office.next_work;
+        office.next_work = number.wrapping_add(1);
+        let mut asked = Vec::new();
+        let mut missing = 0_usize;
+        for &id in &accounts {
+            let guest = office.guests.0.entry(id).or_default();
+            if guest.works.is_empty() && !guest.is_here {
+                asked.push(id);
+            }
+            guest.works.push(number);
+            missing = missing.saturating_add(usize::from(!guest.is_here));
+        }
+        office.works.insert(number, Work { what, accounts, missing });
+        if missing == 0 {
+            self.perform(number);
+        }
+        for id in asked {
+            self.tell(id.shard(self.shards()), Loan::Ask(id));
+        }
+    }
+
+    /// An account has come to the desk.
+    fn arrived(&mut self, id: AccountId, account: Option<Box<Account>>) {
+        let Some(office) = &mut self.office else { return };
+        let guest = office.guests.0.entry(id).or_default();
+        guest.is_here = true;
+        guest.account = account;
+        let mut ready = Vec::new();
+        for number in guest.works.clone() {
+            if let Some(work) = office.works.get_mut(&number) {
+                work.missing = work.missing.saturating_sub(1);
+                if work.missing == 0 {
+                    ready.push(number);
+                }
+            }
+        }
+        for number in ready {
+            self.perform(number);
+        }
+        self.send_home(&[id]);
+    }
+
+    fn perform(&mut self, number: u64) {
+        let Some(mut office) = self.office.take() else { return };
+        let Some(work) = office.works.remove(&number) else {
+            self.office = Some(office);
+            return;
+        };
+        match &work.what {
+            What::Transaction(items) => {
+                office.orders.clear();
+                office.orders.extend(items.iter().map(|item| item.order));
+                let decided = office.desk.decide(&mut office.guests, &office.orders);
+                self.emit(&office.desk, items, decided);
+            }
+            What::Due(id) => {
+                office.desk.fall_due(&mut office.guests, *id);
+                self.emit_due(&office.desk);
+            }
+        }
+        for id in &work.accounts {
+            if let Some(guest) = office.guests.0.get_mut(id) {
+                guest.works.retain(|&waiting| waiting != number);
+            }
+        }
+        self.office = Some(office);
+        self.send_home(&work.accounts);
+    }
+
+    /// Gives accounts back that nothing at the desk needs.
+    fn send_home(&mut self, ids: &[AccountId]) {
+        for &id in ids {
+            let Some(office) = &mut self.office else { return };
+            let free = office.guests.0.get(&id).is_some_and(|guest| guest.is_here && guest.works.is_empty());
+            if !free {
+                continue;
+            }
+            if let Some(account) = office.guests.0.remove(&id).and_then(|guest| guest.account) {
+                self.tell(id.shard(self.shards()), Loan::Return(account));
+            }
+        }
+    }
+
+    /// Decides a transaction whose accounts are all here, because there is one shard.
+    fn decide_here(&mut self, items: &[Item]) {
+        let Some(mut office) = self.office.take() else { return };
+        office.orders.clear();
+        office.orders.extend(items.iter().map(|item| item.order));
+        let decided = office.desk.decide(&mut self.accounts, &office.orders);
+        self.emit(&office.desk, items, decided);
+        self.office = Some(office);
+    }
+
+    /// It is later; what is due happens.
+    pub(super) fn tick(&mut self, now_ns: u64) {
+        for _ in 0..DUE_PER_TICK {
+            let Some(office) = &mut self.office else { return };
+            office.desk.set_time(now_ns);
+            let Some(Pending { id, .. }) = office.desk.next_due() else { return };
+            if self.shards() > 1 {
+                self.take_up(What::Due(id));
+            } else if let Some(mut office) = self.office.take() {
+                office.desk.fall_due(&mut self.accounts, id);
+                self.emit_due(&office.desk);
+                self.office = Some(office);
+            }
+        }
+    }
+
+    /// Who decides, as settlement and clearing know it: with several shards the desk is nobody's shard.
+    fn decider(&self) -> usize {
+        if self.shards() == 1 { self.shard } else { self.shards() }
+    }
+
+    /// Emits the records of a transaction and tells its outcomes.
+    fn emit(&mut self, desk: &Desk, items: &[Item], result: Result<(), Refusal>) {
+        let decider = self.decider();
+        let output = self.output.decided(decider);
+        let mut first = true;
+        let mut joined = |output: &mut crate::flow::Decided| {
+            if !std::mem::take(&mut first) {
+                output.join();
+            }
+        };
+        if let Err(refusal) = result {
+            for (leg, Item { parcel, index, order }) in items.iter().enumerate() {
+                joined(output);
+                let code = if leg == refusal.leg { refusal.code } else { Code::TransactionFailed };
+                let record = Record::Transfer { transfer: order.transfer, outcome: code, gateway: order.gateway };
+                output.record(parcel, *index, &record, code);
+            }
+            return;
+        }
+        if desk.policy().has_limits() && output.second != desk.second() {
+            // Another second: settlement notes it before these records.
+            if !output.is_empty() {
+                self.output.next_second(decider);
+            }
+        }
+        let output = self.output.decided(decider);
+        if desk.policy().has_limits() {
+            output.second = desk.second();
+        }
+        let gateway = items.first().map_or(GatewayId(0), |item| item.order.gateway);
+        for made in desk.made() {
+            joined(output);
+            match made.leg.and_then(|leg| items.get(leg)) {
+                Some(Item { parcel, index, order }) => {
+                    let outcome = Code::Accepted;
+                    let record = Record::Transfer { transfer: made.transfer, outcome, gateway: order.gateway };
+                    output.record(parcel, *index, &record, outcome);
+                }
+                None => output.internal(&Record::Internal { transfer: made.transfer, gateway }),
+            }
+        }
+    }
+
+    fn emit_due(&mut self, desk: &Desk) {
+        let decider = self.decider();
+        let output = self.output.decided(decider);
+        for (place, made) in desk.made().iter().enumerate() {
+            if place > 0 {
+                output.join();
+            }
+            output.internal(&Record::Internal { transfer: made.transfer, gateway: GatewayId(0) });
+        }
+    }
+}

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use crate::mix::Mix;
+
 /// How accounts are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Distribution {
@@ -45,6 +47,15 @@ pub(crate) enum Ids {
     Random,
 }
 
+/// Whether limits are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Limits {
+    /// Every transfer counts towards seven limits.
+    On,
+    /// None.
+    Off,
+}
+
 /// Open accounts, drive transfers, print rate and latency, verify every account.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -75,6 +86,18 @@ pub(crate) struct RunArguments {
     /// Which accounts: uniform, zipf:EXPONENT or hot:ACCOUNTS.
     #[arg(long, default_value = "uniform")]
     pub(crate) distribution: Distribution,
+    /// Which operations; each counts as one transfer.
+    #[arg(long, value_enum, default_value_t = Mix::Plain)]
+    pub(crate) mix: Mix,
+    /// Delayed transfers are due after this many seconds.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) due_after: u64,
+    /// ... and spread over so many seconds.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) due_within: u64,
+    /// Give the spawned server a policy with limits of every kind, none of which is met.
+    #[arg(long, value_enum, default_value_t = Limits::Off)]
+    pub(crate) limits: Limits,
     /// Transfer ids in order of time or random.
     #[arg(long, value_enum, default_value_t = Ids::Time)]
     pub(crate) ids: Ids,
@@ -90,7 +113,7 @@ pub(crate) struct RunArguments {
     /// Write latencies as an `HdrHistogram` interval log, one interval per second, microseconds.
     #[arg(long)]
     pub(crate) hlog: Option<PathBuf>,
-    /// Shards of the spawned server; 0: one per processor.
+    /// Shards of the spawned server; 0: one per four processors.
     #[arg(long, requires = "spawn", default_value_t = 0)]
     pub(crate) shards: usize,
     /// Data directory of the spawned server, kept afterwards [default: a temporary one].

@@ -4,7 +4,7 @@
 //! semaphore; what is in flight is kept by request id. A request answered *busy* is sent again after a pause, and its latency
 //! still counts from its first intended time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use heng::ledger::{Code, Outcome, Transfer};
 use tokio::sync::Semaphore;
 
 use crate::measure::Recorder;
+use crate::mix::{Filling, Mixer, operation_name};
 use crate::model::Model;
-use crate::workload::{Planned, Workload};
+use crate::workload::Planned;
 
 /// Bytes queued after which they are sent, although more is due.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -31,7 +32,12 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) busy: AtomicU64,
+    /// By operation and outcome.
+    pub(crate) operations: Mutex<Operations>,
 }
+
+/// How many of each operation had which outcome.
+pub(crate) type Operations = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
 
 /// Where a connection notes what it is told.
 #[derive(Debug)]
@@ -74,40 +80,40 @@ struct Window {
 pub(crate) struct Connection {
     pub(crate) sender: RequestSender,
     pub(crate) receiver: AnswerReceiver,
-    pub(crate) workload: Workload,
+    pub(crate) mixer: Mixer,
     pub(crate) next_request: u64,
 }
 
 impl Connection {
     /// Drives a plan to its end; answers with the connection, to drive another.
     pub(crate) async fn drive(self, plan: Plan, known: &Known) -> Result<Self, ClientError> {
-        let Self { sender, receiver, workload, next_request } = self;
+        let Self { sender, receiver, mixer, next_request } = self;
         let window = Arc::new(Window {
             room: Semaphore::new(plan.in_flight),
             requests: Mutex::default(),
             again: Mutex::default(),
         });
         let total = plan.transfers;
-        let sending = tokio::spawn(send(sender, workload, plan, next_request, Arc::clone(&window)));
+        let sending = tokio::spawn(send(sender, mixer, plan, next_request, Arc::clone(&window)));
         let receiving = receive(receiver, total, &window, known).await;
         if receiving.is_err() {
             // The window never opens again.
             sending.abort();
         }
         let receiver = receiving?;
-        let (sender, workload, next_request) =
+        let (sender, mixer, next_request) =
             sending.await.map_err(|err| ClientError::Broken(std::io::Error::other(err)))??;
-        Ok(Self { sender, receiver, workload, next_request })
+        Ok(Self { sender, receiver, mixer, next_request })
     }
 }
 
 async fn send(
     mut sender: RequestSender,
-    mut workload: Workload,
+    mut mixer: Mixer,
     plan: Plan,
     mut next_request: u64,
     window: Arc<Window>,
-) -> Result<(RequestSender, Workload, u64), ClientError> {
+) -> Result<(RequestSender, Mixer, u64), ClientError> {
     let mut left = plan.transfers;
     let mut sent = 0_u32;
     // Every request answered busy comes back here, so the end is when nothing is left and nothing in flight.
@@ -134,7 +140,7 @@ async fn send(
                 left = left.saturating_sub(size);
                 let capacity = usize::try_from(size).unwrap_or(0);
                 let (mut transfers, mut planned) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
-                (0..size).for_each(|_| workload.make(&mut transfers, &mut planned));
+                mixer.fill(capacity, Filling { transfers: &mut transfers, planned: &mut planned });
                 Request { intended, transfers, planned }
             }
             None => {
@@ -156,7 +162,7 @@ async fn send(
         }
     }
     sender.flush().await?;
-    Ok((sender, workload, next_request))
+    Ok((sender, mixer, next_request))
 }
 
 async fn receive(
@@ -178,7 +184,7 @@ async fn receive(
                 Answer::Outcomes(outcomes) if outcomes.len() == request.planned.len() => {
                     let latency = request.intended.elapsed();
                     latencies_us.push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-                    known.count(&outcomes, &request.planned);
+                    known.count(&outcomes, &request);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                 }
                 Answer::Refused(Code::Busy, _) => {
@@ -199,10 +205,14 @@ async fn receive(
 }
 
 impl Known {
-    fn count(&self, outcomes: &[Outcome], planned: &[Planned]) {
+    fn count(&self, outcomes: &[Outcome], request: &Request) {
         let (model, counts) = (&self.model, &self.counts);
         let (mut accepted, mut repeated) = (0_u64, 0_u64);
-        for (outcome, planned) in outcomes.iter().zip(planned) {
+        let mut operations = Operations::new();
+        for ((outcome, planned), transfer) in outcomes.iter().zip(&request.planned).zip(&request.transfers) {
+            let by_outcome = operations.entry(operation_name(transfer)).or_default();
+            let count = by_outcome.entry(outcome.code.name()).or_default();
+            *count = count.saturating_add(1);
             if outcome.repeated {
                 repeated = repeated.saturating_add(1);
             }
@@ -210,7 +220,7 @@ impl Known {
             if outcome.code.is_accepted() {
                 accepted = accepted.saturating_add(1);
                 if !outcome.repeated {
-                    model.accepted(planned.debit, planned.credit, planned.amount);
+                    model.accepted(planned);
                 }
             }
         }
@@ -219,9 +229,16 @@ impl Known {
         counts.accepted.fetch_add(accepted, Relaxed);
         counts.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
         counts.repeated.fetch_add(repeated, Relaxed);
+        let mut all = lock(&counts.operations);
+        for (operation, outcomes) in operations {
+            for (outcome, more) in outcomes {
+                let count = all.entry(operation).or_default().entry(outcome).or_default();
+                *count = count.saturating_add(more);
+            }
+        }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

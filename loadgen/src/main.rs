@@ -6,6 +6,7 @@
 mod arguments;
 mod drive;
 mod measure;
+mod mix;
 mod model;
 mod report;
 mod run;

@@ -1,12 +1,17 @@
-//! What the generator knows to have been accepted: debits and credits per account, in minor units.
+//! What the generator knows to have been accepted: totals per account, in minor units.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Totals of one account.
+use crate::mix::Effect;
+use crate::workload::Planned;
+
+/// Totals of one account. They may pass below zero for a moment, when answers of two connections cross, so they wrap.
 #[derive(Debug, Default)]
 struct Totals {
     debits: AtomicU64,
     credits: AtomicU64,
+    debits_pending: AtomicU64,
+    credits_pending: AtomicU64,
 }
 
 /// Totals of all accounts, shared by all connections.
@@ -21,19 +26,39 @@ impl Model {
         Self { totals: (0..accounts).map(|_| Totals::default()).collect() }
     }
 
-    /// Notes an accepted transfer between the accounts at these places.
+    /// Notes an accepted operation.
     #[inline]
-    pub(crate) fn accepted(&self, debit: u32, credit: u32, amount: u32) {
+    pub(crate) fn accepted(&self, planned: &Planned) {
         let place = |index: u32| usize::try_from(index).ok().and_then(|index| self.totals.get(index));
-        if let (Some(debit), Some(credit)) = (place(debit), place(credit)) {
-            debit.debits.fetch_add(u64::from(amount), Relaxed);
-            credit.credits.fetch_add(u64::from(amount), Relaxed);
+        let (Some(debit), Some(credit)) = (place(planned.debit), place(planned.credit)) else { return };
+        let amount = u64::from(planned.amount);
+        let post = |amount: u64| {
+            debit.debits.fetch_add(amount, Relaxed);
+            credit.credits.fetch_add(amount, Relaxed);
+        };
+        let pend = |amount: u64| {
+            debit.debits_pending.fetch_add(amount, Relaxed);
+            credit.credits_pending.fetch_add(amount, Relaxed);
+        };
+        match planned.effect {
+            Effect::Post => post(amount),
+            Effect::Unpost => post(amount.wrapping_neg()),
+            Effect::Pend => pend(amount),
+            Effect::Free => pend(amount.wrapping_neg()),
+            Effect::Capture(rest) => {
+                pend(amount.wrapping_add(u64::from(rest)).wrapping_neg());
+                post(amount);
+            }
+            Effect::None => {}
         }
     }
 
-    /// Debits and credits of the account at a place.
-    pub(crate) fn totals(&self, index: usize) -> (u128, u128) {
+    /// Posted debits and credits, then pending ones, of the account at a place.
+    pub(crate) fn totals(&self, index: usize) -> [u128; 4] {
         let totals = self.totals.get(index);
-        totals.map_or((0, 0), |totals| (totals.debits.load(Relaxed).into(), totals.credits.load(Relaxed).into()))
+        totals.map_or([0; 4], |totals| {
+            let all = [&totals.debits, &totals.credits, &totals.debits_pending, &totals.credits_pending];
+            all.map(|total| total.load(Relaxed).into())
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::drive::Operations;
 use crate::spawn::ServerUse;
 
 /// A run's result.
@@ -30,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) server: Option<ServerUse>,
     /// Processor time of the generator, seconds.
     pub(crate) generator_cpu_s: f64,
+    /// By operation and outcome.
+    pub(crate) operations: Operations,
     /// How the run was made.
     pub(crate) run: Conditions,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Conditions {
     pub(crate) rate: u64,
     pub(crate) distribution: String,
     pub(crate) ids: String,
+    pub(crate) mix: String,
+    pub(crate) limits: String,
     pub(crate) seed: u64,
     pub(crate) warmup: u64,
     pub(crate) version: &'static str,
@@ -102,6 +107,12 @@ impl Report {
                 grouped(self.repeated)
             ),
         );
+        if self.operations.len() > 1 || self.refused > 0 {
+            for (operation, outcomes) in &self.operations {
+                let outcomes = outcomes.iter().map(|(outcome, &count)| format!("{} {outcome}", grouped(count)));
+                line(operation, outcomes.collect::<Vec<_>>().join(", "));
+            }
+        }
         if self.busy > 0 {
             line("busy", format!("{} requests were answered busy and sent again", grouped(self.busy)));
         }

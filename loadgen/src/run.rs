@@ -12,9 +12,10 @@ use heng::ledger::NewAccount;
 use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::arguments::RunArguments;
-use crate::drive::{Connection, Counts, Known, Plan};
+use crate::arguments::{Limits, RunArguments};
+use crate::drive::{Connection, Counts, Known, Plan, lock};
 use crate::measure::{Latencies, Recorder};
+use crate::mix::{Due, Mixer};
 use crate::model::Model;
 use crate::report::{Conditions, Latency, Report, grouped};
 use crate::spawn::Spawned;
@@ -25,6 +26,12 @@ const PAGE: usize = 8_190;
 
 /// ISO 4217 number of the accounts' currency, EUR.
 const CURRENCY: u16 = 978;
+
+/// The policy of `--limits on`.
+const LIMITS: &str = include_str!("limits.toml");
+
+/// Time after the last due time in which everything due has arrived.
+const ARRIVAL_SLACK: Duration = Duration::from_secs(2);
 
 /// Differences shown when verification fails.
 const DIFFERENCES_SHOWN: usize = 10;
@@ -51,8 +58,10 @@ fn say(text: &str) {
 }
 
 fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
-    let server =
-        arguments.spawn.then(|| Spawned::start(arguments.data_dir.as_deref(), arguments.shards)).transpose()?;
+    let policy = (arguments.limits == Limits::On).then_some(LIMITS);
+    anyhow::ensure!(policy.is_none() || arguments.spawn, "--limits on needs --spawn: limits are the server's policy");
+    let start = || Spawned::start(arguments.data_dir.as_deref(), arguments.shards, policy);
+    let server = arguments.spawn.then(start).transpose()?;
     let address = match (&server, &arguments.target) {
         (Some(server), _) => server.address.clone(),
         (None, Some(target)) => target.clone(),
@@ -94,6 +103,11 @@ impl Run<'_> {
         let base = if fresh { 0 } else { now.as_millis() << 64 };
         let mut client = Client::connect(self.address.as_str(), &who).await?;
         self.open_accounts(&mut client, base).await?;
+        let due = Due {
+            after: Duration::from_secs(arguments.due_after),
+            within: Duration::from_secs(arguments.due_within),
+            last_ns: Arc::default(),
+        };
         let mut connections = Vec::new();
         for number in 0..arguments.connections {
             let (sender, receiver) = Opened::open(self.address.as_str(), &who).await?.split();
@@ -101,7 +115,8 @@ impl Run<'_> {
                 (arguments.seed, number, base),
                 (arguments.accounts, arguments.distribution, arguments.ids),
             )?;
-            connections.push(Connection { sender, receiver, workload, next_request: 0 });
+            let mixer = Mixer::new(workload, arguments.mix, due.clone());
+            connections.push(Connection { sender, receiver, mixer, next_request: 0 });
         }
         let model = Arc::new(Model::new(arguments.accounts));
         if arguments.warmup > 0 {
@@ -114,6 +129,9 @@ impl Run<'_> {
         report.generator_cpu_s = process_stats().cpu_s - cpu_before;
         drop(connections);
         if !arguments.no_verify {
+            if due.arrives() {
+                wait_until(Duration::from_nanos(due.last_ns.load(Relaxed)).saturating_add(ARRIVAL_SLACK)).await;
+            }
             report.verified = Some(self.verify(&mut client, base, &model).await?);
             report.verified_accounts = arguments.accounts;
         }
@@ -219,6 +237,7 @@ impl Run<'_> {
             verified_accounts: 0,
             server: None,
             generator_cpu_s: 0.0,
+            operations: lock(&counts.operations).clone(),
             run: Conditions {
                 accounts: arguments.accounts,
                 batch: arguments.batch,
@@ -227,6 +246,8 @@ impl Run<'_> {
                 rate: arguments.rate,
                 distribution: format!("{:?}", arguments.distribution),
                 ids: format!("{:?}", arguments.ids),
+                mix: format!("{:?}", arguments.mix),
+                limits: format!("{:?}", arguments.limits),
                 seed: arguments.seed,
                 warmup: arguments.warmup,
                 version: env!("CARGO_PKG_VERSION"),
@@ -252,12 +273,14 @@ impl Run<'_> {
             for (&index, account) in page.iter().zip(&accounts) {
                 let expected = model.totals(usize::try_from(index)?);
                 sum = sum.saturating_add(account.balance());
-                if (account.totals.debits_posted, account.totals.credits_posted) != expected {
+                let totals = account.totals;
+                let found =
+                    [totals.debits_posted, totals.credits_posted, totals.debits_pending, totals.credits_pending];
+                if found != expected {
                     different = different.saturating_add(1);
                     if different <= DIFFERENCES_SHOWN {
-                        let found = (account.totals.debits_posted, account.totals.credits_posted);
                         say(&format!(
-                            "account {}: debits and credits are {found:?}, accepted were {expected:?}",
+                            "account {}: debits, credits and both pending are {found:?}, accepted were {expected:?}",
                             account.properties.id
                         ));
                     }
@@ -271,6 +294,11 @@ impl Run<'_> {
         }
         Ok(different == 0 && sum == 0)
     }
+}
+
+async fn wait_until(time: Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    tokio::time::sleep(time.saturating_sub(now)).await;
 }
 
 struct Phase {

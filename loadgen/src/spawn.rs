@@ -41,7 +41,7 @@ struct Told {
 
 impl Spawned {
     /// Starts a server and waits until it is ready.
-    pub(crate) fn start(data_dir: Option<&Path>, shards: usize) -> anyhow::Result<Self> {
+    pub(crate) fn start(data_dir: Option<&Path>, shards: usize, policy: Option<&str>) -> anyhow::Result<Self> {
         let temporary = if data_dir.is_some() {
             None
         } else {
@@ -53,11 +53,15 @@ impl Spawned {
             (None, None) => anyhow::bail!("no data directory"),
         };
         std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+        let policy_file = data_dir.join("policy.toml");
+        std::fs::write(&policy_file, policy.unwrap_or_default())?;
         let log = data_dir.join("server.log");
         let mut child = Command::new(std::env::current_exe()?)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"])
             .args(["--development-key", "true", "--shards", &shards.to_string(), "--data-dir"])
             .arg(&data_dir)
+            .arg("--policy-file")
+            .arg(&policy_file)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution as _, Zipf};
 
 use crate::arguments::{Distribution, Ids};
+use crate::mix::Effect;
 
 /// The largest amount, minor units. Small, so that the model's 64-bit totals cannot overflow.
 const AMOUNT_MAX: u32 = 10_000;
@@ -16,6 +17,7 @@ pub(crate) struct Planned {
     pub(crate) debit: u32,
     pub(crate) credit: u32,
     pub(crate) amount: u32,
+    pub(crate) effect: Effect,
 }
 
 /// Makes one connection's transfers.
@@ -70,8 +72,24 @@ impl Workload {
         account.wrapping_add(1).checked_rem(self.accounts).unwrap_or(0)
     }
 
-    /// Appends one transfer.
-    pub(crate) fn make(&mut self, transfers: &mut Vec<Transfer>, planned: &mut Vec<Planned>) {
+    /// A number below this one.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.rng.random_range(0..end.max(1))
+    }
+
+    /// A transfer id that was not used.
+    pub(crate) fn next_id(&mut self) -> TransferId {
+        TransferId::from_raw(match self.ids {
+            Ids::Time => {
+                self.next_id = self.next_id.wrapping_add(1);
+                self.next_id
+            }
+            Ids::Random => (self.rng.random::<u128>() ^ self.salt).clamp(1, u128::MAX.wrapping_sub(1)),
+        })
+    }
+
+    /// Makes one transfer.
+    pub(crate) fn make(&mut self) -> (Transfer, Planned) {
         let mut debit = self.pick();
         let mut credit = self.pick();
         if let Choose::Hot(hot) = self.choose {
@@ -85,22 +103,15 @@ impl Workload {
             credit = self.next_to(credit);
         }
         let amount = self.rng.random_range(1..=AMOUNT_MAX);
-        let id = match self.ids {
-            Ids::Time => {
-                self.next_id = self.next_id.wrapping_add(1);
-                self.next_id
-            }
-            Ids::Random => (self.rng.random::<u128>() ^ self.salt).clamp(1, u128::MAX.wrapping_sub(1)),
-        };
-        transfers.push(Transfer {
-            id: TransferId::from_raw(id),
+        let transfer = Transfer {
+            id: self.next_id(),
             debit: account_id(self.first_account, debit),
             credit: account_id(self.first_account, credit),
             amount: amount.into(),
             code: 1,
             ..Transfer::default()
-        });
-        planned.push(Planned { debit, credit, amount });
+        };
+        (transfer, Planned { debit, credit, amount, effect: Effect::Post })
     }
 }
 
@@ -130,9 +141,7 @@ mod tests {
         {
             let make = || {
                 let mut workload = Workload::new((7, 1, 0), (10, distribution, Ids::Random)).unwrap();
-                let (mut transfers, mut planned) = (Vec::new(), Vec::new());
-                (0..2_000).for_each(|_| workload.make(&mut transfers, &mut planned));
-                transfers
+                (0..2_000).map(|_| workload.make().0).collect::<Vec<_>>()
             };
             let transfers = make();
             assert_eq!(transfers, make());

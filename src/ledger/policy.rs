@@ -21,7 +21,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText};
-use super::tally::{LimitRule, LimitText, Scope};
+use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
 use super::{AccountClass, AccountId, Code, Operation, Transfer, parse_id};
 use crate::money::{Currency, from_major};
 
@@ -135,6 +135,9 @@ pub struct Policy {
     pub(super) limits: Vec<LimitRule>,
     pub(super) fees: Vec<FeeRule>,
     pub(super) reserves: Vec<ReserveRule>,
+    groups: Vec<LimitGroup>,
+    /// By scope: how many buckets a tally has.
+    buckets: [usize; 4],
 }
 
 impl Policy {
@@ -176,6 +179,8 @@ impl Policy {
         policy.limits = read.limit.iter().map(|limit| limit.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.fees = read.fee.iter().map(|fee| fee.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.reserves = read.reserve.iter().map(ReserveText::resolve).collect::<Result<_, _>>()?;
+        policy.groups = policy.limit_groups();
+        policy.buckets = Scope::ALL.map(|scope| policy.count_buckets(scope));
         for scope in Scope::ALL {
             if policy.buckets(scope) > SCOPE_BUCKETS_MAX {
                 return Err(invalid(
@@ -238,6 +243,18 @@ impl Policy {
         fees.chain(reserves).chain(self.receivables.iter().map(|(_, account)| *account))
     }
 
+    /// The limits in groups that count for the same subject.
+    #[inline]
+    pub(super) fn groups(&self) -> &[LimitGroup] {
+        &self.groups
+    }
+
+    /// How many buckets a tally of this scope has.
+    #[inline]
+    pub fn buckets(&self, scope: Scope) -> usize {
+        self.buckets.get(scope as usize).copied().unwrap_or(0)
+    }
+
     /// Whether any limit is to be counted.
     #[inline]
     pub fn has_limits(&self) -> bool {
@@ -248,9 +265,13 @@ impl Policy {
     /// and nothing withheld.
     #[inline]
     pub fn leaves_alone(&self, transfer: &Transfer) -> bool {
-        transfer.is_plain()
-            && self.limits.is_empty()
-            && self.reserves.is_empty()
+        transfer.is_plain() && self.limits.is_empty() && self.charges_nothing(transfer)
+    }
+
+    /// Whether neither fee nor reserve is about transfers of this code.
+    #[inline]
+    pub fn charges_nothing(&self, transfer: &Transfer) -> bool {
+        self.reserves.is_empty()
             && !self.fees.iter().any(|fee| fee.codes.is_empty() || fee.codes.contains(&transfer.code))
     }
 

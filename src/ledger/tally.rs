@@ -14,6 +14,7 @@
 //! 1. What is counted is posted or set aside in the same atomic step; what is given back unused is taken out of the period in
 //!    which it was counted, if that is still kept.
 
+use hashbrown::HashMap;
 use serde::Deserialize;
 
 use super::policy::{Policy, PolicyError, amount as minor, invalid};
@@ -74,6 +75,56 @@ enum Direction {
     #[default]
     Debit,
     Credit,
+}
+
+impl Direction {
+    #[inline]
+    fn side(self, counted: &Counted) -> (AccountId, u8) {
+        if self == Self::Debit { counted.debit } else { counted.credit }
+    }
+}
+
+/// Limits that count for the same subject, each with the place of its buckets in that one's tally.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LimitGroup {
+    pub(super) scope: Scope,
+    direction: Direction,
+    /// Index of the limit, place of its buckets.
+    pub(super) limits: Vec<(usize, std::ops::Range<usize>)>,
+}
+
+impl LimitGroup {
+    /// For whom an operation counts.
+    #[inline]
+    pub(super) fn subject(&self, counted: &Counted) -> Subject {
+        let (account, level) = self.direction.side(counted);
+        let id = match self.scope {
+            Scope::Account => account.raw(),
+            Scope::Level => u128::from(level),
+            Scope::Gateway => u128::from(counted.gateway.0),
+            Scope::Code => u128::from(counted.code),
+        };
+        Subject { scope: self.scope, id }
+    }
+}
+
+/// The parts of all limits' periods in which a second is; the same second is not computed twice.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts {
+    second: Option<u32>,
+    parts: Vec<u32>,
+}
+
+impl Parts {
+    /// The part of each limit, by index.
+    #[inline]
+    pub(super) fn at(&mut self, policy: &Policy, second: u32) -> &[u32] {
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.parts = policy.limits.iter().map(|limit| limit.part(second)).collect();
+        }
+        &self.parts
+    }
 }
 
 /// A limit as the policy's text has it.
@@ -198,25 +249,18 @@ impl LimitRule {
         }
     }
 
-    /// The subject and part of the period that an operation counts for; `None` when the limit is not about it.
+    /// Whether an operation is one that this limit counts.
     #[inline]
-    pub(super) fn applies(&self, counted: &Counted) -> Option<(Subject, u32)> {
-        let (account, level) = if self.direction == Direction::Debit { counted.debit } else { counted.credit };
-        let applies = self.currency == counted.currency
+    pub(super) fn selects(&self, counted: &Counted) -> bool {
+        let (_, level) = self.direction.side(counted);
+        self.currency == counted.currency
             && (self.codes.is_empty() || self.codes.contains(&counted.code))
             && (self.levels.is_empty() || self.levels.contains(&level))
-            && (self.gateways.is_empty() || self.gateways.contains(&counted.gateway.0));
-        let id = match self.scope {
-            Scope::Account => account.raw(),
-            Scope::Level => u128::from(level),
-            Scope::Gateway => u128::from(counted.gateway.0),
-            Scope::Code => u128::from(counted.code),
-        };
-        applies.then(|| (Subject { scope: self.scope, id }, self.part(counted.second)))
+            && (self.gateways.is_empty() || self.gateways.contains(&counted.gateway.0))
     }
 
     /// The number of the part of the period in which a second is, from 1.
-    fn part(&self, second: u32) -> u32 {
+    pub(super) fn part(&self, second: u32) -> u32 {
         let local = i64::from(second).saturating_add(self.utc_offset_s).max(0);
         let part = match self.period {
             Period::Once => 0,
@@ -251,12 +295,17 @@ impl LimitRule {
     }
 }
 
+/// Which of so many buckets is that of a part.
+#[inline]
+fn bucket_of(buckets: usize, part: u32) -> usize {
+    let buckets = u32::try_from(buckets).unwrap_or(1).max(1);
+    usize::try_from(part.checked_rem(buckets).unwrap_or(0)).unwrap_or(0)
+}
+
 /// Adds to the bucket of a part, which may be new or take the place of one that is over.
 #[inline]
 pub(super) fn add(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    let len = u32::try_from(buckets.len()).unwrap_or(1).max(1);
-    let place = usize::try_from(part.checked_rem(len).unwrap_or(0)).unwrap_or(0);
-    if let Some(bucket) = buckets.get_mut(place) {
+    if let Some(bucket) = buckets.get_mut(bucket_of(buckets.len(), part)) {
         if bucket.part < part {
             *bucket = Bucket { part, ..Bucket::default() };
         }
@@ -269,20 +318,129 @@ pub(super) fn add(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
 
 /// Takes what was not used out of the part in which it was counted, if that is still there.
 pub(super) fn take_back(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    if let Some(bucket) = buckets.iter_mut().find(|bucket| bucket.part == part) {
+    if let Some(bucket) = buckets.get_mut(bucket_of(buckets.len(), part)).filter(|bucket| bucket.part == part) {
         bucket.sum = bucket.sum.saturating_sub(amount);
         bucket.count = bucket.count.saturating_sub(count);
     }
 }
 
+/// The tallies of a desk: those of one scope side by side, found by subject.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    scopes: [ScopeTallies; 4],
+    parts: Parts,
+}
+
+#[derive(Debug, Default)]
+struct ScopeTallies {
+    index: HashMap<u128, usize>,
+    /// The last one found: levels, gateways and codes are few.
+    last: Option<(u128, usize)>,
+    buckets: Vec<Bucket>,
+}
+
+/// The bucket of a limit before it was changed, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    scope: Scope,
+    at: usize,
+    bucket: Bucket,
+}
+
+impl ScopeTallies {
+    /// Where the tally of a subject begins; a new one is empty.
+    #[inline]
+    fn place(&mut self, id: u128, buckets: usize) -> usize {
+        if let Some((last, place)) = self.last
+            && last == id
+        {
+            return place;
+        }
+        let next = self.buckets.len();
+        let place = *self.index.entry(id).or_insert(next);
+        if place == next {
+            self.buckets.resize(next.saturating_add(buckets), Bucket::default());
+        }
+        self.last = Some((id, place));
+        place
+    }
+}
+
+impl Tallies {
+    /// Takes over a tally.
+    pub(super) fn put(&mut self, subject: Subject, buckets: &[Bucket]) {
+        if let Some(scope) = self.scopes.get_mut(subject.scope as usize) {
+            let place = scope.place(subject.id, buckets.len());
+            if let Some(own) = scope.buckets.get_mut(place..place.saturating_add(buckets.len())) {
+                own.copy_from_slice(buckets);
+            }
+        }
+    }
+
+    /// Checks an operation against every limit about it; the index of the first that refuses, and its code.
+    #[inline]
+    pub(super) fn check(&mut self, policy: &Policy, counted: &Counted) -> Result<(), (usize, Code)> {
+        let parts = self.parts.at(policy, counted.second);
+        for group in policy.groups() {
+            let subject = group.subject(counted);
+            let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
+            let first = scope.place(subject.id, policy.buckets(group.scope));
+            for (index, place) in &group.limits {
+                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
+                if !limit.selects(counted) {
+                    continue;
+                }
+                let own = first.saturating_add(place.start)..first.saturating_add(place.end);
+                let used = limit.used(scope.buckets.get(own).unwrap_or_default(), part);
+                limit.check(used, counted.amount, counted.count).map_err(|code| (*index, code))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an operation that was checked, or with `back` takes it out again; tells how each bucket was.
+    #[inline]
+    pub(super) fn count(&mut self, policy: &Policy, counted: &Counted, back: bool, mut before: impl FnMut(Before)) {
+        let parts = self.parts.at(policy, counted.second);
+        for group in policy.groups() {
+            let subject = group.subject(counted);
+            let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
+            let first = scope.place(subject.id, policy.buckets(group.scope));
+            for (index, place) in group.limits.iter().filter(|(_, place)| !place.is_empty()) {
+                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
+                if !limit.selects(counted) {
+                    continue;
+                }
+                let start = first.saturating_add(place.start);
+                let Some(own) = scope.buckets.get_mut(start..first.saturating_add(place.end)) else { continue };
+                let offset = bucket_of(own.len(), part);
+                if let Some(bucket) = own.get(offset) {
+                    before(Before { scope: group.scope, at: start.saturating_add(offset), bucket: *bucket });
+                }
+                if back {
+                    take_back(own, part, counted.amount, counted.count);
+                } else {
+                    add(own, part, counted.amount, counted.count);
+                }
+            }
+        }
+    }
+
+    /// Puts a bucket back.
+    pub(super) fn restore(&mut self, before: Before) {
+        let scope = self.scopes.get_mut(before.scope as usize);
+        if let Some(bucket) = scope.and_then(|scope| scope.buckets.get_mut(before.at)) {
+            *bucket = before.bucket;
+        }
+    }
+}
+
 impl Policy {
-    /// How many buckets a tally of this scope has.
-    pub fn buckets(&self, scope: Scope) -> usize {
+    pub(super) fn count_buckets(&self, scope: Scope) -> usize {
         self.limits.iter().filter(|limit| limit.scope == scope).map(LimitRule::buckets).sum()
     }
 
     /// The limits with the place of their buckets in the tallies of their scope.
-    #[inline]
     pub(super) fn limits_with_places(&self) -> impl Iterator<Item = (&LimitRule, std::ops::Range<usize>)> {
         let mut used = [0_usize; 4];
         self.limits.iter().map(move |limit| {
@@ -293,6 +451,24 @@ impl Policy {
             }
             (limit, first..end)
         })
+    }
+
+    /// The limits in groups that count for the same subject.
+    pub(super) fn limit_groups(&self) -> Vec<LimitGroup> {
+        let mut groups: Vec<LimitGroup> = Vec::new();
+        for (index, (limit, place)) in self.limits_with_places().enumerate() {
+            let known =
+                groups.iter_mut().find(|group| (group.scope, group.direction) == (limit.scope, limit.direction));
+            match known {
+                Some(group) => group.limits.push((index, place)),
+                None => groups.push(LimitGroup {
+                    scope: limit.scope,
+                    direction: limit.direction,
+                    limits: vec![(index, place)],
+                }),
+            }
+        }
+        groups
     }
 
     /// The buckets of a tally under this policy, from one under the policy before: limits that are the same go on.

@@ -27,7 +27,8 @@ use hashbrown::HashMap;
 use super::core::{Core, LoanState, Origin, credit_leg};
 use super::legs::{Item, Leg, Loan};
 use crate::ledger::{
-    Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Order, Pending, Record, Refusal, Slot, TransferId,
+    Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Order, Pending, Record, Refusal, Slot, Transfer,
+    TransferId,
 };
 
 /// Due things done per tick: ticks come every ten milliseconds, so what falls due together does not hold others up.
@@ -307,6 +308,35 @@ impl Core {
         self.office = Some(office);
     }
 
+    /// Decides an immediate transfer that limits count, because there is one shard and nothing is charged.
+    #[inline]
+    pub(super) fn counted(&mut self, origin: Origin<'_>, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) {
+        let Some(office) = &mut self.office else { return };
+        let parcel = origin.parcel;
+        let asked = (transfer, parcel.gateway(), parcel.grant());
+        let outcome = office.desk.decide_plain(&mut self.accounts, asked, slots);
+        let (second, code) = (office.desk.second(), outcome.err().unwrap_or(Code::Accepted));
+        if code.is_accepted() {
+            self.count_as_of(second);
+        }
+        let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
+        let decider = self.decider();
+        self.output.decided(decider).record(parcel, origin.index, &record, code);
+    }
+
+    /// What is decided next is counted as of this second: settlement notes it before those records.
+    #[inline]
+    fn count_as_of(&mut self, second: u32) {
+        let decider = self.decider();
+        let output = self.output.decided(decider);
+        if output.second != second {
+            if !output.is_empty() {
+                self.output.next_second(decider);
+            }
+            self.output.decided(decider).second = second;
+        }
+    }
+
     /// It is later; what is due happens.
     pub(super) fn tick(&mut self, now_ns: u64) {
         for _ in 0..DUE_PER_TICK {
@@ -347,16 +377,10 @@ impl Core {
             }
             return;
         }
-        if desk.policy().has_limits() && output.second != desk.second() {
-            // Another second: settlement notes it before these records.
-            if !output.is_empty() {
-                self.output.next_second(decider);
-            }
+        if desk.policy().has_limits() {
+            self.count_as_of(desk.second());
         }
         let output = self.output.decided(decider);
-        if desk.policy().has_limits() {
-            output.second = desk.second();
-        }
         let gateway = items.first().map_or(GatewayId(0), |item| item.order.gateway);
         for made in desk.made() {
             joined(output);

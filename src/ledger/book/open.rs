@@ -3,13 +3,11 @@
 //! Follows from the records alone, like the balances. An entry knows the last record that touched it; one from a checkpoint
 //! ignores records up to that one.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 
 use super::shelf::Shelf;
 use crate::ledger::policy::Policy;
-use crate::ledger::tally::{Bucket, Counted, Scope, Subject, add, take_back};
+use crate::ledger::tally::{Bucket, Counted, LimitRule, Parts, Scope, Subject, add, take_back};
 use crate::ledger::{GatewayId, Life, Operation, Pending, PendingKind, Sequence, Transfer, TransferId};
 
 /// Entries per block of the store, so that a block stays below 7 KiB.
@@ -41,6 +39,9 @@ pub struct Open {
     pub lives: Shelf<TransferId, (TransferId, Life)>,
     /// What limits counted.
     pub tallies: Shelf<Subject, Tally>,
+    parts: Parts,
+    /// By scope: the last subject counted, and its place.
+    places: [Option<(Subject, u32)>; 4],
 }
 
 impl Open {
@@ -49,6 +50,8 @@ impl Open {
             pendings: Shelf::new(PENDINGS_PER_BLOCK, |pending| pending.id),
             lives: Shelf::new(LIVES_PER_BLOCK, |life| life.0),
             tallies: Shelf::new(TALLIES_PER_BLOCK, |tally| tally.subject),
+            parts: Parts::default(),
+            places: [None; 4],
         }
     }
 
@@ -136,13 +139,10 @@ impl Open {
         let mut exceeded = false;
         self.each(policy, (policy_at, sequence), counted, |limit, buckets, part| {
             add(buckets, part, counted.amount, counted.count);
-            exceeded |= limit.check(limit.used(buckets, part), 0, 0).is_err()
-                || limit.count_max.is_some_and(|max| limit.used(buckets, part).1 > max);
+            let used = limit.used(buckets, part);
+            let once = if buckets.is_empty() { counted.amount } else { 0 };
+            exceeded |= limit.check(used, once, 0).is_err() || limit.count_max.is_some_and(|max| used.1 > max);
         });
-        let once = policy.limits_with_places().filter(|(_, place)| place.is_empty());
-        for (limit, _) in once {
-            exceeded |= limit.applies(counted).is_some() && limit.check((0, 0), counted.amount, counted.count).is_err();
-        }
         if exceeded { Err("it exceeds a limit of the policy") } else { Ok(()) }
     }
 
@@ -151,36 +151,57 @@ impl Open {
         self.each(policy, at, counted, |_, buckets, part| take_back(buckets, part, counted.amount, counted.count));
     }
 
+    /// Shows each limit about a record with its buckets, unless its tally has seen the record.
     fn each(
         &mut self,
         policy: &Policy,
         (policy_at, sequence): (Sequence, Sequence),
         counted: &Counted,
-        mut change: impl FnMut(&crate::ledger::tally::LimitRule, &mut [Bucket], u32),
+        mut change: impl FnMut(&LimitRule, &mut [Bucket], u32),
     ) {
-        // All limits of a subject count a record together: its tally says only once which record it has seen.
-        let mut mine: Vec<Subject> = Vec::new();
-        for (limit, place) in policy.limits_with_places() {
-            let Some((subject, part)) = limit.applies(counted).filter(|_| !place.is_empty()) else { continue };
-            if self.tallies.get(subject).is_none() {
-                let buckets = vec![Bucket::default(); policy.buckets(subject.scope)];
-                self.tallies.put(Tally { subject, head: 0, policy: policy_at, buckets });
+        let Self { tallies, parts, places, .. } = self;
+        let parts = parts.at(policy, counted.second);
+        // Groups of one scope may share a subject; what counts for it in this record counts in each.
+        let mut mine: [Option<u32>; 8] = [None; 8];
+        for (number, group) in policy.groups().iter().enumerate() {
+            let subject = group.subject(counted);
+            let cached = places.get(group.scope as usize).copied().flatten().filter(|(last, _)| *last == subject);
+            let place = cached.map_or_else(
+                || {
+                    tallies.place_or_put(subject, || Tally {
+                        subject,
+                        head: 0,
+                        policy: policy_at,
+                        buckets: vec![Bucket::default(); policy.buckets(subject.scope)],
+                    })
+                },
+                |(_, place)| place,
+            );
+            if let Some(cache) = places.get_mut(group.scope as usize) {
+                *cache = Some((subject, place));
             }
-            let Some(tally) = self.tallies.get_mut(subject) else { continue };
-            if tally.head < sequence {
-                tally.head = sequence;
-                mine.push(subject);
-            } else if !mine.contains(&subject) {
+            let Some(tally) = tallies.at_mut(place) else { continue };
+            if tally.head >= sequence && !mine.contains(&Some(place)) {
                 continue;
             }
-            if let Some(buckets) = tally.buckets.get_mut(place) {
-                change(limit, buckets, part);
+            tally.head = sequence;
+            if let Some(seen) = mine.get_mut(number) {
+                *seen = Some(place);
+            }
+            for (index, buckets) in &group.limits {
+                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
+                if limit.selects(counted)
+                    && let Some(buckets) = tally.buckets.get_mut(buckets.clone())
+                {
+                    change(limit, buckets, part);
+                }
             }
         }
     }
 
     /// Lays all tallies out for another policy, whose last record is `policy_at`.
     pub(super) fn change_policy(&mut self, before: &Policy, after: &Policy, policy_at: Sequence) {
+        (self.parts, self.places) = (Parts::default(), [None; 4]);
         let old: Vec<Tally> = self.tallies.iter().filter(|tally| tally.policy < policy_at).cloned().collect();
         for tally in old {
             let buckets = after.carry_over(before, tally.subject.scope, &tally.buckets);
@@ -205,16 +226,17 @@ pub(super) fn pending_sums(open: &Open) -> HashMap<crate::ledger::AccountId, (u1
     sums
 }
 
-/// The limits that apply to a subject of a scope, with what was used of each as of a second.
-pub(super) fn used_of(open: &Open, policy: &Arc<Policy>, counted: &Counted, scopes: &[Scope]) -> Vec<super::LimitUse> {
-    let applying = policy.limits_with_places().filter_map(|(limit, place)| {
-        let (subject, part) = limit.applies(counted)?;
-        scopes.contains(&subject.scope).then_some((limit, place, subject, part))
-    });
-    let used = applying.map(|(limit, place, subject, part)| {
-        let buckets = open.tallies.get(subject).and_then(|tally| tally.buckets.get(place));
-        let used = buckets.map_or((0, 0), |buckets| limit.used(buckets, part));
-        (limit.name.clone(), used, (limit.sum_max, limit.count_max))
-    });
-    used.collect()
+/// The limits about a subject, with what was used of each as of a second.
+pub(super) fn used_of(open: &Open, policy: &Policy, counted: &Counted, scopes: &[Scope]) -> Vec<super::LimitUse> {
+    let mut used = Vec::new();
+    for group in policy.groups().iter().filter(|group| scopes.contains(&group.scope)) {
+        let tally = open.tallies.get(group.subject(counted));
+        for (index, place) in &group.limits {
+            let Some(limit) = policy.limits.get(*index).filter(|limit| limit.selects(counted)) else { continue };
+            let buckets = tally.and_then(|tally| tally.buckets.get(place.clone())).unwrap_or_default();
+            let now = limit.used(buckets, limit.part(counted.second));
+            used.push((limit.name.clone(), now, (limit.sum_max, limit.count_max)));
+        }
+    }
+    used
 }

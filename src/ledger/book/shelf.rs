@@ -11,7 +11,7 @@ pub struct Shelf<K, T> {
     places: Vec<Option<T>>,
     free: Vec<u32>,
     index: HashMap<K, u32>,
-    changed: BTreeSet<u32>,
+    changed: Vec<u64>,
     per_block: u32,
     key_of: fn(&T) -> K,
 }
@@ -19,7 +19,7 @@ pub struct Shelf<K, T> {
 impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     pub(super) fn new(per_block: u32, key_of: fn(&T) -> K) -> Self {
         let (places, free) = (Vec::new(), Vec::new());
-        Self { places, free, index: HashMap::new(), changed: BTreeSet::new(), per_block: per_block.max(1), key_of }
+        Self { places, free, index: HashMap::new(), changed: Vec::new(), per_block: per_block.max(1), key_of }
     }
 
     /// The number of entries.
@@ -43,7 +43,14 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     }
 
     fn touch(&mut self, place: u32) {
-        self.changed.insert(place.checked_div(self.per_block).unwrap_or(0));
+        let block = place.checked_div(self.per_block).unwrap_or(0);
+        let word = usize::try_from(block / 64).unwrap_or(usize::MAX);
+        if word >= self.changed.len() {
+            self.changed.resize(word.saturating_add(1), 0);
+        }
+        if let Some(bits) = self.changed.get_mut(word) {
+            *bits |= 1 << (block % 64);
+        }
     }
 
     /// Puts an entry in the place of the one with its key, or in a free one.
@@ -59,9 +66,17 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
         self.set(place, Some(entry));
     }
 
-    /// An entry, to change it but for its key.
-    pub(super) fn get_mut(&mut self, key: K) -> Option<&mut T> {
-        let place = *self.index.get(&key)?;
+    /// The place of an entry, which is put there if there is none.
+    pub(super) fn place_or_put(&mut self, key: K, new: impl FnOnce() -> T) -> u32 {
+        if !self.index.contains_key(&key) {
+            self.put(new());
+        }
+        self.index.get(&key).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The entry in a place, to change it but for its key.
+    #[inline]
+    pub(super) fn at_mut(&mut self, place: u32) -> Option<&mut T> {
         self.touch(place);
         self.places.get_mut(usize::try_from(place).ok()?)?.as_mut()
     }
@@ -123,7 +138,12 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
 
     /// The numbers of the blocks that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.changed)
+        let changed = std::mem::take(&mut self.changed);
+        let words = (0_u32..).step_by(64).zip(changed);
+        let blocks = words.flat_map(|(first, bits)| {
+            (0..64_u32).filter(move |bit| bits & 1 << bit != 0).map(move |bit| first.saturating_add(bit))
+        });
+        blocks.collect()
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::policy::Policy;
-use super::tally::{Bucket, Counted, Subject, add, take_back};
+use super::tally::{Before, Bucket, Counted, Subject, Tallies};
 use super::{
     Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
 };
@@ -96,7 +96,7 @@ enum Undo {
     Account(Account),
     Pending(TransferId, Option<Pending>),
     Life(TransferId, Option<Life>),
-    Bucket(Subject, usize, Bucket),
+    Bucket(Before),
 }
 
 /// What is open, and the rules.
@@ -107,8 +107,10 @@ pub struct Desk {
     /// Times of pendings, soonest first; what is gone meanwhile is skipped.
     due: BinaryHeap<Reverse<(u64, TransferId)>>,
     lives: HashMap<TransferId, Life>,
-    tallies: HashMap<Subject, Box<[Bucket]>>,
+    tallies: Tallies,
     now_ns: u64,
+    /// The second in `now_ns`.
+    second: u32,
     undo: Vec<Undo>,
     made: Vec<Made>,
     /// The limit that refused last.
@@ -123,8 +125,9 @@ impl Desk {
             pendings: HashMap::new(),
             due: BinaryHeap::new(),
             lives: HashMap::new(),
-            tallies: HashMap::new(),
+            tallies: Tallies::default(),
             now_ns: 0,
+            second: 0,
             undo: Vec::new(),
             made: Vec::new(),
             limit: None,
@@ -151,7 +154,7 @@ impl Desk {
 
     /// Takes over a tally.
     pub fn put_tally(&mut self, subject: Subject, buckets: &[Bucket]) {
-        self.tallies.insert(subject, buckets.into());
+        self.tallies.put(subject, buckets);
     }
 
     /// Something open.
@@ -167,12 +170,13 @@ impl Desk {
     /// Says what time it is; it never goes back.
     pub fn set_time(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+        self.second = u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(u32::MAX);
     }
 
     /// The second as of which limits are counted.
     #[inline]
     pub fn second(&self) -> u32 {
-        u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(u32::MAX)
+        self.second
     }
 
     /// What the last decision did, in order.
@@ -219,11 +223,7 @@ impl Desk {
                     Some(before) => self.lives.insert(id, before),
                     None => self.lives.remove(&id),
                 }),
-                Some(Undo::Bucket(subject, place, before)) => {
-                    if let Some(bucket) = self.tallies.get_mut(&subject).and_then(|tally| tally.get_mut(place)) {
-                        *bucket = before;
-                    }
-                }
+                Some(Undo::Bucket(before)) => self.tallies.restore(before),
                 None => return,
             }
         }
@@ -278,25 +278,56 @@ impl Desk {
 
     /// Counts an operation towards every limit about it, or refuses it and counts nothing.
     fn count(&mut self, counted: &Counted) -> Result<(), Code> {
-        if !self.policy.has_limits() {
-            return Ok(());
+        let Self { policy, tallies, undo, limit, .. } = self;
+        if policy.has_limits() {
+            tallies.check(policy, counted).map_err(|(index, code)| {
+                *limit = Some(index);
+                code
+            })?;
+            tallies.count(policy, counted, false, |before| undo.push(Undo::Bucket(before)));
         }
-        let policy = Arc::clone(&self.policy);
-        for (index, (limit, place)) in policy.limits_with_places().enumerate() {
-            let Some((subject, part)) = limit.applies(counted) else { continue };
-            let used = self.tallies.get(&subject).and_then(|tally| tally.get(place));
-            let used = used.map_or((0, 0), |buckets| limit.used(buckets, part));
-            limit.check(used, counted.amount, counted.count).inspect_err(|_code| self.limit = Some(index))?;
+        Ok(())
+    }
+
+    /// Decides an immediate transfer that no charge is about, between two accounts that are here: the short way for what could be
+    /// decided by the two accounts alone if there were no limits. The rules and their order are those of the long way.
+    pub fn decide_plain(
+        &mut self,
+        accounts: &mut Table<Account>,
+        (transfer, gateway, grant): (&Transfer, GatewayId, &Grant),
+        slots: (Option<Slot>, Option<Slot>),
+    ) -> Result<(), Code> {
+        transfer.check()?;
+        grant.check(transfer)?;
+        self.policy.check_parties(transfer.debit, transfer.credit)?;
+        let debit = slots.0.and_then(|slot| accounts.get(slot)).ok_or(Code::DebitAccountUnknown)?;
+        debit.check_debit_state()?;
+        debit.check_debit(transfer.amount)?;
+        let credit = slots.1.and_then(|slot| accounts.get(slot)).ok_or(Code::CreditAccountUnknown)?;
+        if debit.currency() != credit.currency() {
+            return Err(Code::CurrencyMismatch);
         }
-        for (limit, place) in policy.limits_with_places() {
-            let Some((subject, part)) = limit.applies(counted).filter(|_| !place.is_empty()) else { continue };
-            let empty = || vec![Bucket::default(); policy.buckets(subject.scope)].into_boxed_slice();
-            let tally = self.tallies.entry(subject).or_insert_with(empty);
-            let Some(buckets) = tally.get_mut(place.clone()) else { continue };
-            for (at, bucket) in place.clone().zip(buckets.iter()) {
-                self.undo.push(Undo::Bucket(subject, at, *bucket));
-            }
-            add(buckets, part, counted.amount, counted.count);
+        self.policy.check_classes(debit.class(), credit.class(), transfer.code)?;
+        credit.check_credit_state()?;
+        credit.check_credit(transfer.amount)?;
+        let counted = Counted {
+            debit: (transfer.debit, debit.level()),
+            credit: (transfer.credit, credit.level()),
+            gateway,
+            code: transfer.code,
+            currency: debit.currency(),
+            amount: transfer.amount,
+            count: 1,
+            second: self.second,
+        };
+        let Self { policy, tallies, .. } = self;
+        tallies.check(policy, &counted).map_err(|(_, code)| code)?;
+        tallies.count(policy, &counted, false, |_before| ());
+        if let Some(debit) = slots.0.and_then(|slot| accounts.get_mut(slot)) {
+            debit.post_debit(transfer.amount);
+        }
+        if let Some(credit) = slots.1.and_then(|slot| accounts.get_mut(slot)) {
+            credit.post_credit(transfer.amount);
         }
         Ok(())
     }
@@ -320,15 +351,7 @@ impl Desk {
             count: u32::from(wholly),
             second: pending.second,
         };
-        let policy = Arc::clone(&self.policy);
-        for (limit, place) in policy.limits_with_places() {
-            let Some((subject, part)) = limit.applies(&counted) else { continue };
-            let buckets = self.tallies.get_mut(&subject).and_then(|tally| tally.get_mut(place.clone()));
-            let Some(buckets) = buckets else { continue };
-            for (at, bucket) in place.clone().zip(buckets.iter()) {
-                self.undo.push(Undo::Bucket(subject, at, *bucket));
-            }
-            take_back(buckets, part, counted.amount, counted.count);
-        }
+        let Self { policy, tallies, undo, .. } = self;
+        tallies.count(policy, &counted, true, |before| undo.push(Undo::Bucket(before)));
     }
 }

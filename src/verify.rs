@@ -215,7 +215,7 @@ impl<'a> Check<'a> {
             stored.insert(account.id(), BookAccount::from(&account));
         })?;
         let index = &mut self.index;
-        store.read_index(|_, entry| index.push(entry))?;
+        store.read_index(1, |_, entry| index.push(entry))?;
         self.report.store = format!(
             "checkpoint at {}, {} accounts, {} index entries",
             checkpoint.sequence,

@@ -83,6 +83,11 @@ impl DataDir {
         self.path.join("journal")
     }
 
+    /// Where the runs of known ids are.
+    pub fn ids(&self) -> PathBuf {
+        self.path.join("ids")
+    }
+
     /// Where the store is.
     pub fn store(&self) -> PathBuf {
         self.path.join("store")

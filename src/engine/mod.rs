@@ -7,6 +7,7 @@
 //! data/LOCK          held while the directory is in use
 //! data/journal/      segments (crate::journal)
 //! data/store/        sled (crate::store)
+//! data/ids/          runs of known transfer ids (crate::router)
 //! ```
 //!
 //! Not here: listening ([`crate::gateway`]), the order of starting and stopping ([`crate::server`]).

@@ -3,6 +3,7 @@
 //! The store gives accounts and ids up to its checkpoint; the journal's records after that are replayed. Without a usable store
 //! everything is replayed from the first record, and the store is made again on the way.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::datadir::DataDir;
@@ -11,7 +12,7 @@ use crate::journal::{
     Recovered as JournalRecovered, Tail, recover as recover_journal,
 };
 use crate::ledger::{Book, Policy, RECORD_BYTES, Record, Sequence};
-use crate::router::IdIndex;
+use crate::router::KnownIds;
 use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
     open_or_set_aside,
@@ -44,7 +45,7 @@ pub struct Recovered {
     /// All balances.
     pub book: Book,
     /// All transfer ids.
-    pub ids: IdIndex,
+    pub ids: KnownIds,
     /// The histories.
     pub links: Arc<LinkLog>,
     /// The store.
@@ -68,12 +69,12 @@ pub struct Recovered {
 /// What the store had.
 struct Loaded {
     book: Book,
-    ids: IdIndex,
+    ids: KnownIds,
     checkpoint: Sequence,
     indexed: Sequence,
 }
 
-fn load(store: &Store) -> Result<Loaded, StoreError> {
+fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
     let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
     let mut book = Book::new();
     let policy = match summary.policy.1 {
@@ -83,28 +84,41 @@ fn load(store: &Store) -> Result<Loaded, StoreError> {
     store.read_accounts(accounts, |account| book.load_account(account))?;
     store.read_open(book.open_mut())?;
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
-    let mut ids = IdIndex::new();
-    let indexed = store.read_index(|sequence, entry| {
-        if entry.id.is_valid() {
+    let indexed = store.last_index()?;
+    book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
+    let ids = load_ids(ids, store)?;
+    Ok(Loaded { book, ids, checkpoint, indexed })
+}
+
+/// The ids that are known without the journal: those in runs, and from the store's index what the runs do not cover.
+fn load_ids(path: &Path, store: &Store) -> Result<KnownIds, StoreError> {
+    let opened = KnownIds::open(path);
+    let mut ids = opened.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    let covered = ids.covers();
+    store.read_index(covered.saturating_add(1), |sequence, entry| {
+        if entry.id.is_valid() && sequence > covered {
             ids.settle(entry.id, sequence);
+            ids.turn_and_wait();
         }
     })?;
-    book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
-    Ok(Loaded { book, ids, checkpoint, indexed })
+    Ok(ids)
 }
 
 /// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay.
 pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered, RecoverError> {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&directory.journal())?);
+    let ids_path = directory.ids();
+    let load = |store: &Store| load(store, &ids_path);
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
     let Loaded { mut book, mut ids, checkpoint, indexed } = loaded;
     let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
     let reader = JournalReader::new(Arc::clone(&disk));
     let from = checkpoint.min(indexed).saturating_add(1);
     book.start_at(from.saturating_sub(1));
-    let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed };
+    let covered = ids.covers();
+    let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed, covered };
     let recovered: JournalRecovered =
-        recover_journal(&disk, &reader, (from, checkpoint.max(indexed)), &mut |header, body| {
+        recover_journal(&disk, &reader, (from, checkpoint.max(indexed).max(covered)), &mut |header, body| {
             replay.group(header.base_sequence, header.time_ns, body)
         })?;
     let gateways = Gateways::default();
@@ -175,11 +189,13 @@ pub fn append_offline(recovered: Recovered, records: &[Record], segment_bytes: u
 
 struct Replay<'a> {
     book: &'a mut Book,
-    ids: &'a mut IdIndex,
+    ids: &'a mut KnownIds,
     links: &'a LinkLog,
     store: &'a Store,
     /// Index entries up to here are in the store.
     indexed: Sequence,
+    /// Ids of records up to here are in runs.
+    covered: Sequence,
 }
 
 /// Records looked up ahead while replaying.
@@ -214,6 +230,10 @@ impl Replay<'_> {
                 };
                 if let Record::Transfer { transfer, .. } = &record {
                     entry.id = transfer.id;
+                    if self.book.sequence() <= self.covered {
+                        entries.push(entry);
+                        continue;
+                    }
                     if let Some(first) = self.ids.find(transfer.id) {
                         return Err(format!(
                             "transfer {} was decided at {first} and again at {}",
@@ -223,6 +243,7 @@ impl Replay<'_> {
                         .into());
                     }
                     self.ids.settle(transfer.id, self.book.sequence());
+                    self.ids.turn_and_wait();
                 }
                 entries.push(entry);
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use actix::prelude::{Actor, Context, Handler};
 use hashbrown::HashMap;
 
-use super::ids::{Admitted, IdIndex};
+use super::ids::Admitted;
+use super::known::KnownIds;
 use super::repeats::{Lookup, RepeatSender, repeat};
 use crate::flow::{Batch, Drain, Inbox, InboxSender, Parcel, Stopped};
 use crate::journal::Group;
@@ -75,7 +76,7 @@ impl Follower for RouterHandle {
 /// The actor.
 #[derive(Debug)]
 pub struct RouterActor {
-    ids: IdIndex,
+    ids: KnownIds,
     /// Repeats of pending ids.
     waiting: HashMap<TransferId, Vec<Waiting>>,
     /// Transactions about transfers that are pending.
@@ -108,7 +109,7 @@ struct Outgoing {
 impl RouterActor {
     /// Puts a filled index behind an inbox.
     pub fn new(
-        ids: IdIndex,
+        ids: KnownIds,
         inbox: Inbox<RouterMessage>,
         shards: Vec<ShardHandle>,
         settlement: SettlementHandle,
@@ -320,6 +321,7 @@ impl Handler<Drain> for RouterActor {
         while let Some(message) = self.inbox.pop() {
             open = open.and(self.handle_message(message));
         }
+        self.ids.turn();
         if open.and(self.send()).is_err() {
             tracing::debug!("a peer of the router has stopped; nobody is answered any more");
         }

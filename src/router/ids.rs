@@ -1,4 +1,4 @@
-//! The transfer-id index: every id ever decided, and the sequence of its record.
+//! The transfer-id index: ids and the sequences of their records, in memory. [`super::known`] keeps it from growing without end.
 //!
 //! Open addressing with linear probing, 24 bytes a place, in 256 parts that grow one at a time: growing a part of an index of
 //! ten million ids takes about a millisecond, growing it whole would stop the router for a third of a second. The hash is
@@ -31,6 +31,7 @@ pub enum Admitted {
 #[derive(Debug)]
 pub struct IdIndex {
     parts: Vec<Part>,
+    pending: usize,
     keys: (u64, u64),
 }
 
@@ -57,7 +58,7 @@ impl IdIndex {
     /// An empty index.
     pub fn new() -> Self {
         let part = || Part { places: vec![Place::default(); PART_PLACES], used: 0 };
-        Self { parts: (0..PARTS).map(|_| part()).collect(), keys: (rand::random(), rand::random()) }
+        Self { parts: (0..PARTS).map(|_| part()).collect(), pending: 0, keys: (rand::random(), rand::random()) }
     }
 
     /// The number of ids.
@@ -93,6 +94,7 @@ impl IdIndex {
         match place.sequence {
             0 => {
                 *place = Place { low, high, sequence: PENDING };
+                self.pending = self.pending.saturating_add(1);
                 self.grow(hash);
                 Admitted::New
             }
@@ -119,11 +121,24 @@ impl IdIndex {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
         let place = self.place(hash, low, high);
-        let is_new = place.sequence == 0;
+        let (is_new, was_pending) = (place.sequence == 0, place.sequence == PENDING);
         *place = Place { low, high, sequence };
+        self.pending = self.pending.saturating_sub(usize::from(was_pending));
         if is_new {
             self.grow(hash);
         }
+    }
+
+    /// How many are pending.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// All ids with their records, in no order; pending ones are left out.
+    pub fn entries(&self) -> Vec<(u128, Sequence)> {
+        let places = self.parts.iter().flat_map(|part| &part.places);
+        let settled = places.filter(|place| place.sequence != 0 && place.sequence != PENDING);
+        settled.map(|place| (u128::from(place.low) | u128::from(place.high) << 64, place.sequence)).collect()
     }
 
     /// The durable record of an id.
@@ -153,11 +168,11 @@ impl IdIndex {
     /// Counts a new id, and doubles its part when that is three quarters full.
     #[inline]
     fn grow(&mut self, hash: u64) {
-        let Self { parts, keys } = self;
+        let Self { parts, keys, .. } = self;
         let Some(part) = parts.get_mut(part_of(hash)) else { return };
         part.used = part.used.saturating_add(1);
         if part.used.saturating_mul(4) > part.places.len().saturating_mul(3) {
-            let hasher = Self { parts: Vec::new(), keys: *keys };
+            let hasher = Self { parts: Vec::new(), pending: 0, keys: *keys };
             part.double(|place| hasher.hash(place.low, place.high));
         }
     }
@@ -203,7 +218,7 @@ fn part_of(hash: u64) -> usize {
 }
 
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a).wrapping_mul(u128::from(b));
     let bytes = product.to_le_bytes();
     u64::from_le_bytes(crate::ledger::get::<0, 8>(&bytes)) ^ u64::from_le_bytes(crate::ledger::get::<8, 8>(&bytes))

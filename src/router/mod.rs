@@ -25,8 +25,11 @@
 
 mod actor;
 mod ids;
+mod known;
 mod repeats;
+mod run;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
+pub use known::KnownIds;
 pub use repeats::{Lookup, RepeatSender, spawn_resolver};

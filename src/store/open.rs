@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
+use super::blocks::{Checkpoint, INDEX_ENTRY_BYTES, IndexEntry, account_blocks, decode_accounts, index_block_base};
 use super::links::LinkLog;
 use crate::journal::FORMAT_VERSION;
 use crate::ledger::{GatewayEntry, GatewayId, Grant, PackedAccount, Sequence, get};
@@ -162,10 +162,23 @@ impl Store {
         self.accounts.insert(block.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
     }
 
-    /// Reads all index entries from the first on; answers the last sequence.
-    pub fn read_index(&self, mut visit: impl FnMut(Sequence, IndexEntry)) -> Result<Sequence, StoreError> {
-        let mut last = 0_u64;
-        for item in &self.index {
+    /// The sequence of the last index entry.
+    pub fn last_index(&self) -> Result<Sequence, StoreError> {
+        let Some((key, block)) = self.index.last().map_err(|source| self.error(source))? else { return Ok(0) };
+        let base = u64::from_be_bytes(get::<0, 8>(&key));
+        let entries = u64::try_from(block.len() / INDEX_ENTRY_BYTES).unwrap_or(0);
+        Ok(base.saturating_add(entries).saturating_sub(1))
+    }
+
+    /// Reads all index entries from the block of `from` on; answers the last sequence.
+    pub fn read_index(
+        &self,
+        from: Sequence,
+        mut visit: impl FnMut(Sequence, IndexEntry),
+    ) -> Result<Sequence, StoreError> {
+        let first = index_block_base(from.max(1));
+        let mut last = first.saturating_sub(1);
+        for item in self.index.range(first.to_be_bytes()..) {
             let (key, block) = item.map_err(|source| self.error(source))?;
             let base = u64::from_be_bytes(get::<0, 8>(&key));
             if base != last.saturating_add(1) {

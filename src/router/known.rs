@@ -1,0 +1,350 @@
+//! All ids ever decided, in bounded memory: the newest in an index, older ones in runs on disk.
+//!
+//! ```text
+//!  admit ──► active ──full──► leaving (its last pending ids become durable) ──► written as a run ──► merged with others
+//! ```
+//!
+//! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
+//! for nearly every new id that it is not there. Runs are written and merged by a thread of their own; four of about one size become
+//! one, so there are few.
+//!
+//! # Invariants
+//!
+//! 1. An id that was settled is found for ever.
+//! 2. All ids of records up to [`KnownIds::covers`] are in runs.
+//!
+//! # Not here
+//!
+//! What an index ([`super::ids`]) and a run ([`super::run`]) are.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use super::ids::{Admitted, IdIndex};
+use super::run::{Run, open_all};
+use crate::ledger::{Sequence, TransferId};
+use crate::telemetry::chain;
+
+/// Ids of an index that is full: about 100 MB with its places.
+const ACTIVE_MAX: usize = 2 << 20;
+
+/// Runs of about one size that are merged into one.
+const MERGED: usize = 4;
+
+/// Something for the thread.
+enum Job {
+    Write(Arc<IdIndex>, Sequence),
+    Merge(Vec<Arc<Run>>),
+}
+
+/// What the thread has done.
+enum Done {
+    Written(Run),
+    Merged(Vec<Arc<Run>>, Run),
+    Failed(io::Error),
+}
+
+/// All ids.
+#[derive(Debug)]
+pub struct KnownIds {
+    active: IdIndex,
+    active_max: usize,
+    /// Full, with ids that are still pending, and all records up to this sequence settled when it left.
+    leaving: Option<(IdIndex, Sequence)>,
+    /// Full and settled, being written.
+    writing: Option<Arc<IdIndex>>,
+    runs: Vec<Arc<Run>>,
+    is_merging: bool,
+    settled: Sequence,
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KnownIds {
+    /// Opens the runs of a directory, making it if there is none. Damaged runs are all removed: what they held is given again by
+    /// [`Self::settle`].
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        Self::open_with(directory, ACTIVE_MAX)
+    }
+
+    fn open_with(directory: &Path, active_max: usize) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let whole = open_all(directory)?;
+        if whole.is_none() {
+            fs::remove_dir_all(directory)?;
+            fs::create_dir_all(directory)?;
+        }
+        let runs = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
+        let (jobs, work) = unbounded();
+        let (told, done) = unbounded();
+        let directory: PathBuf = directory.to_owned();
+        let run = move || {
+            for job in work {
+                let done = perform(&directory, job).unwrap_or_else(Done::Failed);
+                if told.send(done).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("heng-ids".to_owned()).spawn(run)?;
+        Ok(Self {
+            active: IdIndex::new(),
+            active_max,
+            leaving: None,
+            writing: None,
+            settled: 0,
+            runs,
+            is_merging: false,
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+        })
+    }
+
+    /// All ids of records up to this one are in runs.
+    pub fn covers(&self) -> Sequence {
+        self.runs.iter().map(|run| run.covers()).max().unwrap_or(0)
+    }
+
+    /// The number of ids; one that is in memory and in a run is counted twice.
+    pub fn len(&self) -> usize {
+        let in_runs: usize = self.runs.iter().map(|run| run.len()).sum();
+        let leaving = self.leaving.as_ref().map_or(0, |(index, _)| index.len());
+        let writing = self.writing.as_ref().map_or(0, |index| index.len());
+        in_runs.saturating_add(self.active.len()).saturating_add(leaving).saturating_add(writing)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Brings what is asked about these ids into the cache, all at once.
+    #[inline]
+    pub fn touch(&self, ids: impl Iterator<Item = TransferId> + Clone) {
+        let mut seen = 0;
+        for run in &self.runs {
+            for id in ids.clone() {
+                seen ^= run.touch(id);
+            }
+        }
+        std::hint::black_box(seen);
+        self.active.touch(ids);
+    }
+
+    /// What is known of an id outside the active index.
+    #[inline]
+    fn older(&self, id: TransferId) -> Admitted {
+        if let Some((leaving, _)) = &self.leaving {
+            match leaving.peek(id) {
+                Admitted::New => {}
+                known => return known,
+            }
+        }
+        if let Some(sequence) = self.writing.as_ref().and_then(|index| index.find(id)) {
+            return Admitted::Known(sequence);
+        }
+        // The newest first: repeats are mostly young.
+        for run in self.runs.iter().rev() {
+            match run.find(id) {
+                Ok(None) => {}
+                Ok(Some(sequence)) => return Admitted::Known(sequence),
+                Err(err) => unreadable(&err),
+            }
+        }
+        Admitted::New
+    }
+
+    /// Looks an id up, and notes it as pending if it is new. The id must be valid. May read the disk, but hardly ever for a new id.
+    #[inline]
+    pub fn admit(&mut self, id: TransferId) -> Admitted {
+        match self.older(id) {
+            Admitted::New => self.active.admit(id),
+            known => known,
+        }
+    }
+
+    /// Looks an id up and notes nothing.
+    pub fn peek(&self, id: TransferId) -> Admitted {
+        match self.active.peek(id) {
+            Admitted::New => self.older(id),
+            known => known,
+        }
+    }
+
+    /// The durable record of an id.
+    pub fn find(&self, id: TransferId) -> Option<Sequence> {
+        match self.peek(id) {
+            Admitted::Known(sequence) => Some(sequence),
+            Admitted::New | Admitted::Pending => None,
+        }
+    }
+
+    /// Notes the record of an id; sequences come in order.
+    #[inline]
+    pub fn settle(&mut self, id: TransferId, sequence: Sequence) {
+        self.settled = sequence;
+        if let Some((leaving, _)) = &mut self.leaving
+            && leaving.peek(id) == Admitted::Pending
+        {
+            return leaving.settle(id, sequence);
+        }
+        self.active.settle(id, sequence);
+    }
+
+    /// Lets a full index leave and takes up what the thread has done; never blocks. Called now and then.
+    pub fn turn(&mut self) {
+        while let Ok(done) = self.done.try_recv() {
+            self.take_up(done);
+        }
+        if self.active.len() >= self.active_max && self.leaving.is_none() && self.writing.is_none() {
+            self.leaving = Some((std::mem::take(&mut self.active), self.settled));
+        }
+        if self.leaving.as_ref().is_some_and(|(leaving, _)| leaving.pending() == 0)
+            && let Some((leaving, covers)) = self.leaving.take()
+        {
+            let leaving = Arc::new(leaving);
+            self.writing = Some(Arc::clone(&leaving));
+            self.give(Job::Write(leaving, covers));
+        }
+        self.merge_if_many();
+    }
+
+    /// Like [`Self::turn`], but waits for what is being written: while recovering there is no hurry, but a bound.
+    pub fn turn_and_wait(&mut self) {
+        self.turn();
+        while self.writing.is_some() {
+            match self.done.recv() {
+                Ok(done) => self.take_up(done),
+                Err(_ended) => return,
+            }
+        }
+    }
+
+    fn give(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // The thread ends only with this.
+            let _taken = jobs.send(job);
+        }
+    }
+
+    fn take_up(&mut self, done: Done) {
+        match done {
+            Done::Written(run) => {
+                self.writing = None;
+                self.runs.push(Arc::new(run));
+            }
+            Done::Merged(merged, run) => {
+                self.is_merging = false;
+                self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
+                self.runs.push(Arc::new(run));
+                self.runs.sort_by_key(|run| run.covers());
+            }
+            Done::Failed(err) => unreadable(&err),
+        }
+    }
+
+    fn merge_if_many(&mut self) {
+        if self.is_merging {
+            return;
+        }
+        let level = |run: &Arc<Run>| {
+            let ratio = run.len().checked_div(self.active_max.max(1)).unwrap_or(0).max(1);
+            ratio.ilog2() / 2
+        };
+        // Neighbours in age only, so that a run covers what it says.
+        let newest = self.runs.last().map(level);
+        let alike: Vec<_> = self.runs.iter().rev().take_while(|run| Some(level(run)) == newest).cloned().collect();
+        let older = self.runs.iter().rev().skip(alike.len()).cloned().collect::<Vec<_>>();
+        let next = older.first().map(level);
+        let older: Vec<_> = older.into_iter().take_while(|run| Some(level(run)) == next).collect();
+        for alike in [alike, older] {
+            if alike.len() >= MERGED {
+                self.is_merging = true;
+                return self.give(Job::Merge(alike));
+            }
+        }
+    }
+}
+
+impl Drop for KnownIds {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has ended the process already.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// An id that cannot be looked up must not be taken for new: a repeat would be done twice. The next start makes the runs again.
+#[cold]
+#[expect(clippy::panic, reason = "going on could do a transfer twice; a panic ends the process")]
+fn unreadable(err: &io::Error) -> ! {
+    tracing::error!(err = %chain(err), "the known ids cannot be read or written");
+    panic!("the known ids cannot be read or written: {err}");
+}
+
+fn perform(directory: &Path, job: Job) -> io::Result<Done> {
+    match job {
+        Job::Write(index, covers) => Ok(Done::Written(Run::write(directory, index.entries(), covers)?)),
+        Job::Merge(runs) => {
+            let merged = Run::merge(directory, &runs)?;
+            Ok(Done::Merged(runs, merged))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn id(number: u64) -> TransferId {
+        TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
+    }
+
+    #[test]
+    fn ids_are_known_wherever_they_are_and_after_opening_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = KnownIds::open_with(directory.path(), 100).unwrap();
+        let mut pending = BTreeSet::new();
+        let mut sequence = 0;
+        for number in 1..=5_000 {
+            assert_eq!(known.admit(id(number)), Admitted::New);
+            assert_eq!(known.admit(id(number)), Admitted::Pending);
+            pending.insert(number);
+            // Some stay pending for long, across indexes that leave.
+            if number % 3 != 0 || pending.len() > 150 {
+                let settled = pending.pop_first().unwrap();
+                sequence += 1;
+                known.settle(id(settled), sequence);
+            }
+            known.turn();
+            if number % 97 == 0 {
+                known.turn_and_wait();
+            }
+            let asked = number / 2 + 1;
+            let expected = if pending.contains(&asked) { Admitted::Pending } else { Admitted::Known(asked) };
+            assert_eq!(known.peek(id(asked)), expected, "{number}");
+        }
+        known.turn_and_wait();
+        let covers = known.covers();
+        assert!(covers > 3_000 && known.runs.len() < 16, "{covers} {}", known.runs.len());
+        drop(known);
+        let mut again = KnownIds::open_with(directory.path(), 100).unwrap();
+        assert_eq!(again.covers(), covers);
+        for number in 1..=covers {
+            assert_eq!(again.find(id(number)), Some(number));
+        }
+        assert_eq!(again.admit(id(1)), Admitted::Known(1));
+        assert_eq!(again.admit(id(10_000)), Admitted::New);
+    }
+}

@@ -1,0 +1,420 @@
+//! A run: ids and sequences in a file, sorted by id, with what is needed to ask it quickly kept in memory.
+//!
+//! ```text
+//! header   magic "HENGIDS1" | ids (8) | covers (8) | seed (16) | filter words (8) | zero (16)      64 bytes
+//! blocks   170 entries of id (16) and sequence (8), zeros (12), CRC32C of all before (4)           4,096 bytes each
+//! tail     first id of each block (16 each) | filter (8 each word) | CRC32C of header and tail (4)
+//! ```
+//!
+//! The filter is a Bloom filter in blocks of one cache line: about one in a thousand ids that are not in the run is looked for in
+//! vain. Its hash is keyed by the run's seed, so that nobody can choose ids that are always looked for.
+//!
+//! All that is here can be made again from the journal. A run that is not whole is never believed.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::ledger::{Sequence, TransferId, get, set};
+
+const MAGIC: [u8; 8] = *b"HENGIDS1";
+const HEADER_BYTES: usize = 64;
+const BLOCK_BYTES: usize = 4_096;
+const ENTRY_BYTES: usize = 24;
+/// Entries of a block: what fits before the checksum.
+const PER_BLOCK: usize = 170;
+const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
+/// Bits of the filter per id.
+const FILTER_BITS: usize = 16;
+/// Words of a filter block: one cache line.
+const LINE_WORDS: usize = 8;
+
+/// An id and the sequence of its record.
+pub(super) type Entry = (u128, Sequence);
+
+/// A file of ids, ready to be asked.
+#[derive(Debug)]
+pub(super) struct Run {
+    path: PathBuf,
+    file: File,
+    ids: usize,
+    covers: Sequence,
+    seed: (u64, u64),
+    fences: Vec<u128>,
+    last: u128,
+    filter: Vec<u64>,
+}
+
+fn damaged(path: &Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the id run {} is damaged: {what}", path.display()))
+}
+
+/// Writes a run as its entries come, in order of id.
+struct Writer {
+    path: PathBuf,
+    out: BufWriter<File>,
+    block: Vec<u8>,
+    fences: Vec<u128>,
+    last: u128,
+    written: usize,
+    filter: Vec<u64>,
+    seed: (u64, u64),
+}
+
+impl Writer {
+    /// For at most so many ids.
+    fn new(path: PathBuf, most: usize) -> io::Result<Self> {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        out.write_all(&[0; HEADER_BYTES])?;
+        let lines = most.saturating_mul(FILTER_BITS).div_ceil(512).max(1);
+        Ok(Self {
+            path,
+            out,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            fences: Vec::new(),
+            last: 0,
+            written: 0,
+            filter: vec![0; lines.saturating_mul(LINE_WORDS)],
+            seed: (rand::random(), rand::random()),
+        })
+    }
+
+    fn push(&mut self, (id, sequence): Entry) -> io::Result<()> {
+        if self.written > 0 && id == self.last {
+            // Known from two runs, with the same record.
+            return Ok(());
+        }
+        if self.block.is_empty() {
+            self.fences.push(id);
+        }
+        self.block.extend_from_slice(&id.to_le_bytes());
+        self.block.extend_from_slice(&sequence.to_le_bytes());
+        self.last = id;
+        self.written = self.written.saturating_add(1);
+        let (line, bits) = filter_bits(id, self.seed, self.filter.len());
+        for (word, bit) in bits {
+            if let Some(word) = self.filter.get_mut(line.saturating_add(word)) {
+                *word |= bit;
+            }
+        }
+        if self.block.len() == PER_BLOCK.saturating_mul(ENTRY_BYTES) { self.end_block() } else { Ok(()) }
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        self.block.resize(BLOCK_CRC_AT, 0);
+        let crc = crc32c::crc32c(&self.block);
+        self.block.extend_from_slice(&crc.to_le_bytes());
+        self.out.write_all(&self.block)?;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Makes the file whole and durable, gives it its name, and opens it.
+    fn finish(mut self, covers: Sequence, name: &Path) -> io::Result<Run> {
+        if !self.block.is_empty() {
+            self.end_block()?;
+        }
+        let mut header = [0; HEADER_BYTES];
+        set::<0, 8>(&mut header, MAGIC);
+        set::<8, 8>(&mut header, u64::try_from(self.written).unwrap_or(u64::MAX).to_le_bytes());
+        set::<16, 8>(&mut header, covers.to_le_bytes());
+        set::<24, 8>(&mut header, self.seed.0.to_le_bytes());
+        set::<32, 8>(&mut header, self.seed.1.to_le_bytes());
+        set::<40, 8>(&mut header, u64::try_from(self.filter.len()).unwrap_or(u64::MAX).to_le_bytes());
+        let mut crc = crc32c::crc32c(&header);
+        let fences = self.fences.iter().flat_map(|fence| fence.to_le_bytes());
+        let tail: Vec<u8> = fences.chain(self.filter.iter().flat_map(|word| word.to_le_bytes())).collect();
+        crc = crc32c::crc32c_append(crc, &tail);
+        self.out.write_all(&tail)?;
+        self.out.write_all(&crc.to_le_bytes())?;
+        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.write_all_at(&header, 0)?;
+        file.sync_all()?;
+        fs::rename(&self.path, name)?;
+        if let Some(directory) = name.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Run::open(name)
+    }
+}
+
+/// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
+#[inline]
+fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> (usize, [(usize, u64); 6]) {
+    let (low, high) = TransferId::from_raw(id).halves();
+    let first = super::ids::fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
+    let second = super::ids::fold(first ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
+    let lines = u64::try_from(words / LINE_WORDS).unwrap_or(1).max(1);
+    let line = u128::from(first).wrapping_mul(u128::from(lines)) >> 64;
+    let line = usize::try_from(line).unwrap_or(0).saturating_mul(LINE_WORDS);
+    let mut bits = [(0, 0); 6];
+    for (place, bit) in (0_u32..).zip(&mut bits) {
+        let nine = usize::try_from(second.rotate_right(place.wrapping_mul(9)) & 0x1FF).unwrap_or(0);
+        *bit = (nine / 64, 1 << (nine % 64));
+    }
+    (line, bits)
+}
+
+impl Run {
+    /// Writes entries, in any order, as a run that covers all records up to `covers`. Blocks.
+    pub(super) fn write(directory: &Path, mut entries: Vec<Entry>, covers: Sequence) -> io::Result<Self> {
+        entries.sort_unstable();
+        let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
+        entries.into_iter().try_for_each(|entry| writer.push(entry))?;
+        writer.finish(covers, &directory.join(name(covers)))
+    }
+
+    /// Writes one run with all that is in some, and removes those. Blocks.
+    pub(super) fn merge(directory: &Path, runs: &[std::sync::Arc<Self>]) -> io::Result<Self> {
+        let most = runs.iter().map(|run| run.ids).sum();
+        let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
+        let mut writer = Writer::new(directory.join("merged.tmp"), most)?;
+        let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
+        while let Some(least) =
+            readers.iter_mut().filter(|reader| reader.next.is_some()).min_by_key(|reader| reader.next)
+        {
+            if let Some(entry) = least.next {
+                writer.push(entry)?;
+            }
+            least.advance()?;
+        }
+        let merged = writer.finish(covers, &directory.join(name(covers)))?;
+        for run in runs.iter().filter(|run| run.path != merged.path) {
+            fs::remove_file(&run.path)?;
+        }
+        Ok(merged)
+    }
+
+    /// Opens a run and reads what is kept of it in memory.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0)?;
+        if get::<0, 8>(&header) != MAGIC {
+            return Err(damaged(path, "it is none, or of another version"));
+        }
+        let number = |bytes: [u8; 8]| u64::from_le_bytes(bytes);
+        let size = |bytes: [u8; 8]| usize::try_from(number(bytes)).unwrap_or(usize::MAX);
+        let (ids, words) = (size(get::<8, 8>(&header)), size(get::<40, 8>(&header)));
+        let blocks = ids.div_ceil(PER_BLOCK);
+        let tail_bytes = blocks.saturating_mul(16).saturating_add(words.saturating_mul(8)).saturating_add(4);
+        let tail_at = blocks.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
+        let end = u64::try_from(tail_at.saturating_add(tail_bytes)).unwrap_or(u64::MAX);
+        if file.metadata()?.len() != end {
+            return Err(damaged(path, "its length is not what it says"));
+        }
+        let mut tail = vec![0; tail_bytes];
+        file.read_exact_at(&mut tail, u64::try_from(tail_at).unwrap_or(u64::MAX))?;
+        let (tail, crc) = tail.split_last_chunk::<4>().ok_or_else(|| damaged(path, "it is too short"))?;
+        if crc32c::crc32c_append(crc32c::crc32c(&header), tail) != u32::from_le_bytes(*crc) {
+            return Err(damaged(path, "its checksum is wrong"));
+        }
+        let (fences, filter) = tail.split_at(blocks.saturating_mul(16));
+        let mut run = Self {
+            path: path.to_owned(),
+            file,
+            ids,
+            covers: number(get::<16, 8>(&header)),
+            seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
+            fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
+            last: 0,
+            filter: filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+        };
+        if let Some(last) = blocks.checked_sub(1) {
+            let block = run.block(last)?;
+            let place = ids.saturating_sub(last.saturating_mul(PER_BLOCK)).saturating_sub(1);
+            run.last = block.get(place).map_or(0, |entry| entry.0);
+        }
+        Ok(run)
+    }
+
+    /// The number of ids.
+    pub(super) fn len(&self) -> usize {
+        self.ids
+    }
+
+    /// All records up to this one have their ids in this run or an older one.
+    pub(super) fn covers(&self) -> Sequence {
+        self.covers
+    }
+
+    /// Whether the filter must be asked about an id: it is between the first and the last one.
+    #[inline]
+    fn is_between(&self, id: u128) -> bool {
+        id <= self.last && self.fences.first().is_some_and(|&first| first <= id)
+    }
+
+    /// A word of the filter line of an id, so that it is in the cache when it is asked for.
+    #[inline]
+    pub(super) fn touch(&self, id: TransferId) -> u64 {
+        if !self.is_between(id.raw()) {
+            return 0;
+        }
+        let (line, _) = filter_bits(id.raw(), self.seed, self.filter.len());
+        self.filter.get(line).copied().unwrap_or(0)
+    }
+
+    /// The record of an id. Reads the file only when the filter says that the id may be there.
+    #[inline]
+    pub(super) fn find(&self, id: TransferId) -> io::Result<Option<Sequence>> {
+        let id = id.raw();
+        if !self.is_between(id) {
+            return Ok(None);
+        }
+        let (line, bits) = filter_bits(id, self.seed, self.filter.len());
+        let set = |&(word, bit): &(usize, u64)| {
+            self.filter.get(line.saturating_add(word)).is_some_and(|word| word & bit != 0)
+        };
+        if bits.iter().all(set) { self.look(id) } else { Ok(None) }
+    }
+
+    #[cold]
+    fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
+        let after = self.fences.partition_point(|&fence| fence <= id);
+        let Some(number) = after.checked_sub(1) else { return Ok(None) };
+        let block = self.block(number)?;
+        Ok(block.binary_search_by_key(&id, |entry| entry.0).ok().and_then(|at| block.get(at)).map(|entry| entry.1))
+    }
+
+    fn block(&self, number: usize) -> io::Result<Vec<Entry>> {
+        let mut bytes = [0; BLOCK_BYTES];
+        let at = number.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
+        self.file.read_exact_at(&mut bytes, u64::try_from(at).unwrap_or(u64::MAX))?;
+        let (content, crc) = bytes.split_at(BLOCK_CRC_AT);
+        if crc32c::crc32c(content).to_le_bytes() != crc {
+            return Err(damaged(&self.path, "the checksum of a block is wrong"));
+        }
+        let count = self.ids.saturating_sub(number.saturating_mul(PER_BLOCK)).min(PER_BLOCK);
+        let entries = content.as_chunks::<ENTRY_BYTES>().0.iter().take(count);
+        Ok(entries
+            .map(|entry| (u128::from_le_bytes(get::<0, 16>(entry)), u64::from_le_bytes(get::<16, 8>(entry))))
+            .collect())
+    }
+}
+
+fn name(covers: Sequence) -> String {
+    format!("{covers:020}.ids")
+}
+
+/// The runs in a directory, oldest first; leftovers of writing are removed. `None` when one of them is damaged.
+pub(super) fn open_all(directory: &Path) -> io::Result<Option<Vec<Run>>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("ids") => paths.push(path),
+            Some("tmp") => fs::remove_file(&path)?,
+            _ => {}
+        }
+    }
+    paths.sort();
+    let mut runs = Vec::new();
+    for path in paths {
+        match Run::open(&path) {
+            Ok(run) => runs.push(run),
+            Err(err) => {
+                tracing::warn!(path = %path.display(), %err, "an id run cannot be used; all are made again");
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(runs))
+}
+
+/// A run's entries in order.
+struct Entries<'a> {
+    run: &'a Run,
+    number: usize,
+    block: std::vec::IntoIter<Entry>,
+    next: Option<Entry>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(run: &'a Run) -> io::Result<Self> {
+        let mut entries = Self { run, number: 0, block: Vec::new().into_iter(), next: None };
+        entries.advance()?;
+        Ok(entries)
+    }
+
+    fn advance(&mut self) -> io::Result<()> {
+        self.next = self.block.next();
+        if self.next.is_none() && self.number < self.run.fences.len() {
+            self.block = self.run.block(self.number)?.into_iter();
+            self.number = self.number.saturating_add(1);
+            self.next = self.block.next();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn spread(number: u64) -> u128 {
+        u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+    }
+
+    #[test]
+    fn what_was_written_is_found_and_nothing_else_also_after_merging() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |from: u64| {
+            let entries = (from..from + 1_000).map(|number| (spread(number), number)).collect();
+            Arc::new(Run::write(directory.path(), entries, from + 999).unwrap())
+        };
+        let runs = [write(1), write(1_001), write(2_001)];
+        let check = |runs: &[Arc<Run>]| {
+            for number in 1..=4_000 {
+                let found: Vec<_> =
+                    runs.iter().filter_map(|run| run.find(TransferId::from_raw(spread(number))).unwrap()).collect();
+                assert_eq!(found, if number <= 3_000 { vec![number] } else { vec![] });
+            }
+        };
+        check(&runs);
+        let merged = Arc::new(Run::merge(directory.path(), &runs).unwrap());
+        assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
+        check(std::slice::from_ref(&merged));
+        let opened = open_all(directory.path()).unwrap().unwrap();
+        assert_eq!(opened.len(), 1, "the merged ones are gone");
+        check(&[Arc::new(opened.into_iter().next().unwrap())]);
+    }
+
+    #[test]
+    fn few_ids_that_are_not_there_are_looked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let run =
+            Run::write(directory.path(), (1..=100_000).map(|number| (spread(number), number)).collect(), 1).unwrap();
+        let passed = |number: u64| {
+            let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
+            bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
+        };
+        assert!((1..=100_000).all(passed));
+        let wrong = (200_000..300_000).filter(|&number| passed(number)).count();
+        assert!(wrong < 600, "{wrong} of 100,000");
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_an_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path =
+            Run::write(directory.path(), (1..=500).map(|number| (spread(number), number)).collect(), 9).unwrap().path;
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(97) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(run) = Run::open(&path) {
+                for number in 1..=500 {
+                    let found = run.find(TransferId::from_raw(spread(number)));
+                    assert!(found.is_err() || found.is_ok_and(|found| found == Some(number)), "byte {at}");
+                }
+            }
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(Run::open(&path).is_err());
+        assert!(open_all(directory.path()).unwrap().is_none());
+    }
+}

@@ -280,6 +280,9 @@ impl<'a> Check<'a> {
             self.report.violate(err.to_string());
             crate::ledger::Applied::default()
         });
+        for note in self.book.take_notes() {
+            self.report.violate(note.to_string());
+        }
         let sequence = self.book.sequence();
         let mut entry = IndexEntry {
             debit_previous: applied.debit_previous,

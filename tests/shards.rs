@@ -12,10 +12,13 @@
 #[path = "common/network.rs"]
 mod network;
 
+use std::sync::Arc;
+
 use heng::ledger::{
-    AccountChange, AccountFlags, AccountId, AccountState, BALANCING, Code, LINKED, MORE, NewAccount, Operation,
-    Transfer, TransferId,
+    AccountChange, AccountFlags, AccountId, AccountState, BALANCING, Book, BookAccount, Code, LINKED, MORE, NewAccount,
+    Operation, PackedAccount, Record, Transfer, TransferId,
 };
+use heng::shard::ShardMessage;
 use network::Network;
 use proptest::prelude::*;
 
@@ -195,7 +198,7 @@ proptest! {
             if picks.next().unwrap_or(0) % 8 == 0 {
                 let (now_ns, shards) = (network.now_ns + 20 * SECOND_NS, network.cores.len());
                 network.now_ns = now_ns;
-                network.queues[0][shards].push_back(heng::shard::ShardMessage::Tick { now_ns });
+                network.queues[0][shards].push_back(ShardMessage::Tick { now_ns });
             }
         });
         while network.step(picks.next().unwrap_or(0)) {}
@@ -204,6 +207,82 @@ proptest! {
         network.check_replay();
         network.tick(network.now_ns + 90_000 * SECOND_NS);
         network.check_agreement();
+    }
+
+    /// A checkpoint is written while the stream goes on: each of its entries is as of some later moment. Replaying from its
+    /// sequence gives the same book all the same.
+    #[test]
+    fn replaying_from_a_checkpoint_that_took_time_gives_the_same_book(
+        wishes in wishes(60),
+        policy in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+        later in any::<[prop::sample::Index; 3]>(),
+        picks in prop::collection::vec(0..4_usize, 200),
+    ) {
+        let mut network = Network::new(1, if policy { POLICY } else { "" });
+        let mut count = 0;
+        run(&mut network, &wishes, |network| {
+            network.settle();
+            count += 1;
+            if count % 5 == 0 {
+                network.tick(network.now_ns + 20 * SECOND_NS);
+            }
+        });
+        let len = network.journal.len();
+        let opened = network.journal.iter().rposition(|record| matches!(record, Record::Account { .. })).unwrap() + 1;
+        let at = opened + cut.index(len - opened + 1);
+        let moments = [at, at + later[0].index(len - at + 1), at + later[1].index(len - at + 1), at + later[2].index(len - at + 1)];
+        let books = moments.map(|moment| {
+            let mut book = Book::new();
+            for record in &network.journal[..moment] {
+                book.apply(0, record).unwrap();
+            }
+            book
+        });
+        let horizon = u64::try_from(*moments.iter().max().unwrap()).unwrap();
+        let mut picks = picks.into_iter().cycle();
+        let mut again = Book::new();
+        for account in books[0].accounts() {
+            let book = &books[picks.next().unwrap()];
+            again.load_account(PackedAccount::from(&book.account(account.properties.id).unwrap()));
+        }
+        let ids: Vec<TransferId> = network.codes.keys().map(|&id| TransferId::from_raw(id)).collect();
+        let reserves: Vec<TransferId> = books.iter().flat_map(|book| book.open().pendings.iter().map(|open| open.id)).collect();
+        let mut all: Vec<TransferId> = ids.iter().copied().chain(reserves).collect();
+        all.sort_unstable();
+        all.dedup();
+        for id in all {
+            let (pendings, lives) = (&books[picks.next().unwrap()], &books[picks.next().unwrap()]);
+            let open = again.open_mut();
+            open.pendings.load(pendings.open().pendings.get(id).copied(), |_, _| true);
+            open.lives.load(lives.open().lives.get(id).copied(), |_, _| true);
+        }
+        let subjects: Vec<_> = network.book.open().tallies.iter().map(|tally| tally.subject).collect();
+        for subject in subjects {
+            let tally = books[picks.next().unwrap()].open().tallies.get(subject).cloned();
+            again.open_mut().tallies.load(tally, |_, _| true);
+        }
+        let (sequence, policy) = (books[0].sequence(), Arc::clone(books[0].policy()));
+        again.load_summary((sequence, horizon), books[0].summary().clone(), policy);
+        again.start_at(sequence);
+        for record in &network.journal[at..] {
+            again.apply(0, record).unwrap();
+        }
+        prop_assert_eq!(again.take_notes(), vec![]);
+        let totals = |book: &Book| book.accounts().collect::<Vec<_>>();
+        let live: Vec<_> = totals(&network.book).into_iter().map(|account| BookAccount { opened_ns: 0, ..account }).collect();
+        prop_assert_eq!(totals(&again), live);
+        let open = |book: &Book| {
+            let mut pendings: Vec<_> = book.open().pendings.iter().copied().collect();
+            pendings.sort_unstable_by_key(|pending| pending.id);
+            let mut lives: Vec<_> = book.open().lives.iter().copied().collect();
+            lives.sort_unstable_by_key(|life| life.0);
+            let mut tallies: Vec<_> = book.open().tallies.iter().cloned().collect();
+            tallies.sort_unstable_by_key(|tally| tally.subject);
+            (pendings, lives.into_iter().filter(|life| life.1.refunded > 0).collect::<Vec<_>>(), tallies)
+        };
+        prop_assert_eq!(open(&again), open(&network.book));
+        prop_assert_eq!(again.summary(), network.book.summary());
     }
 
     /// One after the other, every outcome and every total is the same whatever the number of shards.
@@ -266,4 +345,83 @@ fn what_a_reservation_may_still_free_is_waited_for() {
     assert_eq!(network.codes[&3], Code::Accepted);
     assert_eq!(network.codes[&4], Code::Accepted);
     network.check_agreement();
+}
+
+/// An account on a shard, from an id on.
+fn on_shard(shard: usize, shards: usize, from: u128) -> AccountId {
+    (from..from + 1_000).map(AccountId::from_raw).find(|id| id.shard(shards) == shard).unwrap()
+}
+
+#[test]
+fn an_account_that_was_reported_missing_and_then_opened_keeps_nobody_from_waiting_for_others() {
+    let [fee, from, to, other] =
+        [(1, 1_000), (0, 100), (1, 200), (2, 300)].map(|(shard, first)| on_shard(shard, 3, first));
+    let policy = format!(
+        "[[fee]]\nname = \"f\"\ncurrency = \"EUR\"\npaid_by = \"payee\"\nfee_code = 9\nfixed = \"0.01\"\nto = [{{ account = {fee} }}]"
+    );
+    let mut network = Network::new(3, &policy);
+    let open = |id| NewAccount { id, currency: 978, ..NewAccount::default() };
+    for id in [from, to, other] {
+        network.open(&open(id));
+    }
+    let ask = |id, debit, credit, amount, operation: Operation, related| Transfer {
+        id: TransferId::from_raw(id),
+        debit,
+        credit,
+        amount,
+        flags: operation as u16,
+        related,
+        ..Transfer::default()
+    };
+    let next = |network: &mut Network, to: usize, from: usize| {
+        while let Some(message) = network.queues[to][from].pop_front() {
+            network.cores[to].handle(message);
+            network.deliver(to);
+        }
+    };
+    network.submit(&[ask(10, from, to, 50, Operation::Hold, 0)]);
+    network.settle();
+    network.submit(&[ask(12, from, to, 50, Operation::Capture, 10)]);
+    next(&mut network, 0, 3);
+    next(&mut network, 1, 0);
+    next(&mut network, 0, 1);
+    network.open(&open(fee));
+    network.submit(&[ask(13, fee, from, 1, Operation::Hold, 0)]);
+    network.settle();
+    network.check_agreement();
+    assert_eq!(network.codes[&13], Code::Accepted);
+}
+
+#[test]
+fn a_hold_cannot_take_the_place_of_a_reserve() {
+    let policy = "[[reserve]]\nname = \"r\"\npercent = \"10\"\ndays = 1\naccount = 9\nreserve_code = 92\nlevels = [4]";
+    for hold_first in [true, false] {
+        let mut network = Network::new(1, policy);
+        for (id, level) in [(1, 0), (2, 0), (3, 4), (9, 0)] {
+            let id = AccountId::from_raw(id);
+            network.open(&NewAccount { id, currency: 978, level, ..NewAccount::default() });
+        }
+        let ask = |id, credit, amount, operation: Operation| Transfer {
+            id,
+            debit: AccountId::from_raw(1),
+            credit: AccountId::from_raw(credit),
+            amount,
+            flags: operation as u16,
+            ..Transfer::default()
+        };
+        let payment = TransferId::from_raw(50);
+        let hold = ask(TransferId::derived(payment, 0), 2, 7, Operation::Hold);
+        let payment = ask(payment, 3, 1_000, Operation::Transfer);
+        let both = if hold_first { [hold, payment] } else { [payment, hold] };
+        for transfer in both {
+            network.submit(&[transfer]);
+        }
+        network.settle();
+        let expected = if hold_first { Code::Accepted } else { Code::IdReused };
+        assert_eq!(network.codes[&hold.id.raw()], expected);
+        network.tick(network.now_ns + 90_000 * SECOND_NS);
+        let totals = network.book.account(AccountId::from_raw(3)).unwrap().totals;
+        assert_eq!((totals.credits_posted - totals.debits_posted, totals.credits_pending), (1_000, 0));
+        network.check_agreement();
+    }
 }

@@ -111,6 +111,9 @@ impl Core {
             }
         }
         audits.for_each(|(_, audit)| self.audit(audit));
+        for note in self.book.take_notes() {
+            self.violated(note.sequence, &note.rule);
+        }
         for (base, bytes) in self.links.append(&entries) {
             self.checkpoints.send(StoreJob::Index { base, bytes, full: true }, &self.writer);
         }
@@ -127,11 +130,14 @@ impl Core {
         if let Some(decider) = decider {
             self.proof.decided(decider, transfer, outcome.is_accepted());
         }
-        for slot in [slots.0, slots.1].into_iter().flatten() {
-            self.checkpoints.changed(slot);
-        }
+        // An account that was opened by one of the records looked up ahead is only there now.
+        let opened_ahead = outcome.is_accepted() && (slots.0.is_none() || slots.1.is_none());
+        let slots = if opened_ahead { self.book.find_both(transfer) } else { slots };
         let applied = self.book.apply_transfer((transfer, outcome, gateway), slots);
         let applied = self.applied(applied);
+        for slot in [applied.debit_slot, applied.credit_slot].into_iter().flatten() {
+            self.checkpoints.changed(slot);
+        }
         IndexEntry { id: transfer.id, debit_previous: applied.debit_previous, credit_previous: applied.credit_previous }
     }
 

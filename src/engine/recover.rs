@@ -121,6 +121,9 @@ pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered
         recover_journal(&disk, &reader, (from, checkpoint.max(indexed).max(covered)), &mut |header, body| {
             replay.group(header.base_sequence, header.time_ns, body)
         })?;
+    for note in book.take_notes() {
+        tracing::warn!(%note, "a limit did not hold");
+    }
     let gateways = Gateways::default();
     for gateway in book.gateways() {
         gateways.put(*gateway);

@@ -82,7 +82,7 @@ impl Engine {
         let new_core = |shard| ShardCore::new(shard, options.shards, &policy);
         let mut shard_cores: Vec<_> = (0..options.shards).map(new_core).collect();
         if let Some(desk) = shard_cores.first_mut().and_then(ShardCore::desk_mut) {
-            fill_desk(desk, &book, tail.next_time_ns);
+            fill_desk(desk, &book, tail.next_time_ns.max(crate::settlement::now_ns()));
         }
         for account in book.accounts() {
             if let Some(core) = shard_cores.get_mut(account.properties.id.shard(options.shards)) {

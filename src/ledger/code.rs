@@ -77,7 +77,7 @@ codes! {
     33 RequirementNotMet "requirement_not_met", "Less is available than the transaction requires.", "Retry later with new ids.";
     40 IdReused "id_reused", "The id was used before with other content; the first outcome stands.", "Look the id up; use a new id for a new transfer.";
     41 HoldNotOpen "hold_not_open", "No hold or delayed transfer of this id is open.", "Look it up: it was captured, voided, has expired or arrived, or never was.";
-    42 HoldMismatch "hold_mismatch", "The accounts, or in a void the code, are not those of the hold.", "Correct the client; use a new id.";
+    42 HoldMismatch "hold_mismatch", "Accounts or code are not those of the hold, or another gateway would raise it.", "Correct the client; use a new id.";
     43 HoldKindMismatch "hold_kind_mismatch", "Raise and capture are for holds only; a withheld reserve cannot be voided.", "Correct the client; use a new id.";
     44 CaptureTooLarge "capture_too_large", "More is captured than the hold and its tolerance allow.", "Capture less with a new id.";
     45 OriginalUnknown "original_unknown", "There is no durable transfer of the related id.", "Look the id up; use a new id.";

@@ -1,17 +1,17 @@
 //! What is open between two records: holds, delayed transfers and withheld reserves, and what was given back of a transfer.
 //!
 //! ```text
-//! place  0   16     32      48    60    72        84     92    100      104   106   107
-//!        id  debit  credit  left  held  captured  time   head  gateway  code  kind  second (4)
+//! place  0   16     32      48    60    72        84     92    100      104   106   107     111
+//!        id  debit  credit  left  held  captured  time   head  gateway  code  kind  second  levels (2)
 //! ```
 //!
-//! All little-endian, 111 bytes in the store; a life is 37.
+//! All little-endian, 113 bytes in the store; a life is 37.
 
 use super::fields::{get, set};
 use super::{AccountId, GatewayId, Operation, Sequence, TransferId};
 
 /// Bytes of an encoded [`Pending`].
-pub const PENDING_BYTES: usize = 111;
+pub const PENDING_BYTES: usize = 113;
 /// Bytes of an encoded [`Life`] with its id.
 pub const LIFE_BYTES: usize = 37;
 
@@ -54,11 +54,18 @@ pub struct Pending {
     pub kind: PendingKind,
     /// The second in which limits counted it.
     pub second: u32,
+    /// The levels of payer and payee with which they did.
+    pub levels: (u8, u8),
 }
 
 impl Pending {
     /// What a transfer sets aside; `None` when its operation does not.
-    pub fn opened(transfer: &super::Transfer, gateway: GatewayId, second: u32, head: Sequence) -> Option<Self> {
+    pub fn opened(
+        transfer: &super::Transfer,
+        gateway: GatewayId,
+        (second, levels): (u32, (u8, u8)),
+        head: Sequence,
+    ) -> Option<Self> {
         let (kind, debit, credit) = match transfer.operation() {
             Operation::Hold => (PendingKind::Hold, transfer.debit, transfer.credit),
             Operation::Delayed => (PendingKind::Delayed, transfer.debit, transfer.credit),
@@ -79,14 +86,16 @@ impl Pending {
             code: transfer.code,
             kind,
             second,
+            levels,
         })
     }
 
     /// How limits counted what is now given back of it, for the record's time field: that record alone must say what to take
-    /// back.
-    pub fn counted(&self, amount: u128) -> u64 {
+    /// back. Nothing is when a level has changed meanwhile: it would be taken from what others counted.
+    pub fn counted(&self, amount: u128, levels: (u8, u8)) -> u64 {
         let wholly = self.captured == 0 && amount == self.left;
-        u64::from(self.second) << 32 | u64::from(self.gateway.0 & (u32::MAX >> 1)) << 1 | u64::from(wholly)
+        let second = if levels == self.levels { self.second } else { 0 };
+        u64::from(second) << 32 | u64::from(self.gateway.0 & (u32::MAX >> 1)) << 1 | u64::from(wholly)
     }
 
     /// Writes it for the store.
@@ -104,6 +113,7 @@ impl Pending {
         set::<104, 2>(&mut bytes, self.code.to_le_bytes());
         set::<106, 1>(&mut bytes, [self.kind as u8]);
         set::<107, 4>(&mut bytes, self.second.to_le_bytes());
+        set::<111, 2>(&mut bytes, [self.levels.0, self.levels.1]);
         bytes
     }
 
@@ -128,6 +138,7 @@ impl Pending {
             code: u16::from_le_bytes(get::<104, 2>(bytes)),
             kind,
             second: u32::from_le_bytes(get::<107, 4>(bytes)),
+            levels: (u8::from_le_bytes(get::<111, 1>(bytes)), u8::from_le_bytes(get::<112, 1>(bytes))),
         })
     }
 }
@@ -214,12 +225,12 @@ mod tests {
             let pending = Pending {
                 id: TransferId::from_raw(wides[0]), debit: AccountId::from_raw(wides[1]), credit: AccountId::from_raw(wides[2]),
                 left: wides[3] >> 32, held: wides[4] >> 32, captured: wides[5] >> 32, time_ns: mid[0], head: mid[1],
-                gateway: GatewayId(small.0), code: small.1, second: small.2,
+                gateway: GatewayId(small.0), code: small.1, second: small.2, levels: (kind.to_le_bytes()[0], 7),
                 kind: [PendingKind::Hold, PendingKind::Delayed, PendingKind::Reserve][kind],
             };
             prop_assert_eq!(Pending::decode(&pending.encode()), Some(pending));
             let known = Pending { gateway: GatewayId(small.0 >> 1), ..pending };
-            prop_assert_eq!(read_counted(known.counted(pending.left)), (small.2, known.gateway, u32::from(known.captured == 0)));
+            prop_assert_eq!(read_counted(known.counted(pending.left, known.levels)), (small.2, known.gateway, u32::from(known.captured == 0)));
             let life = Life { refunded: pending.left, is_over: kind == 1, head: mid[0] };
             prop_assert_eq!(Life::decode(&life.encode(pending.id)), (pending.id, life));
         }

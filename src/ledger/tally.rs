@@ -4,7 +4,7 @@
 //! *tally* holds the counters of all limits of one scope for one subject, in *buckets*:
 //!
 //! * `day` and `month` are calendar periods, shifted from UTC by a fixed number of minutes; one bucket each;
-//! * a sliding window of w seconds is counted in steps of w/6: seven buckets, the current one and six before. So never more
+//! * a sliding window of w seconds is counted in steps of w/6, rounded up: seven buckets, the current one and six before. So never more
 //!   than the limit falls into any w seconds; what happened up to w/6 earlier may still count.
 //!
 //! Time is the ledger's own second ([`super::Record::Clock`]), so counting again from the records gives the same.
@@ -266,7 +266,7 @@ impl LimitRule {
             Period::Once => 0,
             Period::Day => local.div_euclid(DAY_S),
             Period::Month => month_of(local.div_euclid(DAY_S)),
-            Period::Sliding(seconds) => i64::from(second).div_euclid(i64::from((seconds / SLIDING_STEPS).max(1))),
+            Period::Sliding(seconds) => i64::from(second).div_euclid(i64::from(seconds.div_ceil(SLIDING_STEPS).max(1))),
         };
         u32::try_from(part).unwrap_or(0).saturating_add(1)
     }

@@ -93,13 +93,14 @@ fn resolve_repeats(reader: &JournalReader, batch: &Batch<(Transfer, Sequence)>) 
     resolved
 }
 
+/// Refusing for ever because the disk could not be read once would be wrong, and so would going on without.
+#[expect(clippy::panic, reason = "the journal cannot be read: stop whole, and recover")]
 fn with_originals(reader: &JournalReader, mut items: Vec<Item>, of: Vec<Option<Sequence>>) -> Vec<Item> {
     for (item, sequence) in items.iter_mut().zip(of) {
         let Some(sequence) = sequence else { continue };
-        item.order.original = match read(reader, sequence).map(|stored| stored.record) {
-            Some(Record::Transfer { transfer, outcome, .. }) => {
-                Original::Known { transfer, accepted: outcome.is_accepted() }
-            }
+        let Some(stored) = read(reader, sequence) else { panic!("record {sequence} cannot be read") };
+        item.order.original = match stored.record {
+            Record::Transfer { transfer, outcome, .. } => Original::Known { transfer, accepted: outcome.is_accepted() },
             _ => Original::Unknown,
         };
     }

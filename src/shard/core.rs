@@ -55,13 +55,13 @@ pub struct Core {
     pub(super) output: Output,
 }
 
-/// Where an account is that the desk asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LoanState {
-    /// Here, until its reservations have ended.
-    Promised,
-    /// At the desk.
-    Away,
+/// An account that the desk has, or will have as soon as it is quiet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LoanState {
+    /// Whether it is at the desk.
+    pub(super) is_away: bool,
+    /// Transactions of it sent to the desk and not known to be decided.
+    pub(super) sent: u32,
 }
 
 /// What a shard has to send, in this order: outcomes first, then messages that may rest on them.
@@ -276,11 +276,21 @@ impl Core {
         }
     }
 
+    /// Whether an account is at the desk.
+    fn is_away(&self, slot: Slot) -> bool {
+        self.loans.get(&slot).is_some_and(|loan| loan.is_away)
+    }
+
+    /// Whether what comes for an account must wait here; for one that the desk has, or will have, it goes there instead.
+    fn is_waited_for(&self, slot: Slot) -> bool {
+        self.accounts.get(slot).is_some_and(Account::is_parked) && !self.loans.contains_key(&slot)
+    }
+
     /// Brings a transaction to the desk; behind what waits for its first account.
     pub(super) fn transaction(&mut self, items: Vec<Item>) {
         let first = items.first().and_then(|item| self.accounts.find(item.order.transfer.debit));
         match first {
-            Some(slot) if self.accounts.get(slot).is_some_and(Account::is_parked) => {
+            Some(slot) if self.is_waited_for(slot) => {
                 self.parked.entry(slot).or_default().push_back(Parked::Transaction(items));
             }
             first => self.to_desk(first, items),
@@ -305,7 +315,12 @@ impl Core {
             return self.decide(origin, transfer, Code::DebitAccountUnknown);
         };
         if debit.is_parked() {
-            return self.park(slot, origin, transfer);
+            // If it is, or will be, at the desk, this goes there after it.
+            return if self.loans.contains_key(&slot) {
+                self.to_desk(Some(slot), vec![Item::new(origin.parcel, origin.index, *transfer)]);
+            } else {
+                self.park(slot, origin, transfer);
+            };
         }
         let (currency, class) = (debit.currency(), debit.class());
         match debit.reserve(transfer.amount) {
@@ -345,7 +360,7 @@ impl Core {
     pub(super) fn credit(&mut self, from: usize, origin: Origin<'_>, leg: Leg, slot: Option<Slot>) {
         let decision = match slot.and_then(|slot| Some((slot, self.accounts.get_mut(slot)?))) {
             None => Decision::Rejected(Code::CreditAccountUnknown),
-            Some((slot, credit)) if credit.is_parked() && self.loans.get(&slot) == Some(&LoanState::Away) => {
+            Some((slot, credit)) if credit.is_parked() && self.loans.get(&slot).is_some_and(|loan| loan.is_away) => {
                 return self.leg_to_desk(from, origin, leg);
             }
             Some((_, credit)) => credit_leg(&self.policy, credit, &leg, false),
@@ -421,6 +436,10 @@ impl Core {
                 }
                 Parked::Transaction(items) => self.to_desk(Some(slot), items),
             }
+            if self.loans.contains_key(&slot) {
+                // The account goes to the desk, and all that waits with it.
+                return self.parked_to_desk(slot, waiting);
+            }
             if self.accounts.get(slot).is_some_and(Account::is_parked) {
                 // It waits again, still before those behind it.
                 for again in self.parked.remove(&slot).into_iter().flatten().rev() {
@@ -430,6 +449,30 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// Sends to the desk what waits for an account that goes there, in order.
+    fn parked_to_desk(&mut self, slot: Slot, waiting: VecDeque<Parked>) {
+        for next in waiting {
+            let items = match next {
+                Parked::Transfer { parcel, index, transfer } => vec![Item::new(&parcel, index, transfer)],
+                Parked::Transaction(items) => items,
+            };
+            self.to_desk(Some(slot), items);
+        }
+    }
+
+    /// Notes that an account goes to the desk; what waits for it goes there, and so will what comes for it.
+    pub(super) fn promise(&mut self, slot: Slot) {
+        if self.loans.contains_key(&slot) {
+            return;
+        }
+        self.loans.insert(slot, LoanState::default());
+        if let Some(account) = self.accounts.get_mut(slot) {
+            account.set_parked(true);
+        }
+        let waiting = self.parked.remove(&slot).unwrap_or_default();
+        self.parked_to_desk(slot, waiting);
     }
 
     fn probe(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
@@ -458,7 +501,7 @@ impl Core {
             && let Some(Probing { from, parcel, index, leg, .. }) = self.probing.pop_front()
         {
             let slot = self.accounts.find(leg.transfer.credit);
-            if slot.is_some_and(|slot| self.loans.get(&slot) == Some(&LoanState::Away)) {
+            if slot.is_some_and(|slot| self.is_away(slot)) {
                 self.leg_to_desk(from, Origin { parcel: &parcel, index }, leg);
                 continue;
             }
@@ -477,7 +520,7 @@ impl Core {
     fn audit(&mut self, first: Slot, count: u32) {
         let end = first.saturating_add(count);
         let accounts = (first..end).map_while(|slot| Some((slot, self.accounts.get(slot)?)));
-        let here = accounts.filter(|(slot, _)| self.loans.get(slot) != Some(&LoanState::Away));
+        let here = accounts.filter(|(slot, _)| !self.is_away(*slot));
         let accounts: Vec<_> = here.map(|(_, account)| (account.id(), account.totals())).collect();
         let reply = AuditReply { shard: self.shard, accounts, finished: self.finished.clone() };
         self.output.decided(self.shard).audit = Some(reply);

@@ -63,8 +63,8 @@ pub enum Loan {
     Ask(AccountId),
     /// To the desk: here it is, or there is none of this id.
     Lend(AccountId, Option<Box<Account>>),
-    /// To a shard: here it is back.
-    Return(Box<Account>),
+    /// To a shard: here it is back, and so many of its transactions were decided meanwhile.
+    Return(Box<Account>, u32),
     /// Credit this leg, whose debit side is reserved at the given shard: the account is, or was, yours.
     Leg(usize, Arc<Parcel>, u32, Box<Leg>),
 }

@@ -11,24 +11,26 @@
 //!  here again, what waited goes on ◄─ Return as soon as nothing at the desk needs it
 //! ```
 //!
-//! While an account is away, what would debit it waits at its home in order. A leg that credits it is sent on to the desk and
-//! decided there. So reservations always end, every account asked for becomes quiet and comes, and nothing waits in a circle:
-//! transactions wait for accounts, accounts for reservations, reservations for nobody.
+//! While an account is away, what would debit it is sent to the desk, too, where what has the same first account is decided in
+//! order; so is a leg that credits it. So reservations always end, every account asked for becomes quiet and comes, and nothing
+//! waits in a circle: transactions wait for accounts, accounts for reservations, reservations for nobody.
 //!
 //! # Invariants
 //!
 //! 1. An account is in one place: at home, or at the desk.
 //! 2. The outcome of a transaction is sent before the accounts that it changed go home.
+//! 3. An account that came home decides nothing by itself before all is decided that it had sent to the desk.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::core::{Core, LoanState, Origin, credit_leg};
+use super::core::{Core, Origin, credit_leg};
 use super::legs::{Item, Leg, Loan};
 use crate::ledger::{
-    Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Order, Pending, Record, Refusal, Slot, Transfer,
-    TransferId,
+    Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Operation, Order, Pending, Record, Refusal, Slot,
+    Transfer, TransferId,
 };
 
 /// Due things done per tick: ticks come every ten milliseconds, so what falls due together does not hold others up.
@@ -40,6 +42,8 @@ pub(super) struct Office {
     pub(super) desk: Desk,
     guests: Guests,
     works: HashMap<u64, Work>,
+    /// Works with the same first account, in order; only the first of them may be done.
+    order: HashMap<AccountId, VecDeque<u64>>,
     next_work: u64,
     orders: Vec<Order>,
 }
@@ -53,8 +57,12 @@ struct Guest {
     /// Whether it, or the news that there is none, has come.
     is_here: bool,
     account: Option<Box<Account>>,
+    /// Works that wait for it to come.
+    waiting: Vec<u64>,
     /// Works that need it.
-    works: Vec<u64>,
+    users: usize,
+    /// Works decided that its home had sent, since it came.
+    decided: u32,
 }
 
 /// What the desk is to do.
@@ -63,6 +71,8 @@ struct Work {
     what: What,
     accounts: Vec<AccountId>,
     missing: usize,
+    /// Whose order it keeps: the account that would pay first.
+    first: Option<AccountId>,
 }
 
 #[derive(Debug)]
@@ -83,12 +93,43 @@ impl Accounts for Guests {
 
 impl Office {
     pub(super) fn new(desk: Desk) -> Self {
-        Self { desk, guests: Guests::default(), works: HashMap::new(), next_work: 0, orders: Vec::new() }
+        let (guests, works, order) = (Guests::default(), HashMap::new(), HashMap::new());
+        Self { desk, guests, works, order, next_work: 0, orders: Vec::new() }
     }
 
     /// Whether nothing waits and no account is borrowed.
     pub(super) fn is_idle(&self) -> bool {
-        self.works.is_empty() && self.guests.0.is_empty()
+        self.works.is_empty() && self.guests.0.is_empty() && self.order.is_empty()
+    }
+}
+
+impl Office {
+    /// A work, if it is its turn and all its accounts are here.
+    fn take_ready(&mut self, number: u64) -> Option<Work> {
+        let work = self.works.get(&number)?;
+        let front = work.first.map(|first| self.order.get(&first).and_then(VecDeque::front));
+        let ready = work.missing == 0 && front.is_none_or(|front| front == Some(&number));
+        if ready { self.works.remove(&number) } else { None }
+    }
+
+    /// Notes that a work is done; answers the one behind it.
+    fn done(&mut self, work: &Work) -> Option<u64> {
+        for id in &work.accounts {
+            if let Some(guest) = self.guests.0.get_mut(id) {
+                guest.users = guest.users.saturating_sub(1);
+            }
+        }
+        let first = work.first?;
+        if let Some(guest) = self.guests.0.get_mut(&first) {
+            guest.decided = guest.decided.saturating_add(1);
+        }
+        let order = self.order.get_mut(&first)?;
+        order.pop_front();
+        let next = order.front().copied();
+        if next.is_none() {
+            self.order.remove(&first);
+        }
+        next
     }
 }
 
@@ -100,8 +141,11 @@ impl Core {
             return self.decide_here(&items);
         }
         if let Some(slot) = first {
-            // What comes after it for the same account waits behind it.
+            // What comes after it for the same account goes the same way, until all of it is decided.
             self.promise(slot);
+            if let Some(loan) = self.loans.get_mut(&slot) {
+                loan.sent = loan.sent.saturating_add(1);
+            }
         }
         if self.office.is_some() {
             self.take_up(What::Transaction(items));
@@ -134,15 +178,7 @@ impl Core {
                 }
             },
             Loan::Lend(id, account) => self.arrived(id, account),
-            Loan::Return(account) => {
-                if let Some(slot) = self.accounts.find(account.id()) {
-                    if let Some(place) = self.accounts.get_mut(slot) {
-                        *place = *account;
-                    }
-                    self.loans.remove(&slot);
-                    self.unpark(slot);
-                }
-            }
+            Loan::Return(account, decided) => self.came_home(*account, decided),
             Loan::Leg(from, parcel, index, leg) => {
                 let origin = Origin { parcel: &parcel, index };
                 let id = leg.transfer.credit;
@@ -160,22 +196,29 @@ impl Core {
         }
     }
 
-    /// Notes that an account will go to the desk; from now on what would debit it waits.
-    fn promise(&mut self, slot: Slot) {
-        self.loans.insert(slot, LoanState::Promised);
-        if let Some(account) = self.accounts.get_mut(slot) {
-            account.set_parked(true);
+    /// An account has come back; if what it sent to the desk is not all decided, it goes there again.
+    fn came_home(&mut self, account: Account, decided: u32) {
+        let Some(slot) = self.accounts.find(account.id()) else { return };
+        if let Some(place) = self.accounts.get_mut(slot) {
+            *place = account;
+        }
+        let Some(loan) = self.loans.get_mut(&slot) else { return };
+        loan.is_away = false;
+        loan.sent = loan.sent.saturating_sub(decided);
+        if loan.sent > 0 {
+            self.lend_if_quiet(slot);
+        } else {
+            self.loans.remove(&slot);
+            self.unpark(slot);
         }
     }
 
     /// Sends a promised account to the desk if nothing of it is reserved.
     pub(super) fn lend_if_quiet(&mut self, slot: Slot) {
         let Some(account) = self.accounts.get(slot).filter(|account| account.is_quiet()) else { return };
-        if self.loans.get(&slot) != Some(&LoanState::Promised) {
-            return;
-        }
         let account = Box::new(account.clone());
-        self.loans.insert(slot, LoanState::Away);
+        let Some(loan) = self.loans.get_mut(&slot).filter(|loan| !loan.is_away) else { return };
+        loan.is_away = true;
         self.tell(0, Loan::Lend(account.id(), Some(account)));
     }
 
@@ -211,7 +254,16 @@ impl Core {
                 office.desk.pending(*id).map_or_else(Vec::new, |pending| vec![pending.debit, pending.credit])
             }
         };
-        accounts.extend(self.policy.named_accounts());
+        let may_charge = match &what {
+            What::Transaction(items) => items.iter().any(|item| {
+                let transfer = &item.order.transfer;
+                transfer.operation() == Operation::Reversal || !self.policy.charges_nothing(transfer)
+            }),
+            What::Due(_) => true,
+        };
+        if may_charge {
+            accounts.extend(self.policy.named_accounts());
+        }
         accounts.retain(|id| id.is_valid());
         accounts.sort_unstable();
         accounts.dedup();
@@ -220,80 +272,91 @@ impl Core {
         let mut asked = Vec::new();
         let mut missing = 0_usize;
         for &id in &accounts {
+            let is_new = !office.guests.0.contains_key(&id);
             let guest = office.guests.0.entry(id).or_default();
-            if guest.works.is_empty() && !guest.is_here {
+            guest.users = guest.users.saturating_add(1);
+            if guest.is_here && guest.account.is_some() {
+                continue;
+            }
+            // One that did not exist may have been opened since.
+            if is_new || guest.is_here {
+                guest.is_here = false;
                 asked.push(id);
             }
-            guest.works.push(number);
-            missing = missing.saturating_add(usize::from(!guest.is_here));
+            guest.waiting.push(number);
+            missing = missing.saturating_add(1);
         }
-        office.works.insert(number, Work { what, accounts, missing });
-        if missing == 0 {
-            self.perform(number);
+        let first = match &what {
+            What::Transaction(items) => items.first().map(|item| item.order.transfer.debit),
+            What::Due(_) => None,
+        };
+        if let Some(first) = first {
+            office.order.entry(first).or_default().push_back(number);
         }
+        office.works.insert(number, Work { what, accounts, missing, first });
+        self.perform(number);
         for id in asked {
             self.tell(id.shard(self.shards()), Loan::Ask(id));
         }
     }
 
-    /// An account has come to the desk.
+    /// An account, or the news that there is none, has come to the desk.
     fn arrived(&mut self, id: AccountId, account: Option<Box<Account>>) {
         let Some(office) = &mut self.office else { return };
         let guest = office.guests.0.entry(id).or_default();
         guest.is_here = true;
         guest.account = account;
-        let mut ready = Vec::new();
-        for number in guest.works.clone() {
-            if let Some(work) = office.works.get_mut(&number) {
+        let waiting = std::mem::take(&mut guest.waiting);
+        for number in &waiting {
+            if let Some(work) = office.works.get_mut(number) {
                 work.missing = work.missing.saturating_sub(1);
-                if work.missing == 0 {
-                    ready.push(number);
-                }
             }
         }
-        for number in ready {
+        for number in waiting {
             self.perform(number);
         }
         self.send_home(&[id]);
     }
 
+    /// Does a work if it is its turn and all its accounts are here, and what may be done next because of it.
     fn perform(&mut self, number: u64) {
-        let Some(mut office) = self.office.take() else { return };
-        let Some(work) = office.works.remove(&number) else {
+        let mut next = Some(number);
+        while let Some(number) = next.take() {
+            let Some(mut office) = self.office.take() else { return };
+            let Some(work) = office.take_ready(number) else {
+                self.office = Some(office);
+                return;
+            };
+            match &work.what {
+                What::Transaction(items) => {
+                    office.orders.clear();
+                    office.orders.extend(items.iter().map(|item| item.order));
+                    let decided = office.desk.decide(&mut office.guests, &office.orders);
+                    self.emit(&office.desk, items, decided);
+                }
+                What::Due(id) => {
+                    office.desk.fall_due(&mut office.guests, *id);
+                    self.emit_due(&office.desk);
+                }
+            }
+            next = office.done(&work);
             self.office = Some(office);
-            return;
-        };
-        match &work.what {
-            What::Transaction(items) => {
-                office.orders.clear();
-                office.orders.extend(items.iter().map(|item| item.order));
-                let decided = office.desk.decide(&mut office.guests, &office.orders);
-                self.emit(&office.desk, items, decided);
-            }
-            What::Due(id) => {
-                office.desk.fall_due(&mut office.guests, *id);
-                self.emit_due(&office.desk);
-            }
+            self.send_home(&work.accounts);
         }
-        for id in &work.accounts {
-            if let Some(guest) = office.guests.0.get_mut(id) {
-                guest.works.retain(|&waiting| waiting != number);
-            }
-        }
-        self.office = Some(office);
-        self.send_home(&work.accounts);
     }
 
     /// Gives accounts back that nothing at the desk needs.
     fn send_home(&mut self, ids: &[AccountId]) {
         for &id in ids {
             let Some(office) = &mut self.office else { return };
-            let free = office.guests.0.get(&id).is_some_and(|guest| guest.is_here && guest.works.is_empty());
+            let free = office.guests.0.get(&id).is_some_and(|guest| guest.is_here && guest.users == 0);
             if !free {
                 continue;
             }
-            if let Some(account) = office.guests.0.remove(&id).and_then(|guest| guest.account) {
-                self.tell(id.shard(self.shards()), Loan::Return(account));
+            if let Some(guest) = office.guests.0.remove(&id)
+                && let Some(account) = guest.account
+            {
+                self.tell(id.shard(self.shards()), Loan::Return(account, guest.decided));
             }
         }
     }

@@ -58,6 +58,7 @@ impl Network {
     fn append(&mut self, record: Record) {
         self.journal.push(record);
         self.book.apply(self.now_ns, &record).unwrap_or_else(|err| panic!("{err}: {record:?}"));
+        assert_eq!(self.book.take_notes(), [], "{record:?}");
     }
 
     fn parcel(&self, count: usize) -> Arc<Parcel> {

@@ -140,6 +140,8 @@ pub struct Book {
     horizon: Sequence,
     /// Per currency and class: sum of the balances.
     classes: BTreeMap<(u16, u8), i128>,
+    /// Limits that did not hold.
+    notes: Vec<BookError>,
     sequence: Sequence,
 }
 
@@ -163,6 +165,7 @@ impl Book {
             summary_at: 0,
             horizon: 0,
             classes: BTreeMap::new(),
+            notes: Vec::new(),
             sequence: 0,
         }
     }
@@ -206,6 +209,11 @@ impl Book {
     /// The gateways in order of number.
     pub fn gateways(&self) -> impl Iterator<Item = &GatewayEntry> {
         self.gateways.values()
+    }
+
+    /// Limits that did not hold, since the last call.
+    pub fn take_notes(&mut self) -> Vec<BookError> {
+        std::mem::take(&mut self.notes)
     }
 
     /// What is open.
@@ -425,7 +433,7 @@ impl Book {
             | Operation::Arrive
             | Operation::Release
             | Operation::Expire => self.acted(transfer)?,
-            _ => self.open.opened(transfer, gateway, second, sequence),
+            _ => self.open.opened(transfer, (gateway, second, (debit_level, credit_level)), sequence),
         }
         if !self.policy.has_limits() {
             return Ok(());
@@ -434,16 +442,22 @@ impl Book {
         if matches!(operation, Operation::Void | Operation::Release | Operation::Expire) {
             (counted.second, counted.gateway, counted.count) = super::read_counted(transfer.time_ns);
             self.open.uncount(&policy, at, &counted);
-        } else if by_client && Policy::counts(operation) && transfer.amount > 0 {
-            self.open.count(&policy, at, &counted)?;
+        } else if (by_client || operation == Operation::Raise)
+            && Policy::counts(operation)
+            && transfer.amount > 0
+            && let Err(rule) = self.open.count(&policy, at, &counted)
+        {
+            // No money is wrong, so nobody is kept from starting by it.
+            self.notes.push(self.broken(transfer, rule));
         }
         Ok(())
     }
 
     fn acted(&mut self, transfer: &Transfer) -> Result<(), &'static str> {
         let before = self.open.acted(transfer, self.sequence, self.horizon)?;
+        // Of what a checkpoint has forgotten nobody knows any more whether it was a delayed transfer; for a hold it does no harm.
         let cancelled = transfer.operation() == Operation::Void
-            && before.is_some_and(|before| before.kind == super::PendingKind::Delayed);
+            && before.is_none_or(|before| before.kind == super::PendingKind::Delayed);
         if cancelled {
             self.open.gave_back(transfer, self.sequence)?;
         }

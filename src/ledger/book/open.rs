@@ -56,8 +56,14 @@ impl Open {
     }
 
     /// Notes what a record opens.
-    pub(super) fn opened(&mut self, transfer: &Transfer, gateway: GatewayId, second: u32, sequence: Sequence) {
-        let Some(pending) = Pending::opened(transfer, gateway, second, sequence) else { return };
+    pub(super) fn opened(
+        &mut self,
+        transfer: &Transfer,
+        (gateway, second, levels): (GatewayId, u32, (u8, u8)),
+        sequence: Sequence,
+    ) {
+        let opened = Pending::opened(transfer, gateway, (second, levels), sequence);
+        let Some(pending) = opened else { return };
         if self.pendings.get(pending.id).is_none_or(|known| known.head < sequence) {
             self.pendings.put(pending);
         }

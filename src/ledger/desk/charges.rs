@@ -80,8 +80,13 @@ impl Desk {
             return Ok(());
         }
         let part = rule.part(payment.amount).ok_or(Code::FeeExceedsAmount)?;
+        // Its id is known to whoever can compute it, so a client may have used it.
+        let cause = cause_of(payment);
+        let ids =
+            (0..u32::MAX).map(|again| TransferId::derived(cause, place.wrapping_add(again.wrapping_mul(1_000_003))));
+        let id = ids.into_iter().find(|id| self.pending(*id).is_none()).unwrap_or_default();
         let leg = Transfer {
-            id: TransferId::derived(cause_of(payment), place),
+            id,
             code: rule.reserve_code,
             time_ns: self.now_ns.saturating_add(rule.lasts_ns),
             ..caused(Operation::Withhold, payment, (payment.credit, rule.account), part)
@@ -89,7 +94,7 @@ impl Desk {
         self.post_charge(accounts, &leg)?;
         if part > 0 {
             // What is in reserve is promised back, so it cannot be spent from there.
-            let pending = Pending::opened(&leg, gateway, self.second(), 0);
+            let pending = Pending::opened(&leg, gateway, (self.second(), (0, 0)), 0);
             let back = Transfer { debit: leg.credit, credit: leg.debit, ..leg };
             accounts.account(back.debit).ok_or(Code::DebitAccountUnknown)?.check_debit(part)?;
             accounts.account(back.credit).ok_or(Code::CreditAccountUnknown)?.check_credit(part)?;

@@ -32,14 +32,15 @@ impl Desk {
         let Some(pending) = self.pendings.get(&id).copied().filter(|pending| pending.time_ns <= self.now_ns) else {
             return;
         };
+        let levels = Self::levels(accounts, pending.debit, pending.credit);
         self.give_back(accounts, &pending, pending.left);
         self.set_pending(id, None);
         if pending.kind == PendingKind::Hold {
             self.uncount(accounts, &pending, pending.left);
-            self.make_internal(internal(Operation::Expire, &pending));
+            self.make_internal(internal(Operation::Expire, &pending, levels));
             return;
         }
-        let arrival = internal(Operation::Arrive, &pending);
+        let arrival = internal(Operation::Arrive, &pending, levels);
         self.post(accounts, &arrival);
         self.make_internal(arrival);
         if pending.kind == PendingKind::Delayed {

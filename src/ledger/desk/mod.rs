@@ -198,7 +198,7 @@ impl Desk {
             }
         }
         for made in &self.made {
-            let opened = Pending::opened(&made.transfer, GatewayId(0), 0, 0);
+            let opened = Pending::opened(&made.transfer, GatewayId(0), (0, (0, 0)), 0);
             if let Some(Pending { time_ns, id, .. }) = opened.filter(|opened| opened.time_ns != 0) {
                 self.due.push(Reverse((time_ns, id)));
             }
@@ -231,10 +231,18 @@ impl Desk {
 
     /// Changes an account that is known to be there, and notes how it was.
     fn change(&mut self, accounts: &mut impl Accounts, id: AccountId, change: impl FnOnce(&mut Account)) {
-        if let Some(account) = accounts.account_mut(id) {
+        let account = accounts.account_mut(id);
+        assert!(account.is_some(), "account {id} is not at the desk");
+        if let Some(account) = account {
             self.undo.push(Undo::Account(account.clone()));
             change(account);
         }
+    }
+
+    /// The levels of two accounts, as limits count them now.
+    fn levels(accounts: &impl Accounts, debit: AccountId, credit: AccountId) -> (u8, u8) {
+        let level = |id| accounts.account(id).map_or(0, Account::level);
+        (level(debit), level(credit))
     }
 
     fn set_pending(&mut self, id: TransferId, pending: Option<Pending>) {
@@ -338,12 +346,14 @@ impl Desk {
         if !self.policy.has_limits() || pending.kind == PendingKind::Reserve {
             return;
         }
-        let facts =
-            |id: AccountId| accounts.account(id).map_or((0, 0), |account| (account.level(), account.currency()));
-        let ((debit_level, currency), (credit_level, _)) = (facts(pending.debit), facts(pending.credit));
+        let levels = Self::levels(accounts, pending.debit, pending.credit);
+        let currency = accounts.account(pending.debit).map_or(0, Account::currency);
+        if levels != pending.levels {
+            return;
+        }
         let counted = Counted {
-            debit: (pending.debit, debit_level),
-            credit: (pending.credit, credit_level),
+            debit: (pending.debit, levels.0),
+            credit: (pending.credit, levels.1),
             gateway: pending.gateway,
             code: pending.code,
             currency,

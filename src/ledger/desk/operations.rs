@@ -148,10 +148,15 @@ impl Desk {
         if transfer.operation() == Operation::Hold && transfer.time_ns != 0 && transfer.time_ns <= self.now_ns {
             return Err(Code::TimePast);
         }
+        if self.pending(transfer.id).is_some() {
+            // A reserve has this id, which the ledger chose.
+            return Err(Code::IdReused);
+        }
         self.check_accounts(accounts, transfer, Rules::All)?;
         self.count_transfer(accounts, transfer, order.gateway)?;
         self.set_aside(accounts, transfer);
-        self.set_pending(transfer.id, Pending::opened(transfer, order.gateway, self.second(), 0));
+        let counted = (self.second(), Self::levels(accounts, transfer.debit, transfer.credit));
+        self.set_pending(transfer.id, Pending::opened(transfer, order.gateway, counted, 0));
         self.make(leg, *transfer);
         if transfer.operation() == Operation::Delayed {
             self.charge_payer(accounts, transfer, order.gateway)
@@ -174,7 +179,8 @@ impl Desk {
         };
         if !suits {
             Err(Code::HoldKindMismatch)
-        } else if (pending.debit, pending.credit) == (transfer.debit, transfer.credit) {
+        } else if (pending.debit, pending.credit, pending.code) == (transfer.debit, transfer.credit, transfer.code) {
+            // The code decides over classes, limits and fees, so it is that of the hold for all that comes of it.
             Ok(*pending)
         } else {
             Err(Code::HoldMismatch)
@@ -184,8 +190,12 @@ impl Desk {
     fn raise(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let transfer = &order.transfer;
         let pending = self.named(transfer)?;
+        if order.gateway != pending.gateway {
+            // Limits count it for the gateway of the hold, and give it back there.
+            return Err(Code::HoldMismatch);
+        }
         self.check_accounts(accounts, transfer, Rules::All)?;
-        self.count_transfer(accounts, &Transfer { code: pending.code, ..*transfer }, pending.gateway)?;
+        self.count_transfer(accounts, transfer, order.gateway)?;
         self.set_aside(accounts, transfer);
         let raised = Pending {
             left: pending.left.saturating_add(transfer.amount),
@@ -205,6 +215,9 @@ impl Desk {
             if captured > self.policy().capture_max(pending.held) {
                 return Err(Code::CaptureTooLarge);
             }
+            if order.gateway != pending.gateway {
+                return Err(Code::HoldMismatch);
+            }
             self.stretch(accounts, &mut pending, transfer)?;
         }
         self.give_back(accounts, &pending, transfer.amount);
@@ -213,7 +226,7 @@ impl Desk {
         pending.left = pending.left.saturating_sub(transfer.amount);
         pending.captured = captured;
         if pending.left > 0 && !transfer.has(MORE) {
-            let rest = internal(Operation::Release, &pending);
+            let rest = internal(Operation::Release, &pending, Self::levels(accounts, pending.debit, pending.credit));
             self.give_back(accounts, &pending, pending.left);
             self.uncount(accounts, &pending, pending.left);
             self.make_internal(rest);
@@ -226,9 +239,10 @@ impl Desk {
     /// Makes a hold as large as a capture that the tolerance allows.
     fn stretch(&mut self, accounts: &mut impl Accounts, pending: &mut Pending, capture: &Transfer) -> Result<(), Code> {
         let more = capture.amount.saturating_sub(pending.left);
-        let raise = Transfer { amount: more, ..internal(Operation::Raise, pending) };
-        accounts.account(pending.debit).ok_or(Code::DebitAccountUnknown)?.check_debit(more)?;
-        accounts.account(pending.credit).ok_or(Code::CreditAccountUnknown)?.check_credit(more)?;
+        let raise = Transfer { amount: more, ..internal(Operation::Raise, pending, pending.levels) };
+        // It is new money, under all the rules for that.
+        self.check_accounts(accounts, &raise, Rules::All)?;
+        self.count_transfer(accounts, &raise, pending.gateway)?;
         self.set_aside(accounts, &raise);
         self.make_internal(raise);
         pending.left = capture.amount;
@@ -237,9 +251,6 @@ impl Desk {
 
     fn void(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let pending = self.named(&order.transfer)?;
-        if pending.code != order.transfer.code {
-            return Err(Code::HoldMismatch);
-        }
         self.give_back(accounts, &pending, pending.left);
         self.uncount(accounts, &pending, pending.left);
         self.set_pending(pending.id, None);
@@ -247,7 +258,7 @@ impl Desk {
             // It will never have arrived, so nothing can be refunded of it.
             self.set_life(pending.id, Life { is_over: true, ..Life::default() });
         }
-        let counted = pending.counted(pending.left);
+        let counted = pending.counted(pending.left, Self::levels(accounts, pending.debit, pending.credit));
         self.make(leg, Transfer { amount: pending.left, time_ns: counted, ..order.transfer });
         Ok(())
     }
@@ -353,10 +364,10 @@ impl Desk {
 }
 
 /// A record of the ledger's own about something open.
-pub(super) fn internal(operation: Operation, pending: &Pending) -> Transfer {
+pub(super) fn internal(operation: Operation, pending: &Pending, levels: (u8, u8)) -> Transfer {
     let gives_back = matches!(operation, Operation::Release | Operation::Expire);
     Transfer {
-        time_ns: if gives_back { pending.counted(pending.left) } else { 0 },
+        time_ns: if gives_back { pending.counted(pending.left, levels) } else { 0 },
         debit: pending.debit,
         credit: pending.credit,
         amount: pending.left,

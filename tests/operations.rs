@@ -12,9 +12,15 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::{TestServer, account, runtime, settings, transfer};
-use heng::client::Credentials;
-use heng::ledger::AccountFlags;
+use heng::client::{Client, ClientError, Credentials};
+use heng::config::Settings;
+use heng::ledger::{
+    AccountChange, AccountFlags, AccountId, BALANCING, Code, Grant, LINKED, Operation, Record, Transfer, TransferId,
+};
+use heng::protocol::{AccountRequest, Query, QueryKind};
 
 /// An account is paid in the same breath in which it is opened: the book, and so reads and the next start, know it.
 #[test]
@@ -43,6 +49,321 @@ fn an_account_opened_and_paid_in_one_breath_keeps_its_money() {
         let spend: Vec<_> = (0..50).map(|number| transfer(5_000 + number, 100 + number, 1, 7)).collect();
         let outcomes = server.client().await.submit(&spend).await.unwrap();
         assert!(outcomes.iter().all(|outcome| outcome.code.is_accepted()));
+    });
+    server.stop().unwrap();
+}
+
+/// A limited account's flags.
+const LIMITED: AccountFlags = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
+
+fn ask(id: u128, debit: u128, credit: u128, amount: u128, operation: Operation) -> Transfer {
+    Transfer { flags: operation as u16, ..transfer(id, debit, credit, amount) }
+}
+
+fn about(id: u128, first: &Transfer, amount: u128, operation: Operation) -> Transfer {
+    let (debit, credit) = (first.debit.raw(), first.credit.raw());
+    let (debit, credit) = if operation.names_original() { (credit, debit) } else { (debit, credit) };
+    Transfer { related: first.id.raw(), code: first.code, ..ask(id, debit, credit, amount, operation) }
+}
+
+async fn codes(client: &mut Client, transfers: &[Transfer]) -> Vec<&'static str> {
+    let outcomes = client.submit(transfers).await.unwrap();
+    outcomes.iter().map(|outcome| outcome.code.name()).collect()
+}
+
+/// World 1, limited 2 with 1,000 and limited 3.
+async fn prepare(client: &mut Client) {
+    let accounts = [account(1, AccountFlags::default()), account(2, LIMITED), account(3, LIMITED)];
+    assert!(client.open_accounts(&accounts).await.unwrap().iter().all(|outcome| outcome.code.is_accepted()));
+    assert_eq!(codes(client, &[transfer(10, 1, 2, 1_000)]).await, ["accepted"]);
+}
+
+#[test]
+fn the_life_of_a_transfer_is_told_from_hold_to_refund() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let hold = ask(20, 2, 3, 100, Operation::Hold);
+        let capture = about(21, &hold, 60, Operation::Capture);
+        // All in one request: what has the same debit account is decided in order; the refund waits for the capture.
+        assert_eq!(
+            codes(&mut client, &[hold, capture, about(22, &capture, 25, Operation::Refund)]).await,
+            ["accepted"; 3]
+        );
+        let (next, life) = client.query(&Query::new(QueryKind::Life, 20, 100)).await.unwrap();
+        let told: Vec<_> = life
+            .iter()
+            .map(|stored| {
+                let transfer = match &stored.record {
+                    Record::Transfer { transfer, .. } | Record::Internal { transfer, .. } => transfer,
+                    other => panic!("{other:?}"),
+                };
+                (transfer.operation().name(), transfer.amount)
+            })
+            .collect();
+        assert_eq!(told, [("hold", 100), ("capture", 60), ("release", 40), ("refund", 25)]);
+        assert_eq!(next, 0);
+        let states = client.accounts(&[2, 3]).await.unwrap().1;
+        assert_eq!((states[0].balance(), states[1].balance()), (965, 35));
+        assert_eq!(client.query(&Query::new(QueryKind::Life, 999, 10)).await.unwrap(), (0, vec![]));
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn repeats_of_every_operation_get_the_first_outcome() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let hold = ask(20, 2, 3, 100, Operation::Hold);
+        let all = [
+            hold,
+            about(21, &hold, 60, Operation::Raise),
+            about(22, &hold, 0, Operation::Void),
+            Transfer { flags: BALANCING, ..transfer(23, 2, 3, 5_000) },
+            Transfer { flags: LINKED, ..transfer(24, 3, 2, 10) },
+            transfer(25, 3, 2, 5_000),
+            Transfer {
+                id: TransferId::from_raw(26),
+                ..AccountChange { level: Some(3), ..AccountChange::default() }.request(hold.debit)
+            },
+        ];
+        let first = client.submit(&all).await.unwrap();
+        let names: Vec<_> = first.iter().map(|outcome| outcome.code.name()).collect();
+        let expected =
+            ["accepted", "accepted", "accepted", "accepted", "transaction_failed", "insufficient_funds", "accepted"];
+        assert_eq!(names, expected);
+        let again = client.submit(&all).await.unwrap();
+        for (first, again) in first.iter().zip(&again) {
+            assert!(
+                again.repeated && (first.code, first.sequence) == (again.code, again.sequence),
+                "{first:?} {again:?}"
+            );
+        }
+        // With other content they are refused; in a transaction, with everything that is new in it.
+        let other = Transfer { flags: BALANCING, ..transfer(23, 2, 3, 5_001) };
+        assert_eq!(codes(&mut client, &[other]).await, ["id_reused"]);
+        let mixed = [Transfer { flags: LINKED, ..transfer(30, 3, 2, 1) }, transfer(10, 1, 2, 1_000)];
+        assert_eq!(codes(&mut client, &mixed).await, ["transaction_failed", "accepted"]);
+        let twice = [
+            Transfer { flags: LINKED, ..transfer(31, 3, 2, 1) },
+            Transfer { flags: LINKED, ..transfer(31, 3, 2, 1) },
+            transfer(32, 3, 2, 1),
+        ];
+        let outcomes = client.submit(&twice).await.unwrap();
+        assert!(outcomes.iter().all(|outcome| outcome.code == Code::TransactionFailed), "{outcomes:?}");
+        assert_eq!(client.accounts(&[3]).await.unwrap().1[0].balance(), 1_000);
+        // A transaction must be whole.
+        let open = client.submit(&[Transfer { flags: LINKED, ..transfer(40, 3, 2, 1) }]).await.unwrap_err();
+        assert!(matches!(open, ClientError::Refused { code: Code::TransactionOpen, .. }), "{open}");
+        let long: Vec<_> =
+            (0..65).map(|n| Transfer { flags: if n < 64 { LINKED } else { 0 }, ..transfer(50 + n, 3, 2, 1) }).collect();
+        let long = client.submit(&long).await.unwrap_err();
+        assert!(matches!(long, ClientError::Refused { code: Code::TransactionTooLong, .. }), "{long}");
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn histories_are_paged_both_ways_and_balances_of_the_past_are_found() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let mut outcomes = Vec::new();
+        for number in 0..10_u128 {
+            let wanted = Transfer {
+                code: u16::from(number % 2 == 0),
+                user_data_128: number % 3,
+                ..transfer(100 + number, 2, 3, 10)
+            };
+            outcomes.extend(client.submit(&[wanted]).await.unwrap());
+        }
+        let hold = ask(200, 2, 3, 50, Operation::Hold);
+        codes(&mut client, &[hold, ask(201, 3, 2, 1, Operation::Transfer)]).await;
+        for oldest_first in [false, true] {
+            let mut query = Query { oldest_first, code: Some(1), ..Query::new(QueryKind::Entries, 3, 2) };
+            let mut seen = Vec::new();
+            loop {
+                let (next, page) = client.query(&query).await.unwrap();
+                seen.extend(page.iter().map(|stored| stored.sequence));
+                if next == 0 {
+                    break;
+                }
+                query.from = next;
+            }
+            let expected: Vec<_> = outcomes.iter().step_by(2).map(|outcome| outcome.sequence).collect();
+            let expected = if oldest_first { expected } else { expected.into_iter().rev().collect() };
+            assert_eq!(seen, expected, "oldest first: {oldest_first}");
+        }
+        let between = Query {
+            time_min: outcomes[3].time_ns,
+            time_max: outcomes[5].time_ns,
+            ..Query::new(QueryKind::Entries, 2, 100)
+        };
+        assert_eq!(client.query(&between).await.unwrap().1.len(), 3);
+        let with = Query { counterparty: 1, ..Query::new(QueryKind::Entries, 2, 100) };
+        assert_eq!(client.query(&with).await.unwrap().1.len(), 1);
+        let reference = client.query(&Query::new(QueryKind::Reference, 2, 100)).await.unwrap();
+        assert_eq!((reference.0, reference.1.len()), (0, 3));
+        // As of a sequence, of a time, and now.
+        let at = |sequence, time_ns| AccountRequest { account: hold.debit, sequence, time_ns };
+        let fifth = outcomes[4];
+        for request in [at(fifth.sequence, 0), at(0, fifth.time_ns)] {
+            let then = client.account(&request).await.unwrap();
+            assert_eq!((then.account.unwrap().balance(), then.sequence), (950, fifth.sequence));
+        }
+        let now = client.account(&at(0, 0)).await.unwrap().account.unwrap();
+        assert_eq!((now.balance(), now.available(), now.totals.debits_pending), (901, Some(851), 50));
+        assert_eq!(client.account(&at(1, 0)).await.unwrap().account, None, "it was not open yet");
+    });
+    server.stop().unwrap();
+}
+
+const POLICY: &str = r#"
+[[limit]]
+name = "a day"
+counted_per = "account"
+currency = "EUR"
+window = "day"
+codes = [5]
+sum_max = "5.00"
+[[fee]]
+name = "fee"
+codes = [5]
+currency = "EUR"
+paid_by = "payee"
+fee_code = 9
+percent = "10"
+to = [{ account = 1 }]
+"#;
+
+#[test]
+fn what_would_happen_is_explained_with_fees_and_limits_and_nothing_is_posted() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(&policy, POLICY).unwrap();
+    let data = directory.path().join("data");
+    let with_policy = Settings { policy_file: Some(policy), ..settings(&data) };
+    let server = TestServer::start(with_policy);
+    let spend = |id, amount| Transfer { code: 5, ..transfer(id, 2, 3, amount) };
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let explained = client.explain(&[spend(20, 400), spend(21, 101)]).await.unwrap();
+        let told: Vec<_> = explained.outcomes.iter().map(|outcome| (outcome.code, outcome.limit.as_str())).collect();
+        assert_eq!(told, [(Code::Accepted, ""), (Code::LimitExceeded, "a day")]);
+        assert!(matches!(explained.records[1], Record::Internal { transfer, .. } if transfer.amount == 40));
+        assert_eq!(client.accounts(&[3]).await.unwrap().1[0].balance(), 0, "nothing is posted");
+        assert_eq!(codes(&mut client, &[spend(20, 400), spend(21, 101)]).await, ["accepted", "limit_exceeded"]);
+        assert_eq!(client.accounts(&[3]).await.unwrap().1[0].balance(), 360);
+    });
+    server.stop().unwrap();
+    // Policy and what was counted are there after a start without the file, and after the loss of the store.
+    std::fs::remove_dir_all(data.join("store")).unwrap();
+    let server = TestServer::start(settings(&data));
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let detail =
+            client.account(&AccountRequest { account: AccountId::from_raw(2), sequence: 0, time_ns: 0 }).await.unwrap();
+        assert_eq!(detail.limits.len(), 0, "the limit is about code 5 only");
+        let codes = codes(&mut client, &[spend(22, 101), spend(23, 100)]).await;
+        assert_eq!(codes, ["limit_exceeded", "accepted"]);
+    });
+    server.stop().unwrap();
+    assert!(heng::verify::verify(&data).unwrap().ok);
+}
+
+#[test]
+fn events_are_told_once_each_across_reconnects() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let (mut next, mut seen) = (0, Vec::new());
+        let mut number = 100;
+        while seen.len() < 61 {
+            // Every listener is a connection of its own.
+            let mut listener = server.client().await;
+            if number < 160 {
+                let batch: Vec<_> = (number..number + 20).map(|id| transfer(id, 2, 3, 1)).collect();
+                codes(&mut client, &batch).await;
+                number += 20;
+            }
+            let (after, events) = listener.events(None, next, 200).await.unwrap();
+            next = after;
+            seen.extend(events.iter().filter_map(|stored| stored.record.done()).map(|transfer| transfer.id.raw()));
+        }
+        let expected: Vec<u128> = std::iter::once(10).chain(100..160).collect();
+        assert_eq!(seen, expected);
+        // Of an account only, and somebody who waits is told when it happens.
+        let waiting = async {
+            let mut listener = server.client().await;
+            listener.events(Some(AccountId::from_raw(3)), next, 10_000).await.unwrap()
+        };
+        let acting = async { codes(&mut client, &[transfer(500, 1, 2, 1), transfer(501, 2, 3, 1)]).await };
+        let ((_, events), _) = tokio::join!(waiting, acting);
+        assert_eq!(events.len(), 1);
+        let (_, nothing) = client.events(Some(AccountId::from_raw(77)), 0, 10).await.unwrap();
+        assert_eq!(nothing, []);
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn what_is_due_while_the_server_is_down_arrives_after_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = || u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+    let server = TestServer::start(settings(directory.path()));
+    let due = now() + 1_500_000_000;
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        let delayed = Transfer { time_ns: due, ..ask(20, 2, 3, 100, Operation::Delayed) };
+        let cancelled = Transfer { time_ns: due, ..ask(21, 2, 3, 100, Operation::Delayed) };
+        let hold = Transfer { time_ns: due, ..ask(22, 2, 3, 100, Operation::Hold) };
+        let all = [delayed, cancelled, hold, about(23, &cancelled, 0, Operation::Void)];
+        assert_eq!(codes(&mut client, &all).await, ["accepted"; 4]);
+        let state = client.accounts(&[2]).await.unwrap().1[0];
+        assert_eq!((state.balance(), state.available()), (1_000, Some(800)));
+    });
+    server.stop().unwrap();
+    let server = TestServer::start(settings(directory.path()));
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let until = Instant::now() + common::DEADLINE;
+        while client.accounts(&[3]).await.unwrap().1[0].balance() != 100 {
+            assert!(Instant::now() < until, "the transfer does not arrive");
+        }
+        let (_, entries) = client.query(&Query::new(QueryKind::Entries, 3, 1)).await.unwrap();
+        assert!(entries[0].time_ns >= due, "never early");
+        while client.accounts(&[2]).await.unwrap().1[0].available() != Some(900) {
+            assert!(Instant::now() < until, "the hold does not expire");
+        }
+    });
+    server.stop().unwrap();
+    assert!(heng::verify::verify(directory.path()).unwrap().ok);
+}
+
+#[test]
+fn a_gateway_does_what_its_key_permits_and_refusals_are_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(directory.path()));
+    let grant = Grant { operations: Grant::parse_operations("transfer,hold").unwrap(), amount_max: 100 };
+    let added = heng::server::add_gateway(directory.path(), "shop", Some(grant), 2 << 20).unwrap();
+    runtime().block_on(async {
+        prepare(&mut server.client().await).await;
+        let who = Credentials::from_hex("shop", &added.key).unwrap();
+        let mut shop = Client::connect(server.ready.listen.to_string(), &who).await.unwrap();
+        let hold = ask(21, 2, 3, 100, Operation::Hold);
+        let all = [transfer(20, 2, 3, 101), hold, about(22, &hold, 100, Operation::Capture)];
+        assert_eq!(codes(&mut shop, &all).await, ["amount_not_permitted", "accepted", "operation_not_permitted"]);
+        let recorded = shop.transfers(&[22]).await.unwrap();
+        assert!(matches!(recorded[0].record, Record::Transfer { outcome: Code::OperationNotPermitted, .. }));
+        let refused = shop.open_accounts(&[account(9, LIMITED)]).await.unwrap();
+        assert_eq!(refused[0].code, Code::OperationNotPermitted);
     });
     server.stop().unwrap();
 }

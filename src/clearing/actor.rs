@@ -7,10 +7,12 @@ use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::Sender;
 
 use super::core::Core;
+use super::explain::{detail, explain};
 use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Pace, Stopped};
 use crate::journal::Group;
-use crate::ledger::{AccountId, BookAccount, Sequence, Slot};
-use crate::settlement::{Auditor, Follower, SettlementHandle};
+use crate::ledger::{AccountId, BookAccount, Order, Sequence, Slot};
+use crate::protocol::{AccountDetail, Explained};
+use crate::settlement::{Auditor, Follower, SettlementHandle, now_ns};
 use crate::shard::ShardHandle;
 
 /// How often a shard is asked for balances to compare.
@@ -37,6 +39,12 @@ pub struct ReadAccounts {
 /// Given the accounts. Called on the actor's thread; must not block.
 pub type ReadReply = Box<dyn FnOnce(ReadAccounts) + Send>;
 
+/// Given an account and its limits. Called on the actor's thread; must not block.
+pub type DetailReply = Box<dyn FnOnce(AccountDetail) + Send>;
+
+/// Given what would happen. Called on the actor's thread; must not block.
+pub type ExplainReply = Box<dyn FnOnce(Explained) + Send>;
+
 /// A message to the clearing actor; see the module for who sends it.
 pub enum ClearingMessage {
     /// Follow this group.
@@ -47,6 +55,10 @@ pub enum ClearingMessage {
     Accounts(Vec<AccountId>, ReadReply),
     /// Read accounts in order of opening: from this slot, at most this many.
     List(Slot, u32, ReadReply),
+    /// Read an account with what its limits leave.
+    Detail(AccountId, DetailReply),
+    /// Say what would become of these transfers.
+    Explain(Vec<Order>, ExplainReply),
     /// Make a checkpoint now; told its sequence once it is durable.
     Checkpoint(Sender<Sequence>),
 }
@@ -58,6 +70,8 @@ impl std::fmt::Debug for ClearingMessage {
             Self::Audit(_) => "Audit",
             Self::Accounts(..) => "Accounts",
             Self::List(..) => "List",
+            Self::Detail(..) => "Detail",
+            Self::Explain(..) => "Explain",
             Self::Checkpoint(_) => "Checkpoint",
         })
     }
@@ -167,6 +181,8 @@ impl ClearingActor {
                 let accounts = slots.map_while(|slot| book.account_at(slot)).collect();
                 reply(ReadAccounts { sequence: book.sequence(), accounts });
             }
+            ClearingMessage::Detail(id, reply) => reply(detail(self.core.book(), id, now_ns())),
+            ClearingMessage::Explain(orders, reply) => reply(explain(self.core.book(), &orders, now_ns())),
             ClearingMessage::Checkpoint(done) => self.core.begin_checkpoint(Some(done)),
         }
     }

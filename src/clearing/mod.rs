@@ -5,6 +5,8 @@
 //! | [`ClearingMessage::Durable`] | settlement | a group is durable: follow it |
 //! | [`ClearingMessage::Audit`] | settlement | a shard's balances at this point of the stream |
 //! | [`ClearingMessage::Accounts`], [`ClearingMessage::List`] | sessions | read accounts at one sequence |
+//! | [`ClearingMessage::Detail`] | sessions | read an account with what its limits leave |
+//! | [`ClearingMessage::Explain`] | sessions | what would become of these transfers? |
 //! | [`ClearingMessage::Checkpoint`] | drain | make a checkpoint now |
 //!
 //! The actor keeps a [`crate::ledger::Book`] beside the shards' accounts. So it can prove continuously that both agree, read
@@ -23,7 +25,10 @@
 mod actor;
 mod checkpoint;
 mod core;
+mod explain;
 mod proof;
 
-pub use self::actor::{ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, ReadAccounts, ReadReply};
+pub use self::actor::{
+    ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, DetailReply, ExplainReply, ReadAccounts, ReadReply,
+};
 pub use self::core::Core;

@@ -10,8 +10,9 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer};
 use crate::protocol::{
-    self, ANSWER_BYTES_MAX, AccountState, DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, FRAME_HEADER_BYTES, FrameHeader, Hello,
-    HistoryRequest, KEY_BYTES, Kind, ListRequest, VERSION, Welcome,
+    self, ANSWER_BYTES_MAX, AccountDetail, AccountRequest, AccountState, DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY,
+    Explained, FRAME_HEADER_BYTES, FrameHeader, Hello, HistoryRequest, KEY_BYTES, Kind, ListRequest, Query, VERSION,
+    Welcome,
 };
 
 /// Time for connecting and for the handshake.
@@ -95,6 +96,10 @@ pub enum Answer {
     Accounts(Sequence, Vec<AccountState>),
     /// Records, and the cursor of the next page (0: none).
     Stored(u64, Vec<StoredRecord>),
+    /// An account with its limits, or as of some time.
+    Detail(Box<AccountDetail>),
+    /// What would become of transfers.
+    Explained(Explained),
     /// Of a ping.
     Pong,
     /// The request was refused; nothing of it was decided.
@@ -201,6 +206,21 @@ impl RequestSender {
         self.request(Kind::ListAccounts, request_id, |out| out.extend_from_slice(&page.encode()));
     }
 
+    /// Queues a query for records.
+    pub fn query(&mut self, request_id: u64, query: &Query) {
+        self.request(Kind::Query, request_id, |out| out.extend_from_slice(&query.encode()));
+    }
+
+    /// Queues a read of one account with its limits, or as of some time.
+    pub fn get_account(&mut self, request_id: u64, request: &AccountRequest) {
+        self.request(Kind::GetAccount, request_id, |out| out.extend_from_slice(&request.encode()));
+    }
+
+    /// Queues the question what would become of transfers.
+    pub fn explain(&mut self, request_id: u64, transfers: &[Transfer]) {
+        self.request(Kind::Explain, request_id, |out| protocol::encode_transfers(out, transfers.iter()));
+    }
+
     /// Queues a ping.
     pub fn ping(&mut self, request_id: u64) {
         self.request(Kind::Ping, request_id, |_| ());
@@ -278,9 +298,11 @@ fn decode_answer(header: &FrameHeader, body: &[u8]) -> Result<Answer, ClientErro
         Some(Kind::Accounts | Kind::AccountPage) => {
             protocol::decode_accounts(body).map(|(sequence, accounts)| Answer::Accounts(sequence, accounts))
         }
-        Some(Kind::Transfers | Kind::History) => {
+        Some(Kind::Transfers | Kind::History | Kind::Records) => {
             protocol::decode_stored(body).map(|(cursor, records)| Answer::Stored(cursor, records))
         }
+        Some(Kind::AccountDetail) => protocol::decode_detail(body).map(|detail| Answer::Detail(Box::new(detail))),
+        Some(Kind::Explained) => protocol::decode_explained(body).map(Answer::Explained),
         Some(Kind::Pong) => Ok(Answer::Pong),
         Some(Kind::Error) => protocol::decode_error(body).map(|(code, text)| Answer::Refused(code, text)),
         _ => Err(Code::KindUnknown),

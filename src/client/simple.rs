@@ -6,7 +6,9 @@ use tokio::net::ToSocketAddrs;
 
 use super::connection::{Answer, AnswerReceiver, ClientError, Connection, Credentials, RequestSender};
 use crate::ledger::{AccountId, Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer};
-use crate::protocol::{AccountState, HistoryRequest, ITEMS_MAX, ListRequest};
+use crate::protocol::{
+    AccountDetail, AccountRequest, AccountState, Explained, HistoryRequest, ITEMS_MAX, ListRequest, Query, QueryKind,
+};
 
 /// Time for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,6 +98,42 @@ impl Client {
         let page = HistoryRequest { account, from, limit };
         match self.ask(|sender, id| sender.history(id, &page)).await? {
             Answer::Stored(cursor, records) => Ok((cursor, records)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Reads records: a page of them, and the sequence to go on from (0: no more; events go on for ever).
+    pub async fn query(&mut self, query: &Query) -> Result<(Sequence, Vec<StoredRecord>), ClientError> {
+        match self.ask(|sender, id| sender.query(id, query)).await? {
+            Answer::Stored(next, records) => Ok((next, records)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Waits up to `wait_ms` for the next events of this gateway, or of an account, from a sequence on; answers them and the
+    /// sequence to ask from next. Keep that, and nothing is lost or told twice, whatever happens to the connection.
+    pub async fn events(
+        &mut self,
+        account: Option<AccountId>,
+        from: Sequence,
+        wait_ms: u32,
+    ) -> Result<(Sequence, Vec<StoredRecord>), ClientError> {
+        let id = account.map_or(0, AccountId::raw);
+        self.query(&Query { wait_ms, from, ..Query::new(QueryKind::Events, id, ITEMS_MAX) }).await
+    }
+
+    /// Reads an account with what its limits leave, or as it was.
+    pub async fn account(&mut self, request: &AccountRequest) -> Result<AccountDetail, ClientError> {
+        match self.ask(|sender, id| sender.get_account(id, request)).await? {
+            Answer::Detail(detail) => Ok(*detail),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
+    }
+
+    /// Asks what would become of at most 128 transfers; posts nothing.
+    pub async fn explain(&mut self, transfers: &[Transfer]) -> Result<Explained, ClientError> {
+        match self.ask(|sender, id| sender.explain(id, transfers)).await? {
+            Answer::Explained(explained) => Ok(explained),
             _ => Err(ClientError::Protocol(Code::BodyMalformed)),
         }
     }

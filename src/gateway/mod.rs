@@ -17,6 +17,7 @@
 mod handshake;
 mod listener;
 mod queries;
+mod reads;
 mod session;
 
 pub use listener::{GatewayContext, GatewayLimits, serve};

@@ -16,14 +16,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::handshake::greet;
 use super::listener::{GatewayContext, drained};
-use super::queries::{read_history, read_records};
-use crate::clearing::{ClearingMessage, ReadAccounts};
+use crate::clearing::ReadAccounts;
 use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
-use crate::ledger::{AccountId, Code, GatewayId, Grant, NewAccount, Transfer, TransferId};
+use crate::ledger::{Code, GatewayId, Grant, NewAccount, Transfer};
 use crate::protocol::{
-    BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind, ListRequest,
-    begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error, encode_frame,
-    encode_outcomes, encode_stored, end_frame,
+    AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
+    ListRequest, Query, begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error,
+    encode_frame, encode_outcomes, end_frame,
 };
 use crate::router::RouterMessage;
 use crate::telemetry::{Recorder, Stage};
@@ -57,7 +56,7 @@ pub(super) enum Ended {
 
 /// Something to be written; it holds its room until it is encoded.
 #[derive(Debug)]
-enum Outgoing {
+pub(super) enum Outgoing {
     Parcel(Arc<Parcel>),
     Accounts { kind: Kind, request_id: u64, read: ReadAccounts, room: Permit },
     Frame { frame: Vec<u8>, room: Permit },
@@ -83,14 +82,14 @@ struct Gathered {
 
 /// A connection's state.
 pub(super) struct Session {
-    context: Arc<GatewayContext>,
+    pub(super) context: Arc<GatewayContext>,
     gateway: Option<GatewayId>,
     /// What it may do, as of this version of the gateways.
     grant: (u64, Grant),
     /// This connection's share of what may be inside.
-    room: Arc<Admission>,
+    pub(super) room: Arc<Admission>,
     /// Bounded by the requests in flight.
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
     in_flight: u32,
     gathered: Gathered,
@@ -300,6 +299,9 @@ impl Session {
             Kind::ListAccounts => self.list_accounts(id, ListRequest::decode(body)?)?,
             Kind::GetTransfers => self.get_transfers(id, &decode_ids(body)?)?,
             Kind::AccountHistory => self.history(id, HistoryRequest::decode(body)?)?,
+            Kind::Query => self.query(id, Query::decode(body)?)?,
+            Kind::GetAccount => self.get_account(id, AccountRequest::decode(body)?)?,
+            Kind::Explain => self.explain(id, body)?,
             _ => return Err(Code::KindUnknown),
         }
         self.in_flight = self.in_flight.saturating_add(1);
@@ -327,7 +329,7 @@ impl Session {
     }
 
     /// Who asks, and what it may do now.
-    fn asker(&mut self) -> (GatewayId, Grant) {
+    pub(super) fn asker(&mut self) -> (GatewayId, Grant) {
         let gateway = self.gateway.unwrap_or_default();
         let version = self.context.gateways.version();
         if self.grant.0 != version {
@@ -352,65 +354,6 @@ impl Session {
         let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
         let parcel = Parcel::new(self.asker(), vec![span], Arc::clone(&self.sink), permit);
         self.context.router.send(RouterMessage::Accounts(parcel, accounts)).map_err(|_stopped| Code::Draining)
-    }
-
-    fn get_accounts(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
-        let ids = ids.iter().map(|&id| AccountId::from_raw(id)).collect();
-        let reply = self.accounts_reply(Kind::Accounts, request_id, room);
-        self.context.clearing.send(ClearingMessage::Accounts(ids, reply)).map_err(|_stopped| Code::Draining)
-    }
-
-    fn list_accounts(&self, request_id: u64, request: ListRequest) -> Result<(), Code> {
-        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
-        let reply = self.accounts_reply(Kind::AccountPage, request_id, room);
-        let message = ClearingMessage::List(request.from, request.limit, reply);
-        self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
-    }
-
-    fn accounts_reply(&self, kind: Kind, request_id: u64, room: Permit) -> Box<dyn FnOnce(ReadAccounts) + Send> {
-        let outgoing = self.outgoing.clone();
-        // A peer that left gets no answer.
-        Box::new(move |read| drop(outgoing.send(Outgoing::Accounts { kind, request_id, read, room })))
-    }
-
-    fn get_transfers(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
-        let ids = ids.iter().map(|&id| TransferId::from_raw(id)).collect();
-        let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let reply = Box::new(move |sequences: Vec<_>| {
-            runtime.spawn_blocking(move || {
-                let frame = match read_records(&context, &sequences) {
-                    Ok(records) => stored_frame(Kind::Transfers, request_id, 0, &records),
-                    Err(code) => error_frame(request_id, code),
-                };
-                drop(outgoing.send(Outgoing::Frame { frame, room }));
-            });
-        });
-        self.context.router.send(RouterMessage::Find(ids, reply)).map_err(|_stopped| Code::Draining)
-    }
-
-    fn history(&self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
-        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
-        let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let reply = Box::new(move |read: ReadAccounts| {
-            // Going on from a cursor needs no head.
-            let head = read.accounts.first().map_or(0, |account| account.head);
-            let from = if request.from == 0 { head } else { request.from };
-            runtime.spawn_blocking(move || {
-                let frame = match read_history(&context, request.account, from, request.limit) {
-                    Ok((next, records)) => stored_frame(Kind::History, request_id, next, &records),
-                    Err(code) => error_frame(request_id, code),
-                };
-                drop(outgoing.send(Outgoing::Frame { frame, room }));
-            });
-        });
-        self.context
-            .clearing
-            .send(ClearingMessage::Accounts(vec![request.account], reply))
-            .map_err(|_stopped| Code::Draining)
     }
 
     fn refuse(&mut self, request_id: u64, code: Code) {
@@ -510,18 +453,10 @@ fn check_first(header: &FrameHeader) -> Result<(), Code> {
     }
 }
 
-fn error_frame(request_id: u64, code: Code) -> Vec<u8> {
+pub(super) fn error_frame(request_id: u64, code: Code) -> Vec<u8> {
     let mut frame = Vec::new();
     let at = begin_frame(&mut frame);
     encode_error(&mut frame, code, code.meaning());
     end_frame(&mut frame, at, Kind::Error, request_id);
-    frame
-}
-
-fn stored_frame(kind: Kind, request_id: u64, cursor: u64, records: &[crate::ledger::StoredRecord]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let at = begin_frame(&mut frame);
-    encode_stored(&mut frame, cursor, records);
-    end_frame(&mut frame, at, kind, request_id);
     frame
 }

@@ -96,6 +96,64 @@ impl JournalReader {
         }
     }
 
+    /// Reads durable records in order, from `from` to at most `until`, until `visit` says that it has enough (answers false);
+    /// answers the sequence after the last one shown. Blocks.
+    pub fn scan(
+        &self,
+        from: Sequence,
+        until: Sequence,
+        visit: &mut dyn FnMut(StoredRecord) -> bool,
+    ) -> Result<Sequence, JournalError> {
+        let mut sequence = from.max(1);
+        let mut known: Option<(u64, u64)> = None;
+        while sequence <= until {
+            let Some((number, offset)) = (match known.take() {
+                Some(place) => Some(place),
+                None => self.place(sequence)?,
+            }) else {
+                break;
+            };
+            let io = |source| JournalError::Io { place: self.disk.name(number), source };
+            let mut head = [0; GROUP_HEADER_BYTES];
+            let read = self.disk.read_at(number, offset, &mut head);
+            let Some(header) = read.ok().and_then(|_read| GroupHeader::decode(&head)) else {
+                // The end of a segment, unless this is where the index pointed.
+                if self.place(sequence)?.is_none_or(|place| place == (number, offset)) {
+                    break;
+                }
+                continue;
+            };
+            let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+            let after = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
+            if sequence < header.base_sequence {
+                break;
+            }
+            if sequence >= header.next_sequence() {
+                known = Some((number, after));
+                continue;
+            }
+            let mut bytes = vec![0; header.body_bytes()];
+            self.disk.read_at(number, body, &mut bytes).map_err(io)?;
+            let skipped = usize::try_from(sequence.saturating_sub(header.base_sequence)).unwrap_or(usize::MAX);
+            for record in bytes.as_chunks::<RECORD_BYTES>().0.iter().skip(skipped) {
+                let place = sequence.saturating_sub(header.base_sequence);
+                let record = Record::decode(record).map_err(|source| JournalError::Content {
+                    place: self.disk.name(number),
+                    offset: body,
+                    source: Box::new(source),
+                })?;
+                let time_ns = header.time_ns.saturating_add(place);
+                let goes_on = visit(StoredRecord { sequence, time_ns, record });
+                sequence = sequence.saturating_add(1);
+                if !goes_on || sequence > until {
+                    return Ok(sequence);
+                }
+            }
+            known = Some((number, after));
+        }
+        Ok(sequence)
+    }
+
     /// Segment and byte of a group at or before the one with this sequence.
     fn place(&self, sequence: Sequence) -> Result<Option<(u64, u64)>, JournalError> {
         match self.noted_place(sequence) {

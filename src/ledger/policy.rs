@@ -236,6 +236,11 @@ impl Policy {
         self.receivables.iter().find(|(of, _)| *of == currency).map(|(_, account)| *account)
     }
 
+    /// The name of a limit, by its index.
+    pub fn limit_name(&self, index: usize) -> Option<&str> {
+        self.limits.get(index).map(|limit| limit.name.as_str())
+    }
+
     /// The accounts that charges and reversals may need besides those of a transfer.
     pub fn named_accounts(&self) -> impl Iterator<Item = AccountId> + '_ {
         let fees = self.fees.iter().flat_map(FeeRule::recipients);

@@ -176,31 +176,41 @@ pub fn decode_ids(body: &[u8]) -> Result<Vec<u128>, Code> {
 pub fn encode_accounts(out: &mut Vec<u8>, sequence: Sequence, accounts: &[AccountState]) {
     put_answer_header(out, accounts.len(), sequence);
     for account in accounts {
-        let mut bytes = [0; ACCOUNT_STATE_BYTES];
-        let properties = &account.properties;
-        set::<0, 16>(&mut bytes, properties.id.raw().to_le_bytes());
-        set::<16, 16>(&mut bytes, account.totals.debits_posted.to_le_bytes());
-        set::<32, 16>(&mut bytes, account.totals.credits_posted.to_le_bytes());
-        set::<48, 16>(&mut bytes, properties.user_data_128.to_le_bytes());
-        set::<64, 8>(&mut bytes, properties.user_data_64.to_le_bytes());
-        set::<72, 8>(&mut bytes, account.opened_ns.to_le_bytes());
-        set::<80, 8>(&mut bytes, account.head.to_le_bytes());
-        set::<88, 4>(&mut bytes, properties.user_data_32.to_le_bytes());
-        set::<92, 2>(&mut bytes, properties.currency.to_le_bytes());
-        set::<94, 2>(&mut bytes, properties.code.to_le_bytes());
-        set::<96, 2>(&mut bytes, properties.flags.0.to_le_bytes());
-        set::<98, 3>(&mut bytes, [properties.class, properties.level, account.state.number()]);
-        set::<104, 8>(&mut bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
-        set::<112, 16>(&mut bytes, account.totals.debits_pending.to_le_bytes());
-        set::<128, 16>(&mut bytes, account.totals.credits_pending.to_le_bytes());
-        out.extend_from_slice(&bytes);
+        out.extend_from_slice(&encode_account(account));
     }
+}
+
+/// Writes an account.
+pub(super) fn encode_account(account: &AccountState) -> [u8; ACCOUNT_STATE_BYTES] {
+    let mut bytes = [0; ACCOUNT_STATE_BYTES];
+    let properties = &account.properties;
+    set::<0, 16>(&mut bytes, properties.id.raw().to_le_bytes());
+    set::<16, 16>(&mut bytes, account.totals.debits_posted.to_le_bytes());
+    set::<32, 16>(&mut bytes, account.totals.credits_posted.to_le_bytes());
+    set::<48, 16>(&mut bytes, properties.user_data_128.to_le_bytes());
+    set::<64, 8>(&mut bytes, properties.user_data_64.to_le_bytes());
+    set::<72, 8>(&mut bytes, account.opened_ns.to_le_bytes());
+    set::<80, 8>(&mut bytes, account.head.to_le_bytes());
+    set::<88, 4>(&mut bytes, properties.user_data_32.to_le_bytes());
+    set::<92, 2>(&mut bytes, properties.currency.to_le_bytes());
+    set::<94, 2>(&mut bytes, properties.code.to_le_bytes());
+    set::<96, 2>(&mut bytes, properties.flags.0.to_le_bytes());
+    set::<98, 3>(&mut bytes, [properties.class, properties.level, account.state.number()]);
+    set::<104, 8>(&mut bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
+    set::<112, 16>(&mut bytes, account.totals.debits_pending.to_le_bytes());
+    set::<128, 16>(&mut bytes, account.totals.credits_pending.to_le_bytes());
+    bytes
 }
 
 /// Reads an `Accounts` or `AccountPage` body.
 pub fn decode_accounts(body: &[u8]) -> Result<(Sequence, Vec<AccountState>), Code> {
     let (sequence, items) = answer_items::<ACCOUNT_STATE_BYTES>(body)?;
-    let accounts = items.iter().map(|bytes| AccountState {
+    Ok((sequence, items.iter().map(decode_account).collect()))
+}
+
+/// Reads an account.
+pub(super) fn decode_account(bytes: &[u8; ACCOUNT_STATE_BYTES]) -> AccountState {
+    AccountState {
         properties: NewAccount {
             id: AccountId::from_raw(u128::from_le_bytes(get::<0, 16>(bytes))),
             user_data_128: u128::from_le_bytes(get::<48, 16>(bytes)),
@@ -222,8 +232,7 @@ pub fn decode_accounts(body: &[u8]) -> Result<(Sequence, Vec<AccountState>), Cod
         },
         opened_ns: u64::from_le_bytes(get::<72, 8>(bytes)),
         head: u64::from_le_bytes(get::<80, 8>(bytes)),
-    });
-    Ok((sequence, accounts.collect()))
+    }
 }
 
 /// Appends a `Transfers` or `History` body; `cursor` is what to ask for next, 0 at the end.

@@ -49,10 +49,22 @@ pub enum Kind {
     ListAccounts = 26,
     /// A page of them.
     AccountPage = 27,
+    /// Ask for records.
+    Query = 28,
+    /// The records, and where to go on.
+    Records = 29,
+    /// Ask what would become of transfers.
+    Explain = 30,
+    /// What would.
+    Explained = 31,
+    /// Read an account with its limits, or as of some time.
+    GetAccount = 32,
+    /// The account.
+    AccountDetail = 33,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 23] = [
         Self::Hello,
         Self::Welcome,
         Self::Ping,
@@ -70,6 +82,12 @@ impl Kind {
         Self::History,
         Self::ListAccounts,
         Self::AccountPage,
+        Self::Query,
+        Self::Records,
+        Self::Explain,
+        Self::Explained,
+        Self::GetAccount,
+        Self::AccountDetail,
     ];
 
     /// The number on the wire.

@@ -8,6 +8,7 @@
 mod body;
 mod frame;
 mod handshake;
+mod query;
 
 pub use body::{
     ACCOUNT_STATE_BYTES, HistoryRequest, ITEMS_HEADER_BYTES, ListRequest, OUTCOME_BYTES, STORED_BYTES, decode_accounts,
@@ -16,6 +17,10 @@ pub use body::{
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, MAGIC, begin_frame, encode_frame, end_frame};
 pub use handshake::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, HELLO_BYTES, Hello, KEY_BYTES, WELCOME_BYTES, Welcome};
+pub use query::{
+    AccountDetail, AccountRequest, Explained, ExplainedOutcome, Query, QueryKind, WAIT_MS_MAX, decode_detail,
+    decode_explained, encode_detail, encode_explained,
+};
 
 /// An account as it is told: what the book knows of it.
 pub use crate::ledger::BookAccount as AccountState;
@@ -29,5 +34,5 @@ pub const ITEMS_MAX: u32 = 8_190;
 /// The longest body of a request: a full batch of transfers.
 pub const BODY_BYTES_MAX: u32 = 8 + ITEMS_MAX * 128;
 
-/// The longest body of an answer: a full batch of stored transfers.
-pub const ANSWER_BYTES_MAX: u32 = 16 + ITEMS_MAX * 144;
+/// The longest body of an answer: an explanation of a full batch with its charges.
+pub const ANSWER_BYTES_MAX: u32 = 16 + ITEMS_MAX * 1_024;

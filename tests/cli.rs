@@ -178,6 +178,96 @@ fn commands_speak_to_a_server_in_decimals_and_json() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one line per command")]
+fn every_operation_has_a_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    fs::write(&policy, "[[limit]]\nname = \"a day\"\ncounted_per = \"account\"\ncurrency = \"EUR\"\nwindow = \"day\"\nsum_max = \"100.00\"\n").unwrap();
+    let data = directory.path().join("data");
+    let process = Process::start(&data, &["--policy-file", policy.to_str().unwrap()]);
+    let server = process.listen.to_string();
+    let ask = |arguments: &[&str], code: i32| {
+        let output = heng(arguments).env("HENG_SERVER", &server).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    ask(&["account", "open", "--currency", "EUR", "--id", "1", "--class", "external"], 0);
+    ask(
+        &[
+            "account",
+            "open",
+            "--currency",
+            "EUR",
+            "--id",
+            "2",
+            "--never-negative",
+            "--overdraft",
+            "500",
+            "--level",
+            "3",
+        ],
+        0,
+    );
+    ask(&["account", "open", "--currency", "EUR", "--id", "3", "--never-negative"], 0);
+    ask(&["transfer", "--from", "1", "--to", "2", "--amount", "50.00 EUR"], 0);
+    ask(&["hold", "--from", "2", "--to", "3", "--amount", "20.00 EUR", "--in", "3600", "--id", "20"], 0);
+    ask(&["raise", "20", "--amount", "5.00 EUR"], 0);
+    assert!(ask(&["account", "show", "2"], 0).contains("2500 of 10000"));
+    ask(&["capture", "20", "--amount", "10.00 EUR", "--more", "--id", "21"], 0);
+    ask(&["void", "20"], 0);
+    assert!(ask(&["void", "20"], 1).contains("hold_not_open"));
+    ask(&["refund", "21", "--amount", "4.00 EUR"], 0);
+    ask(&["delay", "--from", "2", "--to", "3", "--amount", "1.00 EUR", "--in", "3600", "--id", "25"], 0);
+    ask(&["void", "25"], 0);
+    ask(&["transfer", "--from", "2", "--to", "3", "--amount", "2.00 EUR", "--id", "26", "--user-data", "77"], 0);
+    ask(&["reverse", "26"], 0);
+    assert!(ask(&["transfer", "life", "20"], 0).lines().count() >= 5);
+    assert!(ask(&["transfer", "find", "77"], 0).contains(" 26"));
+    let shown: serde_json::Value = serde_json::from_str(&ask(&["account", "show", "2", "--json"], 0)).unwrap();
+    assert_eq!((shown["balance"].as_str(), shown["available"].as_str()), (Some("44.00 EUR"), Some("49.00 EUR")));
+    assert_eq!(
+        shown["limits"][0]["sum_used"].as_str(),
+        Some("1200"),
+        "10.00 captured and 2.00; a reversal gives nothing back"
+    );
+    let past: serde_json::Value =
+        serde_json::from_str(&ask(&["account", "show", "2", "--json", "--sequence", "10"], 0)).unwrap();
+    assert!(past["as_of_sequence"].as_u64().is_some_and(|sequence| (1..=10).contains(&sequence)), "{past}");
+    let file = directory.path().join("transaction.toml");
+    let leg = |operation: &str, amount: &str| {
+        format!(
+            "[[transfer]]\noperation = \"{operation}\"\nfrom = \"2\"\n{}amount = \"{amount} EUR\"\n",
+            if operation == "require" { "" } else { "to = \"3\"\n" }
+        )
+    };
+    fs::write(&file, leg("require", "40.00") + &leg("transfer", "30.00")).unwrap();
+    let file = file.to_str().unwrap();
+    assert!(ask(&["explain", file], 0).contains("accepted"));
+    ask(&["transaction", file], 0);
+    assert!(ask(&["explain", file], 1).contains("requirement_not_met"));
+    assert!(ask(&["transaction", file], 1).contains("transaction_failed"));
+    ask(&["account", "change", "2", "--state", "debits-frozen", "--level", "4"], 0);
+    assert!(ask(&["transfer", "--from", "2", "--to", "3", "--amount", "1.00 EUR"], 1).contains("debit_account_frozen"));
+    assert!(ask(&["account", "change", "2", "--state", "melted"], 2).contains("debits-frozen"));
+    let entries = ask(&["account", "history", "3", "--oldest-first", "--with", "2", "--limit", "2"], 0);
+    assert!(entries.contains("hold") && entries.contains("--cursor"), "{entries}");
+    let events = ask(&["transfer", "watch", "--idle-ms", "50"], 0);
+    assert!(events.lines().count() > 15 && events.contains("requirement_not_met"), "{events}");
+    let data = data.to_str().unwrap();
+    let added =
+        ask(&["gateway", "add", "shop", "--allow", "transfer", "--amount-max", "100", "--json", "--data-dir", data], 0);
+    let added: serde_json::Value = serde_json::from_str(&added).unwrap();
+    let shop = ["--gateway", "shop", "--key", added["key"].as_str().unwrap()];
+    let hold = [&["hold", "--from", "1", "--to", "3", "--amount", "1.00 EUR"][..], &shop[..]].concat();
+    assert!(ask(&hold, 1).contains("operation_not_permitted"));
+    assert!(ask(&["gateway", "add", "other", "--allow", "fly", "--data-dir", data], 2).contains("`fly`"));
+    assert!(process.terminate().0.success());
+    expect(&["verify", "--data-dir", data], 0, &["All invariants hold"]);
+    fs::write(&policy, "[[limit]]\nname = \"x\"\n").unwrap();
+    serve_with(Path::new(data), &["--policy-file", policy.to_str().unwrap()], 2, &["policy.toml", "counted_per"]);
+}
+
+#[test]
 fn verify_holds_on_a_sound_directory_and_names_the_place_of_any_damage() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path(), 30_000);

@@ -18,7 +18,8 @@ use common::{TestServer, account, runtime, settings, transfer};
 use heng::client::{Client, ClientError, Credentials};
 use heng::config::Settings;
 use heng::ledger::{
-    AccountChange, AccountFlags, AccountId, BALANCING, Code, Grant, LINKED, Operation, Record, Transfer, TransferId,
+    AccountChange, AccountClass, AccountFlags, AccountId, BALANCING, Code, Grant, LINKED, NewAccount, Operation,
+    Record, Transfer, TransferId,
 };
 use heng::protocol::{AccountRequest, Query, QueryKind};
 
@@ -217,7 +218,7 @@ fn histories_are_paged_both_ways_and_balances_of_the_past_are_found() {
         }
         let now = client.account(&at(0, 0)).await.unwrap().account.unwrap();
         assert_eq!((now.balance(), now.available(), now.totals.debits_pending), (901, Some(851), 50));
-        assert_eq!(client.account(&at(1, 0)).await.unwrap().account, None, "it was not open yet");
+        assert_eq!(client.account(&at(0, 1)).await.unwrap().account, None, "it was not open yet");
     });
     server.stop().unwrap();
 }
@@ -364,6 +365,30 @@ fn a_gateway_does_what_its_key_permits_and_refusals_are_recorded() {
         assert!(matches!(recorded[0].record, Record::Transfer { outcome: Code::OperationNotPermitted, .. }));
         let refused = shop.open_accounts(&[account(9, LIMITED)]).await.unwrap();
         assert_eq!(refused[0].code, Code::OperationNotPermitted);
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn coverage_of_client_funds_and_what_is_open_are_metrics() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let of_class = |id, class: AccountClass, flags| NewAccount { class: class.number(), ..account(id, flags) };
+        let accounts = [
+            of_class(1, AccountClass::External, AccountFlags::default()),
+            of_class(2, AccountClass::ClientFunds, LIMITED),
+            of_class(3, AccountClass::PlatformOwn, AccountFlags::default()),
+        ];
+        client.open_accounts(&accounts).await.unwrap();
+        // The platform credits a client without the bank having paid.
+        let all = [transfer(20, 1, 2, 600), transfer(21, 3, 2, 200), ask(22, 2, 1, 50, Operation::Hold)];
+        assert_eq!(codes(&mut client, &all).await, ["accepted"; 3]);
+    });
+    let expected = ["heng_client_funds_coverage_ratio{currency=\"EUR\"} 0.75", "heng_open_pendings 1"];
+    common::wait_until("the metrics", || {
+        let page = common::http_get(server.ready.operations_listen, "/metrics").1;
+        expected.iter().all(|line| page.contains(line))
     });
     server.stop().unwrap();
 }

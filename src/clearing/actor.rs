@@ -147,6 +147,7 @@ impl ClearingActor {
     }
 
     fn tick(&mut self) {
+        self.core.publish_funds();
         let (shard, slot) = self.next_audit;
         if let Some(handle) = self.options.shards.get(shard) {
             // When the shard has stopped, so will this.

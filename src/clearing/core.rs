@@ -9,9 +9,9 @@ use super::checkpoint::Checkpoints;
 use super::proof::Proof;
 use crate::flow::AuditReply;
 use crate::journal::Group;
-use crate::ledger::{Applied, Book, BookError, Code, GatewayId, Record, Sequence, Slot, Transfer};
+use crate::ledger::{AccountClass, Applied, Book, BookError, Code, GatewayId, Record, Sequence, Slot, Transfer};
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ClassFunds, Telemetry};
 
 /// Records decoded and looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
@@ -209,9 +209,22 @@ impl Core {
         self.checkpoints.backlog() <= BACKLOG_MAX
     }
 
+    /// Publishes the balances by currency and class, for coverage of client funds.
+    pub fn publish_funds(&self) {
+        let policy = self.book.policy();
+        let funds = self.book.classes().iter().map(|(&(currency, class), &balance)| ClassFunds {
+            currency: policy.currency_code(currency).map_or_else(|| currency.to_string(), str::to_owned),
+            class: AccountClass::from_number(class).unwrap_or_default().name(),
+            balance,
+        });
+        self.telemetry.set_funds(funds.collect());
+    }
+
     fn publish(&self) {
         let counters = self.telemetry.counters();
         counters.cleared_sequence.store(self.book.sequence(), Relaxed);
+        let open = self.book.open().pendings.len();
+        counters.open_pendings.store(u64::try_from(open).unwrap_or(u64::MAX), Relaxed);
         counters.accounts.store(u64::try_from(self.book.len()).unwrap_or(0), Relaxed);
     }
 }

@@ -5,12 +5,15 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 
 use super::remote::{Remote, currency_argument, id_argument, new_id};
-use super::table::{account_json, money, signed, stored_json, table, time};
+use super::table::{account_json, limits_json, limits_table, money, signed, stored_json, table, time};
 use super::{Done, Failure, print, print_json};
 use crate::client::Client;
-use crate::ledger::{AccountFlags, AccountId, NewAccount, Outcome, StoredRecord};
-use crate::money::Currency;
-use crate::protocol::AccountState;
+use crate::ledger::{
+    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, NewAccount, Outcome, StoredRecord,
+    Transfer, TransferId,
+};
+use crate::money::{Currency, parse_money};
+use crate::protocol::{AccountRequest, Query, QueryKind};
 
 /// Open and read accounts.
 #[derive(Debug, Args)]
@@ -28,9 +31,17 @@ enum Action {
         /// The account.
         #[arg(value_parser = id_argument)]
         id: u128,
+        /// As it was after this record.
+        #[arg(long, default_value_t = 0)]
+        sequence: u64,
+        /// As it was at this time, nanoseconds since 1970 UTC.
+        #[arg(long, default_value_t = 0)]
+        time_ns: u64,
         #[command(flatten)]
         remote: Remote,
     },
+    /// Freeze, unfreeze or close an account, or change its level or overdraft.
+    Change(Change),
     /// List accounts in order of opening.
     List {
         /// Skip this many.
@@ -53,9 +64,52 @@ enum Action {
         /// At most this many, up to 8190.
         #[arg(long, default_value_t = 20)]
         limit: u32,
+        /// Oldest first.
+        #[arg(long)]
+        oldest_first: bool,
+        /// With this code only.
+        #[arg(long)]
+        code: Option<u16>,
+        /// With this account on the other side only.
+        #[arg(long, value_parser = id_argument)]
+        with: Option<u128>,
         #[command(flatten)]
         remote: Remote,
     },
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    /// The account.
+    #[arg(value_parser = id_argument)]
+    account: u128,
+    /// open, debits-frozen, frozen or closed.
+    #[arg(long, value_parser = state_argument)]
+    state: Option<AccountState>,
+    /// The level of its customer, 0 to 253.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(..=253))]
+    level: Option<u8>,
+    /// How far below zero it may go, like "12.34 EUR".
+    #[arg(long)]
+    overdraft: Option<String>,
+    /// The change's id; give the same one to repeat safely [default: a new one].
+    #[arg(long, value_parser = id_argument)]
+    id: Option<u128>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+fn state_argument(text: &str) -> Result<AccountState, String> {
+    let state = AccountState::ALL.into_iter().find(|state| state.name() == text);
+    state.ok_or_else(|| "none of: open, debits-frozen, frozen, closed".to_owned())
+}
+
+fn class_argument(text: &str) -> Result<AccountClass, String> {
+    let class = AccountClass::ALL.into_iter().find(|class| class.name() == text);
+    class.ok_or_else(|| {
+        let names = AccountClass::ALL.map(AccountClass::name);
+        format!("none of: {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +126,15 @@ struct Open {
     /// The balance may not go below zero: a customer's account.
     #[arg(long, conflicts_with = "never_positive")]
     never_negative: bool,
+    /// Whose money it holds.
+    #[arg(long, value_parser = class_argument, default_value = "unspecified")]
+    class: AccountClass,
+    /// The level of its customer, for limits and fees.
+    #[arg(long, default_value_t = 0)]
+    level: u8,
+    /// How far below zero a never-negative account may go all the same, minor units.
+    #[arg(long, default_value_t = 0, requires = "never_negative")]
+    overdraft: u64,
     /// The balance may not go above zero: our account at a bank.
     #[arg(long)]
     never_positive: bool,
@@ -85,17 +148,24 @@ struct Open {
 pub(super) fn run(command: &AccountCommand) -> Done {
     match &command.action {
         Action::Open(open) => open_account(open),
-        Action::Show { id, remote } => {
-            let (sequence, accounts) = remote.ask(async |mut client| Ok(client.accounts(&[*id]).await?))?;
-            let account = accounts.first().ok_or_else(|| anyhow::anyhow!("there is no account {id}"))?;
+        Action::Change(change) => change_account(change),
+        Action::Show { id, sequence, time_ns, remote } => {
+            let request = AccountRequest { account: AccountId::from_raw(*id), sequence: *sequence, time_ns: *time_ns };
+            let detail = remote.ask(async |mut client| Ok(client.account(&request).await?))?;
+            let (account, sequence) = (detail.account, detail.sequence);
+            let account = &account.ok_or_else(|| anyhow::anyhow!("there is no account {id}, or was none then"))?;
             if remote.json {
                 let mut value = account_json(account);
                 if let Some(object) = value.as_object_mut() {
                     object.insert("as_of_sequence".to_owned(), sequence.into());
+                    object.insert("limits".to_owned(), limits_json(&detail.limits).into());
                 }
                 print_json(&value)?;
             } else {
                 print(&show(account))?;
+                if !detail.limits.is_empty() {
+                    print(&format!("\n{}", limits_table(&detail.limits)))?;
+                }
             }
             Ok(true)
         }
@@ -109,7 +179,16 @@ pub(super) fn run(command: &AccountCommand) -> Done {
             }
             Ok(true)
         }
-        Action::History { id, cursor, limit, remote } => history(*id, *cursor, *limit, remote),
+        Action::History { id, cursor, limit, oldest_first, code, with, remote } => {
+            let query = Query {
+                oldest_first: *oldest_first,
+                from: *cursor,
+                code: *code,
+                counterparty: with.unwrap_or(0),
+                ..Query::new(QueryKind::Entries, *id, *limit)
+            };
+            history(&query, remote)
+        }
     }
 }
 
@@ -123,6 +202,9 @@ fn open_account(open: &Open) -> Done {
         id: AccountId::from_raw(open.id.unwrap_or_else(new_id)),
         currency: open.currency.number(),
         code: open.code,
+        class: open.class.number(),
+        level: open.level,
+        overdraft: open.overdraft.into(),
         flags,
         user_data_128: open.user_data,
         ..NewAccount::default()
@@ -144,7 +226,7 @@ fn open_account(open: &Open) -> Done {
     Ok(outcome.code.is_accepted())
 }
 
-fn show(account: &AccountState) -> String {
+fn show(account: &BookAccount) -> String {
     let properties = &account.properties;
     let currency = properties.currency;
     let limit = if properties.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS) {
@@ -178,7 +260,7 @@ fn show(account: &AccountState) -> String {
     rows.iter().map(|(name, value)| format!("{name:<15} {value}")).collect::<Vec<_>>().join("\n")
 }
 
-fn list(accounts: &[AccountState]) -> String {
+fn list(accounts: &[BookAccount]) -> String {
     let rows = accounts.iter().map(|account| {
         let currency = account.properties.currency;
         vec![
@@ -192,20 +274,29 @@ fn list(accounts: &[AccountState]) -> String {
     table(&["account", ">balance", ">debits", ">credits", ">code"], rows)
 }
 
-async fn read_history(
-    mut client: Client,
-    id: u128,
-    cursor: u64,
-    limit: u32,
-) -> Result<(u16, u64, Vec<StoredRecord>), Failure> {
-    let (_, accounts) = client.accounts(&[id]).await?;
-    let account = accounts.first().ok_or_else(|| anyhow::anyhow!("there is no account {id}"))?;
-    let (next, records) = client.history(account.properties.id, cursor, limit).await?;
+async fn read_history(mut client: Client, query: &Query) -> Result<(u16, u64, Vec<StoredRecord>), Failure> {
+    let (_, accounts) = client.accounts(&[query.id]).await?;
+    let account = accounts.first().ok_or_else(|| anyhow::anyhow!("there is no account {}", query.id))?;
+    let (next, records) = client.query(query).await?;
     Ok((account.properties.currency, next, records))
 }
 
-fn history(id: u128, cursor: u64, limit: u32, remote: &Remote) -> Done {
-    let (currency, next, records) = remote.ask(|client| read_history(client, id, cursor, limit))?;
+fn change_account(change: &Change) -> Done {
+    let overdraft = change.overdraft.as_deref().map(parse_money).transpose().map_err(Failure::configuration)?;
+    let wanted = AccountChange {
+        state: change.state,
+        level: change.level,
+        overdraft: overdraft.map(|(amount, _)| amount.minor_units()),
+    };
+    let id = TransferId::from_raw(change.id.unwrap_or_else(new_id));
+    let transfer = Transfer { id, ..wanted.request(AccountId::from_raw(change.account)) };
+    let outcomes = change.remote.ask(async |mut client| Ok(client.submit(&[transfer]).await?))?;
+    super::operate::tell(&[transfer], &outcomes, change.remote.json)
+}
+
+fn history(query: &Query, remote: &Remote) -> Done {
+    let id = query.id;
+    let (currency, next, records) = remote.ask(|client| read_history(client, query))?;
     if remote.json {
         let entries: Vec<_> = records.iter().map(|stored| stored_json(stored, Some(currency))).collect();
         print_json(&serde_json::json!({ "entries": entries, "cursor": next }))?;

@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod operate;
 mod remote;
 mod serve;
 mod table;
@@ -14,6 +15,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::ledger::Operation;
 
 pub use serve::{ServeCommand, serve};
 
@@ -33,6 +36,24 @@ enum Command {
     Account(account::AccountCommand),
     /// Move money, or show a transfer.
     Transfer(transfer::TransferCommand),
+    /// Set an amount aside until it is captured, voided or expires.
+    Hold(operate::SetAside),
+    /// Set an amount aside now that arrives at its time.
+    Delay(operate::SetAside),
+    /// Move an amount out of a hold.
+    Capture(operate::About),
+    /// Add to a hold.
+    Raise(operate::About),
+    /// Give back what is left of a hold or of a delayed transfer.
+    Void(operate::About),
+    /// Move an amount of a transfer back.
+    Refund(operate::About),
+    /// Move the whole of an erroneous transfer back.
+    Reverse(operate::About),
+    /// Make several transfers, all or none, from a file.
+    Transaction(operate::FromFile),
+    /// Say what would become of a transaction; post nothing.
+    Explain(operate::FromFile),
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
@@ -72,6 +93,15 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => serve(&command),
         Command::Account(command) => account::run(&command),
         Command::Transfer(command) => transfer::run(&command),
+        Command::Hold(command) => operate::set_aside(&command, Operation::Hold),
+        Command::Delay(command) => operate::set_aside(&command, Operation::Delayed),
+        Command::Capture(command) => operate::about(&command, Operation::Capture),
+        Command::Raise(command) => operate::about(&command, Operation::Raise),
+        Command::Void(command) => operate::about(&command, Operation::Void),
+        Command::Refund(command) => operate::about(&command, Operation::Refund),
+        Command::Reverse(command) => operate::about(&command, Operation::Reversal),
+        Command::Transaction(command) => operate::transaction(&command),
+        Command::Explain(command) => operate::explain(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => admin::verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),

@@ -3,7 +3,7 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use crate::ledger::{Code, Record, StoredRecord, Transfer};
+use crate::ledger::{Code, LimitUse, Record, StoredRecord, Transfer};
 use crate::money::{Currency, format_minor_units};
 use crate::protocol::AccountState;
 
@@ -86,6 +86,27 @@ pub(super) fn account_json(account: &AccountState) -> serde_json::Value {
         "opened": time(account.opened_ns),
         "last_sequence": account.head,
     })
+}
+
+/// Limits as JSON.
+pub(super) fn limits_json(limits: &[LimitUse]) -> Vec<serde_json::Value> {
+    let value = |(name, used, most): &LimitUse| {
+        serde_json::json!({
+            "limit": name, "sum_used": used.0.to_string(), "count_used": used.1,
+            "sum_max": most.0.map(|sum| sum.to_string()), "count_max": most.1,
+        })
+    };
+    limits.iter().map(value).collect()
+}
+
+/// Limits as a table, amounts in minor units.
+pub(super) fn limits_table(limits: &[LimitUse]) -> String {
+    let rows = limits.iter().map(|(name, used, most)| {
+        let sum = most.0.map_or_else(|| "no bound".to_owned(), |max| format!("{} of {max}", used.0));
+        let count = most.1.map_or_else(|| "no bound".to_owned(), |max| format!("{} of {max}", used.1));
+        vec![name.clone(), sum, count]
+    });
+    table(&["limit", ">sum used", ">count used"], rows)
 }
 
 /// A record as JSON; `currency` is that of its accounts if known.

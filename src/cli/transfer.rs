@@ -3,11 +3,12 @@
 use clap::{Args, Subcommand};
 
 use super::remote::{Remote, id_argument, new_id};
-use super::table::{money, signed, stored_json, time};
+use super::table::{money, signed, stored_json, table, time};
 use super::{Done, Failure, print, print_json};
 use crate::client::Client;
 use crate::ledger::{AccountId, Code, Outcome, Record, StoredRecord, Transfer, TransferId};
 use crate::money::{format_minor_units, parse_money};
+use crate::protocol::{ITEMS_MAX, Query, QueryKind, WAIT_MS_MAX};
 
 /// Move money, or show a transfer.
 #[derive(Debug, Args)]
@@ -21,6 +22,39 @@ pub(super) struct TransferCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Show a transfer and all that was done about it.
+    Life {
+        /// The transfer.
+        #[arg(value_parser = id_argument)]
+        id: u128,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Find this gateway's transfers by your own reference (user data).
+    Find {
+        /// The reference.
+        #[arg(value_parser = id_argument)]
+        reference: u128,
+        /// Go on from here.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Print this gateway's outcomes as they become durable, one JSON line each; stop with Ctrl-C.
+    Watch {
+        /// Outcomes that touch this account instead.
+        #[arg(long, value_parser = id_argument)]
+        account: Option<u128>,
+        /// Begin with this sequence.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stop when nothing came for so many milliseconds; 0: never.
+        #[arg(long, default_value_t = 0)]
+        idle_ms: u32,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Show a transfer and its outcome.
     Show {
         /// The transfer.
@@ -58,6 +92,11 @@ struct Make {
 pub(super) fn run(command: &TransferCommand) -> Done {
     match &command.action {
         Some(Action::Show { id, remote }) => show(*id, remote),
+        Some(Action::Life { id, remote }) => records(&Query::new(QueryKind::Life, *id, ITEMS_MAX), remote),
+        Some(Action::Find { reference, from, remote }) => {
+            records(&Query { from: *from, ..Query::new(QueryKind::Reference, *reference, ITEMS_MAX) }, remote)
+        }
+        Some(Action::Watch { account, from, idle_ms, remote }) => watch(*account, *from, *idle_ms, remote),
         None => transfer(&command.make),
     }
 }
@@ -107,6 +146,59 @@ fn transfer(make: &Make) -> Done {
         })?;
     }
     Ok(outcome.code.is_accepted())
+}
+
+/// Prints all records of a query, page by page.
+fn records(query: &Query, remote: &Remote) -> Done {
+    let all = remote.ask(async |mut client: Client| {
+        let (mut query, mut all) = (*query, Vec::new());
+        loop {
+            let (next, page) = client.query(&query).await?;
+            all.extend(page);
+            if next == 0 || query.kind == QueryKind::Life {
+                return Ok(all);
+            }
+            query.from = next;
+        }
+    })?;
+    if remote.json {
+        print_json(&all.iter().map(|stored| stored_json(stored, None)).collect::<Vec<_>>())?;
+        return Ok(!all.is_empty());
+    }
+    let rows = all.iter().filter_map(|stored| {
+        let (Record::Transfer { transfer, .. } | Record::Internal { transfer, .. }) = &stored.record else {
+            return None;
+        };
+        let outcome = match &stored.record {
+            Record::Transfer { outcome, .. } => outcome.name(),
+            _ => "by the ledger",
+        };
+        let (sequence, amount) = (stored.sequence.to_string(), transfer.amount.to_string());
+        let (from, to) = (transfer.debit.to_string(), transfer.credit.to_string());
+        let (operation, id) = (transfer.operation().name().to_owned(), transfer.id.to_string());
+        Some(vec![sequence, time(stored.time_ns), operation, amount, from, to, outcome.to_owned(), id])
+    });
+    print(&table(&[">sequence", "time", "operation", ">minor units", "from", "to", "outcome", "id"], rows))?;
+    Ok(!all.is_empty())
+}
+
+/// Prints events until nothing comes for long enough, or for ever.
+fn watch(account: Option<u128>, from: u64, idle_ms: u32, remote: &Remote) -> Done {
+    let wait_ms = if idle_ms == 0 { WAIT_MS_MAX } else { idle_ms.min(WAIT_MS_MAX) };
+    remote.ask(async |mut client: Client| {
+        let mut next = from;
+        loop {
+            let (after, events) = client.events(account.map(AccountId::from_raw), next, wait_ms).await?;
+            next = after;
+            for stored in &events {
+                print(&stored_json(stored, None).to_string())?;
+            }
+            if events.is_empty() && idle_ms > 0 {
+                return Ok(());
+            }
+        }
+    })?;
+    Ok(true)
 }
 
 async fn read(mut client: Client, id: u128) -> Result<(StoredRecord, Option<u16>), Failure> {

@@ -347,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_policy_can_be_used() {
+        let policy = Policy::parse(include_str!("../../config/policy.toml")).unwrap();
+        let counts = (policy.limits.len(), policy.fees.len(), policy.reserves.len(), policy.assets.len());
+        assert_eq!(counts, (2, 1, 1, 1));
+        assert_eq!(policy.currency_code(1_001), Some("POINTS"));
+        assert_eq!(policy.named_accounts().count(), 4);
+    }
+
+    #[test]
     fn classes_and_parties_are_checked_when_the_policy_says_so() {
         let (client, own) = (AccountClass::ClientFunds, AccountClass::PlatformOwn);
         let id = AccountId::from_raw;

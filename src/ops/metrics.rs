@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::OpsContext;
-use crate::telemetry::{CountersSnapshot, HealthState, ProcessStats, StageSummary, process_stats};
+use crate::telemetry::{ClassFunds, CountersSnapshot, HealthState, ProcessStats, StageSummary, process_stats};
 
 /// Everything at one moment.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Collected {
     /// Name and depth of each inbox, and items inside.
     depths: Vec<(String, usize)>,
     inside: usize,
+    funds: Vec<ClassFunds>,
     now_s: u64,
 }
 
@@ -45,6 +46,7 @@ impl Collected {
             ready: context.telemetry.health().state() == HealthState::Ready,
             depths,
             inside,
+            funds: context.telemetry.funds(),
             now_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
@@ -67,6 +69,27 @@ impl Collected {
         Ok(())
     }
 
+    /// Balances by class, and how far what the world outside owes us covers what we owe to clients.
+    fn funds(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Balances of all accounts of a class, minor units";
+        let mut family = encoder.encode_descriptor("heng_class_balance", help, None, MetricType::Gauge)?;
+        for ClassFunds { currency, class, balance } in &self.funds {
+            let labels = [("currency", currency.as_str()), ("class", *class)];
+            ConstGauge::new(whole(*balance)).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "What external accounts owe, over what client funds are owed; below 1 clients are not covered";
+        let name = "heng_client_funds_coverage_ratio";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for client in self.funds.iter().filter(|funds| funds.class == "client-funds" && funds.balance > 0) {
+            let external =
+                self.funds.iter().find(|other| other.class == "external" && other.currency == client.currency);
+            let owed = external.map_or(0.0, |external| -whole(external.balance));
+            let labels = [("currency", client.currency.as_str())];
+            ConstGauge::new(owed / whole(client.balance)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn depths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family =
             encoder.encode_descriptor("heng_mailbox_depth", "Messages waiting in an inbox", None, MetricType::Gauge)?;
@@ -76,6 +99,12 @@ impl Collected {
         }
         Ok(())
     }
+}
+
+/// Minor units as metrics have them: rounded beyond 2^53, and never used for money.
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn whole(minor_units: i128) -> f64 {
+    minor_units as f64
 }
 
 fn gauge(value: usize) -> ConstGauge<i64> {
@@ -126,6 +155,7 @@ impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.outcomes(&mut encoder)?;
         self.depths(&mut encoder)?;
+        self.funds(&mut encoder)?;
         let counters = &self.counters;
         for (name, help, value) in [
             ("heng_connections_accepted", "Connections accepted", counters.connections_total),
@@ -170,6 +200,7 @@ impl Collector for Collected {
                 checkpoint_age,
             ),
             ("heng_accounts", "Accounts open", counters.accounts),
+            ("heng_open_pendings", "Holds, delayed transfers and reserves that are open", counters.open_pendings),
             (
                 "heng_items_in_flight",
                 "Transfers and account openings inside",

@@ -294,6 +294,7 @@ impl Query {
     pub fn selects(&self, own: GatewayId, time_ns: u64, record: &Record) -> bool {
         let (transfer, gateway) = match record {
             Record::Transfer { transfer, gateway, .. } | Record::Internal { transfer, gateway } => (transfer, *gateway),
+            Record::Account { account, gateway } => return self.selects_opening(own, time_ns, (account.id, *gateway)),
             _ => return false,
         };
         let sides = [transfer.debit.raw(), transfer.credit.raw()];
@@ -307,8 +308,20 @@ impl Query {
         about
             && (self.counterparty == 0 || sides.contains(&self.counterparty))
             && self.code.is_none_or(|code| code == transfer.code)
-            && time_ns >= self.time_min
-            && (self.time_max == 0 || time_ns <= self.time_max)
+            && self.is_within(time_ns)
+    }
+
+    fn is_within(&self, time_ns: u64) -> bool {
+        time_ns >= self.time_min && (self.time_max == 0 || time_ns <= self.time_max)
+    }
+
+    fn selects_opening(&self, own: GatewayId, time_ns: u64, (account, gateway): (AccountId, GatewayId)) -> bool {
+        let about = match self.kind {
+            QueryKind::Events if self.id == 0 => gateway == own,
+            QueryKind::Entries | QueryKind::Events => account.raw() == self.id,
+            QueryKind::Reference | QueryKind::Life => false,
+        };
+        about && self.counterparty == 0 && self.code.is_none() && self.is_within(time_ns)
     }
 }
 

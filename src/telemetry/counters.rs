@@ -61,6 +61,8 @@ counters! {
     checkpoint_time_s,
     /// Accounts open.
     accounts,
+    /// Holds, delayed transfers and reserves that are open.
+    open_pendings,
     /// Account balances compared between shards and book.
     audited_accounts_total,
     /// The sequence at which shards and book were last compared.

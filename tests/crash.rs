@@ -1,4 +1,4 @@
-//! `kill -9` and power cuts under load, again and again: what was acknowledged is there, what was not is there wholly or not at all, and nothing is
+//! `kill -9` and power cuts under a load of every operation, again and again: what was acknowledged is there, what was not is there wholly or not at all, and nothing is
 //! done twice.
 
 #![allow(
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use common::{Process, account, run, runtime, text, transfer};
 use heng::client::{Answer, Client, Connection, Credentials};
-use heng::ledger::{AccountFlags, Code, Outcome, Record, StoredRecord, Transfer};
+use heng::ledger::{AccountFlags, BALANCING, LINKED, Operation, Outcome, Record, StoredRecord, Totals, Transfer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -36,6 +36,25 @@ const REPEATS: usize = 10;
 /// Transfers answered in earlier cycles that are looked up again in each.
 const OLDER: usize = 2_000;
 
+/// Limits that are met now and then, and a fee.
+const POLICY: &str = r#"
+[[limit]]
+name = "sliding"
+counted_per = "account"
+currency = "EUR"
+window = "6s"
+sum_max = "2000.00"
+count_max = 2000
+[[fee]]
+name = "fee"
+codes = [1]
+currency = "EUR"
+paid_by = "payee"
+fee_code = 9
+percent = "2"
+to = [{ account = 1 }]
+"#;
+
 /// What clients sent and were told, independent of anything the server keeps.
 #[derive(Default)]
 struct Log {
@@ -45,6 +64,9 @@ struct Log {
     unknown: BTreeMap<u128, Transfer>,
     /// Answered since all answers were last looked up.
     fresh: BTreeSet<u128>,
+    /// Accepted lately: what may be captured or voided, and what may be refunded.
+    holds: Vec<Transfer>,
+    moved: Vec<Transfer>,
 }
 
 impl Log {
@@ -57,6 +79,13 @@ impl Log {
             };
             if self.unknown.remove(&id).is_some() {
                 self.fresh.insert(id);
+                if outcome.code.is_accepted() {
+                    match transfer.operation() {
+                        Operation::Hold | Operation::Delayed => self.holds.push(*transfer),
+                        Operation::Transfer | Operation::Capture => self.moved.push(*transfer),
+                        _ => {}
+                    }
+                }
             }
             let first = self.told.entry(id).or_insert(*outcome);
             assert!(same(first), "transfer {id}: told {first:?}, then {outcome:?}");
@@ -69,15 +98,63 @@ fn make(rng: &mut StdRng, log: &mut Log) -> Vec<Transfer> {
     let mut transfers: Vec<_> = log.unknown.range(repeated..).take(REPEATS).map(|(_, transfer)| *transfer).collect();
     transfers.extend(log.told.range(repeated..).next().map(|(id, _)| log.sent[id]));
     while transfers.len() < BATCH {
-        let id = rng.random_range(1..u128::MAX);
-        // Account 1 pays for all; some accounts do not exist; amounts are often more than there is.
-        let debit = if rng.random_bool(0.3) { 1 } else { rng.random_range(1..=ACCOUNTS + 1) };
-        let transfer = transfer(id, debit, rng.random_range(1..=ACCOUNTS), rng.random_range(1..500));
-        log.sent.insert(id, transfer);
-        log.unknown.insert(id, transfer);
+        let transfer = make_one(rng, log);
+        log.sent.insert(transfer.id.raw(), transfer);
+        log.unknown.insert(transfer.id.raw(), transfer);
         transfers.push(transfer);
     }
+    close_transaction(&mut transfers, rng, log);
     transfers
+}
+
+/// What comes last in a request must not be linked to a next one.
+fn close_transaction(transfers: &mut Vec<Transfer>, rng: &mut StdRng, log: &mut Log) {
+    if transfers.last().is_some_and(Transfer::is_linked) {
+        let last = transfer(rng.random_range(1..u128::MAX), 1, 2, 1);
+        log.sent.insert(last.id.raw(), last);
+        log.unknown.insert(last.id.raw(), last);
+        transfers.push(last);
+    }
+}
+
+/// Any operation; what is about an earlier one is about one that was accepted lately.
+fn make_one(rng: &mut StdRng, log: &mut Log) -> Transfer {
+    let id = rng.random_range(1..u128::MAX);
+    // Account 1 pays for all; some accounts do not exist; amounts are often more than there is.
+    let debit = if rng.random_bool(0.3) { 1 } else { rng.random_range(1..=ACCOUNTS + 1) };
+    let plain = transfer(id, debit, rng.random_range(1..=ACCOUNTS), rng.random_range(1..500));
+    let linked = if rng.random_bool(0.15) { LINKED } else { 0 };
+    let soon = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap()
+        + rng.random_range(1_000_000..2_000_000_000);
+    let with = |operation: Operation, transfer: Transfer| Transfer { flags: operation as u16 | linked, ..transfer };
+    let about = |first: &Transfer, amount: u128| Transfer {
+        debit: first.debit,
+        credit: first.credit,
+        amount,
+        code: first.code,
+        related: first.id.raw(),
+        ..plain
+    };
+    let back = |first: &Transfer, amount: u128| {
+        let about = about(first, amount);
+        Transfer { debit: about.credit, credit: about.debit, ..about }
+    };
+    let choice = rng.random_range(0..20);
+    let hold =
+        if log.holds.is_empty() { None } else { Some(log.holds.swap_remove(rng.random_range(0..log.holds.len()))) };
+    let moved =
+        if log.moved.is_empty() { None } else { Some(log.moved.swap_remove(rng.random_range(0..log.moved.len()))) };
+    match (choice, hold, moved) {
+        (0..=2, ..) => Transfer { time_ns: if choice == 0 { 0 } else { soon }, ..with(Operation::Hold, plain) },
+        (3, ..) => Transfer { time_ns: soon, ..with(Operation::Delayed, plain) },
+        (4 | 5, Some(hold), _) => with(Operation::Capture, about(&hold, rng.random_range(1..=hold.amount))),
+        (6, Some(hold), _) => with(Operation::Void, about(&hold, 0)),
+        (7, Some(hold), _) => with(Operation::Raise, about(&hold, 5)),
+        (8 | 9, _, Some(moved)) => with(Operation::Refund, back(&moved, rng.random_range(1..=moved.amount))),
+        (10, _, Some(moved)) => with(Operation::Reversal, back(&moved, moved.amount)),
+        (11, ..) => Transfer { flags: BALANCING | linked, ..plain },
+        _ => Transfer { flags: linked, ..plain },
+    }
 }
 
 /// Drives load over one connection until the server is gone.
@@ -128,7 +205,8 @@ async fn check_transfers(client: &mut Client, log: &mut Log, rng: &mut StdRng) {
 fn check_record(stored: &StoredRecord, log: &Log) {
     let Record::Transfer { transfer, outcome, .. } = stored.record else { panic!("not a transfer: {stored:?}") };
     let id = transfer.id.raw();
-    assert_eq!(log.sent.get(&id), Some(&transfer), "a record differs from what was sent");
+    let asked = transfer.as_requested(outcome.is_accepted());
+    assert_eq!(log.sent.get(&id), Some(&asked), "a record differs from what was sent");
     if let Some(told) = log.told.get(&id) {
         assert_eq!(
             (told.code, told.sequence, told.time_ns),
@@ -138,33 +216,60 @@ fn check_record(stored: &StoredRecord, log: &Log) {
     }
 }
 
-/// At the end everything is sent again, so that every outcome is known; then every balance must be the sum of what was accepted.
-async fn check_balances(client: &mut Client, log: &mut Log) {
+/// At the end everything is sent again, so that every outcome is known; then every account's totals must be the sums of its entries, and
+/// every accepted transfer must be among them, once.
+async fn check_balances(client: &mut Client, log: &mut Log, rng: &mut StdRng) {
     let all: Vec<Transfer> = log.sent.values().copied().collect();
     for transfers in all.chunks(1_000) {
-        let outcomes = client.submit(transfers).await.unwrap();
-        log.hear(transfers, &outcomes);
+        let mut transfers = transfers.to_vec();
+        close_transaction(&mut transfers, rng, log);
+        let outcomes = client.submit(&transfers).await.unwrap();
+        log.hear(&transfers, &outcomes);
     }
-    let mut totals: BTreeMap<u128, (u128, u128)> = BTreeMap::new();
     let mut sequences = BTreeSet::new();
-    for (id, outcome) in &log.told {
+    for outcome in log.told.values() {
         assert!(sequences.insert(outcome.sequence), "two transfers at sequence {}", outcome.sequence);
-        if outcome.code == Code::Accepted {
-            let transfer = &log.sent[id];
-            totals.entry(transfer.debit.raw()).or_default().0 += transfer.amount;
-            totals.entry(transfer.credit.raw()).or_default().1 += transfer.amount;
-        }
     }
+    let mut accepted: BTreeSet<u128> = BTreeSet::new();
     let accounts = client.all_accounts().await.unwrap();
     assert_eq!(accounts.len(), ACCOUNTS as usize);
     for account in accounts {
-        let expected = totals.get(&account.properties.id.raw()).copied().unwrap_or_default();
-        assert_eq!(
-            (account.totals.debits_posted, account.totals.credits_posted),
-            expected,
-            "account {}",
-            account.properties.id
-        );
+        let id = account.properties.id;
+        let mut totals = Totals::default();
+        let mut next = account.head;
+        while next != 0 {
+            let (after, page) = client.history(id, next, 8_190).await.unwrap();
+            next = after;
+            for stored in page {
+                let Some(done) = stored.record.done() else { continue };
+                add(&mut totals, done, done.debit == id);
+                if matches!(stored.record, Record::Transfer { .. }) && done.debit == id {
+                    assert!(accepted.insert(done.id.raw()), "{} twice in a history", done.id);
+                }
+            }
+        }
+        let now = client.accounts(&[id.raw()]).await.unwrap().1[0];
+        if now.head == account.head {
+            assert_eq!(account.totals, totals, "account {id}");
+        }
+    }
+    let told = log.told.iter().filter(|(_, outcome)| outcome.code.is_accepted());
+    let told: BTreeSet<u128> = told.map(|(id, _)| *id).collect();
+    assert_eq!(accepted, told);
+}
+
+/// What an entry adds to an account's totals.
+fn add(totals: &mut Totals, done: &Transfer, pays: bool) {
+    let Totals { debits_posted, credits_posted, debits_pending, credits_pending } = totals;
+    let (posted, pending) = if pays { (debits_posted, debits_pending) } else { (credits_posted, credits_pending) };
+    match done.operation() {
+        Operation::Hold | Operation::Raise | Operation::Delayed => *pending = pending.wrapping_add(done.amount),
+        Operation::Void | Operation::Release | Operation::Expire => *pending = pending.wrapping_sub(done.amount),
+        Operation::Capture | Operation::Arrive => {
+            *pending = pending.wrapping_sub(done.amount);
+            *posted += done.amount;
+        }
+        _ => *posted += done.amount,
     }
 }
 
@@ -180,11 +285,15 @@ fn crash_cycles(cycles: u64, directory: &Path, mut crash: impl FnMut(Process)) {
         std::env::var("HENG_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     eprintln!("seed {seed}; repeat with HENG_TEST_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(policy.path(), POLICY).unwrap();
     let runtime = runtime();
     let mut log = Log::default();
     for cycle in 0..cycles {
         let shards = ["1", "2", "3", "8"][rng.random_range(0..4)];
-        let process = Process::start(directory, &["--shards", shards, "--checkpoint-transfers", "3000"]);
+        let policy = policy.path().to_str().unwrap();
+        let arguments = ["--shards", shards, "--checkpoint-transfers", "3000", "--policy-file", policy];
+        let process = Process::start(directory, &arguments);
         runtime.block_on(async {
             let mut client = connect(&process).await;
             if cycle == 0 {
@@ -207,7 +316,7 @@ fn crash_cycles(cycles: u64, directory: &Path, mut crash: impl FnMut(Process)) {
     runtime.block_on(async {
         let mut client = connect(&process).await;
         check_transfers(&mut client, &mut log, &mut rng).await;
-        check_balances(&mut client, &mut log).await;
+        check_balances(&mut client, &mut log, &mut rng).await;
     });
     let (status, said) = process.terminate();
     assert!(status.success(), "{said}");

@@ -185,7 +185,7 @@ impl Policy {
             if policy.buckets(scope) > SCOPE_BUCKETS_MAX {
                 return Err(invalid(
                     "limit",
-                    "too many limits of one scope: sliding ones count 7, others 1, at most 24 in all",
+                    "too many limits of one scope: sliding ones count 8, others 1, at most 24 in all",
                 ));
             }
         }

@@ -4,7 +4,8 @@
 //! *tally* holds the counters of all limits of one scope for one subject, in *buckets*:
 //!
 //! * `day` and `month` are calendar periods, shifted from UTC by a fixed number of minutes; one bucket each;
-//! * a sliding window of w seconds is counted in steps of w/6, rounded up: seven buckets, the current one and six before. So never more
+//! * a sliding window of w seconds is counted in steps of w/6, rounded up: seven parts, the current one and six before, and their
+//!   sum, so that one bucket tells what most questions need. So never more
 //!   than the limit falls into any w seconds; what happened up to w/6 earlier may still count.
 //!
 //! Time is the ledger's own second ([`super::Record::Clock`]), so counting again from the records gives the same.
@@ -20,8 +21,8 @@ use serde::Deserialize;
 use super::policy::{Policy, PolicyError, amount as minor, invalid};
 use super::{AccountId, Code, GatewayId};
 
-/// Buckets of a sliding window.
-const SLIDING_BUCKETS: usize = 7;
+/// Buckets of a sliding window: what is in the window, and seven parts.
+const SLIDING_BUCKETS: usize = 8;
 /// Steps of a sliding window.
 const SLIDING_STEPS: u32 = 6;
 const DAY_S: i64 = 86_400;
@@ -77,6 +78,57 @@ enum Direction {
     Credit,
 }
 
+/// The most of a limit; all ones for no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    sum: u128,
+    count: u32,
+}
+
+impl Bounds {
+    fn of(limit: &LimitRule) -> Self {
+        Self { sum: limit.sum_max.unwrap_or(u128::MAX), count: limit.count_max.unwrap_or(u32::MAX) }
+    }
+
+    #[inline]
+    fn check(self, used: (u128, u32), amount: u128, count: u32) -> Result<(), Code> {
+        if used.0.saturating_add(amount) > self.sum {
+            Err(Code::LimitExceeded)
+        } else if count > 0 && used.1.saturating_add(count) > self.count {
+            Err(Code::LimitCountExceeded)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A limit as the hot path reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupLimit {
+    /// Which limit of the policy.
+    pub(super) index: usize,
+    /// Its buckets in the tally.
+    pub(super) place: std::ops::Range<usize>,
+    bounds: Bounds,
+    currency: u16,
+    /// Whether it selects by nothing but its currency.
+    selects_all: bool,
+}
+
+impl GroupLimit {
+    fn new(index: usize, limit: &LimitRule, place: std::ops::Range<usize>) -> Self {
+        let selects_all = limit.codes.is_empty() && limit.levels.is_empty() && limit.gateways.is_empty();
+        Self { index, place, bounds: Bounds::of(limit), currency: limit.currency, selects_all }
+    }
+
+    /// Whether an operation is one that this limit counts.
+    #[inline]
+    pub(super) fn selects(&self, policy: &Policy, counted: &Counted) -> bool {
+        self.currency == counted.currency
+            && (self.selects_all || policy.limits.get(self.index).is_some_and(|limit| limit.selects(counted)))
+    }
+}
+
 impl Direction {
     #[inline]
     fn side(self, counted: &Counted) -> (AccountId, u8) {
@@ -89,8 +141,7 @@ impl Direction {
 pub(super) struct LimitGroup {
     pub(super) scope: Scope,
     direction: Direction,
-    /// Index of the limit, place of its buckets.
-    pub(super) limits: Vec<(usize, std::ops::Range<usize>)>,
+    pub(super) limits: Vec<GroupLimit>,
 }
 
 impl LimitGroup {
@@ -271,56 +322,93 @@ impl LimitRule {
         u32::try_from(part).unwrap_or(0).saturating_add(1)
     }
 
-    /// Sum and count in the period that ends in this part.
-    pub(super) fn used(&self, buckets: &[Bucket], part: u32) -> (u128, u32) {
-        let first = match self.period {
-            Period::Sliding(_) => part.saturating_sub(SLIDING_STEPS),
-            _ => part,
-        };
-        let current = buckets.iter().filter(|bucket| bucket.part >= first && bucket.part <= part && bucket.part != 0);
-        current
-            .fold((0, 0), |(sum, count), bucket| (bucket.sum.saturating_add(sum), bucket.count.saturating_add(count)))
-    }
-
     /// Whether this much more is within the limit.
     #[inline]
     pub(super) fn check(&self, used: (u128, u32), amount: u128, count: u32) -> Result<(), Code> {
-        if self.sum_max.is_some_and(|max| used.0.saturating_add(amount) > max) {
-            Err(Code::LimitExceeded)
-        } else if count > 0 && self.count_max.is_some_and(|max| used.1.saturating_add(count) > max) {
-            Err(Code::LimitCountExceeded)
-        } else {
-            Ok(())
-        }
+        Bounds::of(self).check(used, amount, count)
     }
 }
 
-/// Which of so many buckets is that of a part.
+/// Sum and count in the period that ends in this part.
 #[inline]
-fn bucket_of(buckets: usize, part: u32) -> usize {
-    let buckets = u32::try_from(buckets).unwrap_or(1).max(1);
-    usize::try_from(part.checked_rem(buckets).unwrap_or(0)).unwrap_or(0)
+pub(super) fn used(buckets: &[Bucket], part: u32) -> (u128, u32) {
+    match buckets {
+        // The window's sum, or the one bucket of a calendar period.
+        [first, ..] if first.part == part => (first.sum, first.count),
+        [_, parts @ ..] => sum_of(parts, part),
+        [] => (0, 0),
+    }
 }
 
-/// Adds to the bucket of a part, which may be new or take the place of one that is over.
+/// Sum and count of the parts that are in the window that ends with this one.
+#[cold]
+fn sum_of(parts: &[Bucket], part: u32) -> (u128, u32) {
+    let first = part.saturating_sub(SLIDING_STEPS);
+    let current = parts.iter().filter(|bucket| bucket.part >= first && bucket.part <= part && bucket.part != 0);
+    current.fold((0, 0), |(sum, count), bucket| (bucket.sum.saturating_add(sum), bucket.count.saturating_add(count)))
+}
+
+/// The bucket of a part in a sliding window; the first bucket is the sum.
+#[inline]
+fn bucket_of(part: u32) -> usize {
+    usize::try_from(part % 7).unwrap_or(0).saturating_add(1)
+}
+
+impl Bucket {
+    #[inline]
+    fn add(&mut self, part: u32, amount: u128, count: u32) {
+        if self.part < part {
+            *self = Self { part, ..Self::default() };
+        }
+        if self.part == part {
+            self.sum = self.sum.saturating_add(amount);
+            self.count = self.count.saturating_add(count);
+        }
+    }
+
+    fn take(&mut self, amount: u128, count: u32) {
+        self.sum = self.sum.saturating_sub(amount);
+        self.count = self.count.saturating_sub(count);
+    }
+}
+
+/// Adds to a part, which may be new and take the place of one that is over.
 #[inline]
 pub(super) fn add(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    if let Some(bucket) = buckets.get_mut(bucket_of(buckets.len(), part)) {
-        if bucket.part < part {
-            *bucket = Bucket { part, ..Bucket::default() };
-        }
-        if bucket.part == part {
-            bucket.sum = bucket.sum.saturating_add(amount);
-            bucket.count = bucket.count.saturating_add(count);
+    match buckets {
+        [] => {}
+        [one] => one.add(part, amount, count),
+        [window, ..] => {
+            if window.part < part {
+                let (sum, count) = used(buckets, part);
+                if let Some(window) = buckets.first_mut() {
+                    *window = Bucket { part, count, sum };
+                }
+            }
+            for bucket in [0, bucket_of(part)] {
+                if let Some(bucket) = buckets.get_mut(bucket) {
+                    bucket.add(part, amount, count);
+                }
+            }
         }
     }
 }
 
 /// Takes what was not used out of the part in which it was counted, if that is still there.
 pub(super) fn take_back(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    if let Some(bucket) = buckets.get_mut(bucket_of(buckets.len(), part)).filter(|bucket| bucket.part == part) {
-        bucket.sum = bucket.sum.saturating_sub(amount);
-        bucket.count = bucket.count.saturating_sub(count);
+    match buckets {
+        [one] if one.part == part => one.take(amount, count),
+        [window, parts @ ..] => {
+            let in_window = part >= window.part.saturating_sub(SLIDING_STEPS) && part <= window.part;
+            let of_part = parts.get_mut(bucket_of(part).saturating_sub(1)).filter(|bucket| bucket.part == part);
+            if let Some(of_part) = of_part {
+                of_part.take(amount, count);
+                if in_window {
+                    window.take(amount, count);
+                }
+            }
+        }
+        [] => {}
     }
 }
 
@@ -385,14 +473,14 @@ impl Tallies {
             let subject = group.subject(counted);
             let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
             let first = scope.place(subject.id, policy.buckets(group.scope));
-            for (index, place) in &group.limits {
-                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
-                if !limit.selects(counted) {
+            for limit in &group.limits {
+                if !limit.selects(policy, counted) {
                     continue;
                 }
-                let own = first.saturating_add(place.start)..first.saturating_add(place.end);
-                let used = limit.used(scope.buckets.get(own).unwrap_or_default(), part);
-                limit.check(used, counted.amount, counted.count).map_err(|code| (*index, code))?;
+                let own = first.saturating_add(limit.place.start)..first.saturating_add(limit.place.end);
+                let part = parts.get(limit.index).copied().unwrap_or(0);
+                let used = used(scope.buckets.get(own).unwrap_or_default(), part);
+                limit.bounds.check(used, counted.amount, counted.count).map_err(|code| (limit.index, code))?;
             }
         }
         Ok(())
@@ -406,16 +494,18 @@ impl Tallies {
             let subject = group.subject(counted);
             let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
             let first = scope.place(subject.id, policy.buckets(group.scope));
-            for (index, place) in group.limits.iter().filter(|(_, place)| !place.is_empty()) {
-                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
-                if !limit.selects(counted) {
+            for limit in group.limits.iter().filter(|limit| !limit.place.is_empty()) {
+                if !limit.selects(policy, counted) {
                     continue;
                 }
-                let start = first.saturating_add(place.start);
-                let Some(own) = scope.buckets.get_mut(start..first.saturating_add(place.end)) else { continue };
-                let offset = bucket_of(own.len(), part);
-                if let Some(bucket) = own.get(offset) {
-                    before(Before { scope: group.scope, at: start.saturating_add(offset), bucket: *bucket });
+                let part = parts.get(limit.index).copied().unwrap_or(0);
+                let start = first.saturating_add(limit.place.start);
+                let Some(own) = scope.buckets.get_mut(start..first.saturating_add(limit.place.end)) else { continue };
+                let touched = if own.len() > 1 { [Some(0), Some(bucket_of(part))] } else { [Some(0), None] };
+                for offset in touched.into_iter().flatten() {
+                    if let Some(bucket) = own.get(offset) {
+                        before(Before { scope: group.scope, at: start.saturating_add(offset), bucket: *bucket });
+                    }
                 }
                 if back {
                     take_back(own, part, counted.amount, counted.count);
@@ -424,6 +514,16 @@ impl Tallies {
                 }
             }
         }
+    }
+
+    /// Brings what counts an operation for its accounts into the cache.
+    #[inline]
+    pub(super) fn touch(&self, policy: &Policy, debit: AccountId) -> u32 {
+        let scope = self.scopes.first();
+        let place = scope.and_then(|scope| scope.index.get(&debit.raw()));
+        let end = place.map(|place| place.saturating_add(policy.buckets(Scope::Account)).saturating_sub(1));
+        let bucket = |at: Option<usize>| scope.and_then(|scope| scope.buckets.get(at?)).map_or(0, |bucket| bucket.part);
+        bucket(place.copied()) ^ bucket(end)
     }
 
     /// Puts a bucket back.
@@ -459,12 +559,13 @@ impl Policy {
         for (index, (limit, place)) in self.limits_with_places().enumerate() {
             let known =
                 groups.iter_mut().find(|group| (group.scope, group.direction) == (limit.scope, limit.direction));
+            let limit_of_group = GroupLimit::new(index, limit, place);
             match known {
-                Some(group) => group.limits.push((index, place)),
+                Some(group) => group.limits.push(limit_of_group),
                 None => groups.push(LimitGroup {
                     scope: limit.scope,
                     direction: limit.direction,
-                    limits: vec![(index, place)],
+                    limits: vec![limit_of_group],
                 }),
             }
         }
@@ -527,7 +628,7 @@ mod tests {
         let mut taken: Vec<u32> = Vec::new();
         for second in (1_000..1_400).step_by(7) {
             let part = rule.part(second);
-            if rule.check(rule.used(&buckets, part), 10, 1).is_ok() {
+            if rule.check(used(&buckets, part), 10, 1).is_ok() {
                 add(&mut buckets, part, 10, 1);
                 taken.push(second);
             }
@@ -538,6 +639,33 @@ mod tests {
     }
 
     #[test]
+    fn the_sum_of_a_window_is_that_of_its_parts_whatever_happens() {
+        let rule = rule("60s");
+        let mut buckets = vec![Bucket::default(); rule.buckets()];
+        let mut random = 7_u32;
+        let mut next = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random >> 16
+        };
+        let (mut second, mut taken) = (1_000, Vec::new());
+        for _ in 0..5_000 {
+            second += next() % 9;
+            let part = rule.part(second);
+            if next() % 3 == 0 && !taken.is_empty() {
+                let (part, amount) = taken.swap_remove(usize::try_from(next()).unwrap() % taken.len());
+                take_back(&mut buckets, part, amount, 1);
+            } else {
+                let amount = u128::from(next() % 100);
+                add(&mut buckets, part, amount, 1);
+                taken.push((part, amount));
+            }
+            let in_window = taken.iter().filter(|(of, _)| of + 6 >= part && *of <= part);
+            let expected = in_window.fold((0, 0), |(sum, count), (_, amount)| (sum + amount, count + 1));
+            assert_eq!(used(&buckets, part), expected);
+        }
+    }
+
+    #[test]
     fn what_is_given_back_leaves_its_own_period_only() {
         let rule = rule("day");
         let mut buckets = vec![Bucket::default(); 1];
@@ -545,13 +673,13 @@ mod tests {
         assert_eq!(tuesday, monday + 1);
         add(&mut buckets, monday, 60, 1);
         take_back(&mut buckets, monday, 20, 0);
-        assert_eq!(rule.used(&buckets, monday), (40, 1));
+        assert_eq!(used(&buckets, monday), (40, 1));
         assert_eq!(rule.check((40, 1), 60, 1), Ok(()));
         assert_eq!(rule.check((40, 1), 61, 1), Err(Code::LimitExceeded));
         assert_eq!(rule.check((40, 3), 1, 1), Err(Code::LimitCountExceeded));
         add(&mut buckets, tuesday, 5, 1);
         take_back(&mut buckets, monday, 40, 1);
-        assert_eq!(rule.used(&buckets, tuesday), (5, 1));
+        assert_eq!(used(&buckets, tuesday), (5, 1));
     }
 
     #[test]
@@ -563,8 +691,8 @@ mod tests {
         };
         let before = Policy::parse(&(limit("a", "day") + &limit("b", "60s"))).unwrap();
         let after = Policy::parse(&(limit("c", "month") + &limit("b", "60s"))).unwrap();
-        let buckets: Vec<_> = (1..=8).map(|part| Bucket { part, count: part, sum: 0 }).collect();
+        let buckets: Vec<_> = (1..=9).map(|part| Bucket { part, count: part, sum: 0 }).collect();
         let carried = after.carry_over(&before, Scope::Account, &buckets);
-        assert_eq!(carried.iter().map(|bucket| bucket.part).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(carried.iter().map(|bucket| bucket.part).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -245,6 +245,9 @@ impl Core {
             let mut slots = [(None, None); LOOKUP_BLOCK];
             for (found, tagged) in slots.iter_mut().zip(block) {
                 *found = (self.accounts.find(tagged.item.debit), self.local(&tagged.item));
+                if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
+                    office.desk.touch(&tagged.item);
+                }
             }
             let mut done = 0_usize;
             while let (Some(tagged), Some(slots)) = (block.get(done), slots.get(done)) {

@@ -279,6 +279,9 @@ impl Book {
     /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
     #[inline]
     pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
+        if self.policy.has_limits() {
+            std::hint::black_box(self.open.touch(transfer.debit));
+        }
         (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
     }
 

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::shelf::Shelf;
 use crate::ledger::policy::Policy;
-use crate::ledger::tally::{Bucket, Counted, LimitRule, Parts, Scope, Subject, add, take_back};
+use crate::ledger::tally::{Bucket, Counted, LimitRule, Parts, Scope, Subject, add, take_back, used};
 use crate::ledger::{GatewayId, Life, Operation, Pending, PendingKind, Sequence, Transfer, TransferId};
 
 /// Entries per block of the store, so that a block stays below 7 KiB.
@@ -135,6 +135,15 @@ impl Open {
         Ok(())
     }
 
+    /// Brings what counts a record for its payer into the cache.
+    #[inline]
+    pub(super) fn touch(&self, debit: crate::ledger::AccountId) -> u32 {
+        let subject = Subject { scope: Scope::Account, id: debit.raw() };
+        let tally = self.tallies.get(subject);
+        let ends = tally.map(|tally| (tally.buckets.first(), tally.buckets.last()));
+        ends.map_or(0, |(first, last)| first.map_or(0, |bucket| bucket.part) ^ last.map_or(0, |bucket| bucket.part))
+    }
+
     /// Counts a record towards every limit about it, each of which must hold.
     pub(super) fn count(
         &mut self,
@@ -145,7 +154,7 @@ impl Open {
         let mut exceeded = false;
         self.each(policy, (policy_at, sequence), counted, |limit, buckets, part| {
             add(buckets, part, counted.amount, counted.count);
-            let used = limit.used(buckets, part);
+            let used = used(buckets, part);
             let once = if buckets.is_empty() { counted.amount } else { 0 };
             exceeded |= limit.check(used, once, 0).is_err() || limit.count_max.is_some_and(|max| used.1 > max);
         });
@@ -194,11 +203,9 @@ impl Open {
             if let Some(seen) = mine.get_mut(number) {
                 *seen = Some(place);
             }
-            for (index, buckets) in &group.limits {
-                let (Some(limit), Some(&part)) = (policy.limits.get(*index), parts.get(*index)) else { continue };
-                if limit.selects(counted)
-                    && let Some(buckets) = tally.buckets.get_mut(buckets.clone())
-                {
+            for own in group.limits.iter().filter(|own| own.selects(policy, counted)) {
+                let (Some(limit), Some(&part)) = (policy.limits.get(own.index), parts.get(own.index)) else { continue };
+                if let Some(buckets) = tally.buckets.get_mut(own.place.clone()) {
                     change(limit, buckets, part);
                 }
             }
@@ -234,15 +241,15 @@ pub(super) fn pending_sums(open: &Open) -> HashMap<crate::ledger::AccountId, (u1
 
 /// The limits about a subject, with what was used of each as of a second.
 pub(super) fn used_of(open: &Open, policy: &Policy, counted: &Counted, scopes: &[Scope]) -> Vec<super::LimitUse> {
-    let mut used = Vec::new();
+    let mut uses = Vec::new();
     for group in policy.groups().iter().filter(|group| scopes.contains(&group.scope)) {
         let tally = open.tallies.get(group.subject(counted));
-        for (index, place) in &group.limits {
-            let Some(limit) = policy.limits.get(*index).filter(|limit| limit.selects(counted)) else { continue };
-            let buckets = tally.and_then(|tally| tally.buckets.get(place.clone())).unwrap_or_default();
-            let now = limit.used(buckets, limit.part(counted.second));
-            used.push((limit.name.clone(), now, (limit.sum_max, limit.count_max)));
+        for own in group.limits.iter().filter(|own| own.selects(policy, counted)) {
+            let Some(limit) = policy.limits.get(own.index) else { continue };
+            let buckets = tally.and_then(|tally| tally.buckets.get(own.place.clone())).unwrap_or_default();
+            let now = used(buckets, limit.part(counted.second));
+            uses.push((limit.name.clone(), now, (limit.sum_max, limit.count_max)));
         }
     }
-    used
+    uses
 }

@@ -17,6 +17,7 @@
 //! | `pending` | what is open between records |
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
+//! | `spread` | a map that grows without stopping the world |
 //! | `table` | accounts in slots, found by id |
 //! | `tally` | limits: counting per period |
 //! | `transfer` | a transfer, an account to open, an outcome |
@@ -38,6 +39,7 @@ mod packed;
 mod pending;
 mod policy;
 mod record;
+mod spread;
 mod table;
 mod tally;
 mod transfer;

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::hash::Hash;
 
-use hashbrown::HashMap;
+use crate::ledger::spread::Spread;
 
 /// Entries by key; a place that was given up is used again.
 #[derive(Debug)]
 pub struct Shelf<K, T> {
     places: Vec<Option<T>>,
     free: Vec<u32>,
-    index: HashMap<K, u32>,
+    index: Spread<K, u32>,
     changed: Vec<u64>,
     per_block: u32,
     key_of: fn(&T) -> K,
@@ -19,7 +19,7 @@ pub struct Shelf<K, T> {
 impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     pub(super) fn new(per_block: u32, key_of: fn(&T) -> K) -> Self {
         let (places, free) = (Vec::new(), Vec::new());
-        Self { places, free, index: HashMap::new(), changed: Vec::new(), per_block: per_block.max(1), key_of }
+        Self { places, free, index: Spread::new(), changed: Vec::new(), per_block: per_block.max(1), key_of }
     }
 
     /// The number of entries.
@@ -29,7 +29,7 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.index.len() == 0
     }
 
     /// An entry.
@@ -68,9 +68,10 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
 
     /// The place of an entry, which is put there if there is none.
     pub(super) fn place_or_put(&mut self, key: K, new: impl FnOnce() -> T) -> u32 {
-        if !self.index.contains_key(&key) {
-            self.put(new());
+        if let Some(&place) = self.index.get(&key) {
+            return place;
         }
+        self.put(new());
         self.index.get(&key).copied().unwrap_or(u32::MAX)
     }
 

@@ -26,9 +26,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
 use super::policy::Policy;
+use super::spread::Spread;
 use super::tally::{Before, Bucket, Counted, Subject, Tallies};
 use super::{
     Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
@@ -103,10 +102,10 @@ enum Undo {
 #[derive(Debug)]
 pub struct Desk {
     policy: Arc<Policy>,
-    pendings: HashMap<TransferId, Pending>,
+    pendings: Spread<TransferId, Pending>,
     /// Times of pendings, soonest first; what is gone meanwhile is skipped.
     due: BinaryHeap<Reverse<(u64, TransferId)>>,
-    lives: HashMap<TransferId, Life>,
+    lives: Spread<TransferId, Life>,
     tallies: Tallies,
     now_ns: u64,
     /// The second in `now_ns`.
@@ -122,9 +121,9 @@ impl Desk {
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
-            pendings: HashMap::new(),
+            pendings: Spread::new(),
             due: BinaryHeap::new(),
-            lives: HashMap::new(),
+            lives: Spread::new(),
             tallies: Tallies::default(),
             now_ns: 0,
             second: 0,

@@ -27,8 +27,9 @@
 //!
 //! Whether an id was used before: [`crate::router`]. Hosting: [`crate::shard`]. Durable balances: [`super::Book`].
 
+use super::fields::{narrow, wide};
 use super::{
-    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, NewAccount, Totals, get, set,
+    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, NewAccount, Totals, get,
 };
 use crate::money::AMOUNT_MAX;
 
@@ -65,14 +66,12 @@ impl Total {
     #[inline]
     fn new(minor_units: u128) -> Self {
         assert!(minor_units <= AMOUNT_MAX, "totals are checked before they are kept");
-        Self(get::<0, 12>(&minor_units.to_le_bytes()))
+        Self(narrow(minor_units))
     }
 
     #[inline]
     fn get(self) -> u128 {
-        let mut bytes = [0; 16];
-        set::<0, 12>(&mut bytes, self.0);
-        u128::from_le_bytes(bytes)
+        wide(self.0)
     }
 
     #[inline]

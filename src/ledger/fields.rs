@@ -16,3 +16,17 @@ pub fn set<const AT: usize, const N: usize>(bytes: &mut [u8], value: [u8; N]) {
         *place = value;
     }
 }
+
+/// An amount of at most 2^96 - 1 in the twelve bytes that it needs.
+#[inline]
+pub(super) fn narrow(amount: u128) -> [u8; 12] {
+    get::<0, 12>(&amount.to_le_bytes())
+}
+
+/// Reads [`narrow`].
+#[inline]
+pub(super) fn wide(bytes: [u8; 12]) -> u128 {
+    let mut wide = [0; 16];
+    set::<0, 12>(&mut wide, bytes);
+    u128::from_le_bytes(wide)
+}

@@ -2,7 +2,7 @@
 //!
 //! A grant stands in the gateway's record. What it does not allow is refused as an outcome, and recorded.
 
-use super::fields::{get, set};
+use super::fields::{get, narrow, set, wide};
 use super::{Code, Operation, Transfer};
 use crate::money::AMOUNT_MAX;
 
@@ -81,15 +81,13 @@ impl Grant {
     pub fn encode(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         set::<0, 4>(&mut bytes, self.operations.to_le_bytes());
-        set::<4, 12>(&mut bytes, get::<0, 12>(&self.amount_max.min(AMOUNT_MAX).to_le_bytes()));
+        set::<4, 12>(&mut bytes, narrow(self.amount_max.min(AMOUNT_MAX)));
         bytes
     }
 
     /// Reads a grant.
     pub fn decode(bytes: &[u8; 16]) -> Self {
-        let mut amount = [0; 16];
-        set::<0, 12>(&mut amount, get::<4, 12>(bytes));
-        Self { operations: u32::from_le_bytes(get::<0, 4>(bytes)), amount_max: u128::from_le_bytes(amount) }
+        Self { operations: u32::from_le_bytes(get::<0, 4>(bytes)), amount_max: wide(get::<4, 12>(bytes)) }
     }
 }
 

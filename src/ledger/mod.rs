@@ -19,6 +19,7 @@
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `spread` | a map that grows without stopping the world |
 //! | `table` | accounts in slots, found by id |
+//! | `tallies` | what limits have counted, for the desk |
 //! | `tally` | limits: counting per period |
 //! | `transfer` | a transfer, an account to open, an outcome |
 //!
@@ -41,6 +42,7 @@ mod policy;
 mod record;
 mod spread;
 mod table;
+mod tallies;
 mod tally;
 mod transfer;
 

@@ -9,7 +9,7 @@
 //!
 //! All little-endian; totals in the twelve bytes that they need. With millions of accounts a struct's padding is memory.
 
-use super::fields::{get, set};
+use super::fields::{get, narrow, set, wide};
 use super::{AccountFlags, AccountId, AccountState, BookAccount, NewAccount, Sequence, Totals};
 
 /// Bytes of a packed account.
@@ -18,16 +18,6 @@ pub const PACKED_BYTES: usize = 124;
 /// A packed account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedAccount([u8; PACKED_BYTES]);
-
-fn wide(bytes: [u8; 12]) -> u128 {
-    let mut wide = [0; 16];
-    set::<0, 12>(&mut wide, bytes);
-    u128::from_le_bytes(wide)
-}
-
-fn narrow(total: u128) -> [u8; 12] {
-    get::<0, 12>(&total.to_le_bytes())
-}
 
 impl PackedAccount {
     /// Takes packed bytes.

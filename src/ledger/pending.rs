@@ -7,7 +7,7 @@
 //!
 //! All little-endian, 113 bytes in the store; a life is 37.
 
-use super::fields::{get, set};
+use super::fields::{get, narrow, set, wide};
 use super::{AccountId, GatewayId, Operation, Sequence, TransferId};
 
 /// Bytes of an encoded [`Pending`].
@@ -198,17 +198,6 @@ pub enum Original {
         /// Whether it was accepted.
         accepted: bool,
     },
-}
-
-/// An amount in the twelve bytes that it needs.
-fn narrow(amount: u128) -> [u8; 12] {
-    get::<0, 12>(&amount.to_le_bytes())
-}
-
-fn wide(bytes: [u8; 12]) -> u128 {
-    let mut wide = [0; 16];
-    set::<0, 12>(&mut wide, bytes);
-    u128::from_le_bytes(wide)
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub enum ShardMessage {
     Loans(Vec<Loan>),
 }
 
-/// What the desk and the shards say to each other about accounts; see [`super::office`].
+/// What the desk and the shards say to each other about accounts; see `office.rs`.
 #[derive(Debug)]
 pub enum Loan {
     /// To the desk: decide this transaction.

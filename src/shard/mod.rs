@@ -8,7 +8,7 @@
 //! | [`ShardMessage::Accept`] | another shard | the debit side is reserved: credit the account hosted here, and decide |
 //! | [`ShardMessage::Finish`] | another shard | how transfers ended whose debit side was reserved here |
 //! | [`ShardMessage::Probe`], [`ShardMessage::Probed`] | another shard | tell me all that you decided so far |
-//! | [`ShardMessage::Loans`] | another shard | accounts go to the desk and come back ([`office`]) |
+//! | [`ShardMessage::Loans`] | another shard | accounts go to the desk and come back (`office.rs`) |
 //! | [`ShardMessage::Tick`] | settlement | what time it is in the ledger; to the first shard |
 //! | [`ShardMessage::Audit`] | clearing | what are the balances of these slots? |
 //!

@@ -28,7 +28,8 @@ use std::sync::Arc;
 
 use super::policy::Policy;
 use super::spread::Spread;
-use super::tally::{Before, Bucket, Counted, Subject, Tallies};
+use super::tallies::{Before, Tallies};
+use super::tally::{Bucket, Counted, Subject};
 use super::{
     Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
 };

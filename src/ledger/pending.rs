@@ -54,11 +54,25 @@ pub struct Pending {
     pub kind: PendingKind,
     /// The second in which limits counted it.
     pub second: u32,
-    /// The levels of payer and payee with which they did.
+    /// The levels of payer and payee with which they did; [`Self::MIXED`] when a raise was counted with others.
     pub levels: (u8, u8),
 }
 
 impl Pending {
+    /// Levels that no account has: nothing is given back to limits, since nobody knows how much to which.
+    pub const MIXED: (u8, u8) = (u8::MAX, u8::MAX);
+
+    /// Raised by an amount that limits counted with these levels.
+    #[must_use]
+    pub fn raised(&self, amount: u128, levels: (u8, u8)) -> Self {
+        Self {
+            left: self.left.saturating_add(amount),
+            held: self.held.saturating_add(amount),
+            levels: if levels == self.levels { levels } else { Self::MIXED },
+            ..*self
+        }
+    }
+
     /// What a transfer sets aside; `None` when its operation does not.
     pub fn opened(
         transfer: &super::Transfer,

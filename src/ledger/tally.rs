@@ -12,8 +12,9 @@
 //!
 //! # Invariants
 //!
-//! 1. What is counted is posted or set aside in the same atomic step; what is given back unused is taken out of the period in
-//!    which it was counted, if that is still kept.
+//! 1. What is counted is posted or set aside in the same atomic step; what is given back unused of a hold, raises included, is taken
+//!    out of the period in which the hold was counted, if that is still kept, and not at all if a level has changed meanwhile: so never
+//!    more than the limit passes.
 
 use serde::Deserialize;
 

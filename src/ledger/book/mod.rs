@@ -435,7 +435,7 @@ impl Book {
             | Operation::Void
             | Operation::Arrive
             | Operation::Release
-            | Operation::Expire => self.acted(transfer)?,
+            | Operation::Expire => self.acted(transfer, (debit_level, credit_level))?,
             _ => self.open.opened(transfer, (gateway, second, (debit_level, credit_level)), sequence),
         }
         if !self.policy.has_limits() {
@@ -456,8 +456,8 @@ impl Book {
         Ok(())
     }
 
-    fn acted(&mut self, transfer: &Transfer) -> Result<(), &'static str> {
-        let before = self.open.acted(transfer, self.sequence, self.horizon)?;
+    fn acted(&mut self, transfer: &Transfer, levels: (u8, u8)) -> Result<(), &'static str> {
+        let before = self.open.acted((transfer, levels), self.sequence, self.horizon)?;
         // Of what a checkpoint has forgotten nobody knows any more whether it was a delayed transfer; for a hold it does no harm.
         let cancelled = transfer.operation() == Operation::Void
             && before.is_none_or(|before| before.kind == super::PendingKind::Delayed);

@@ -73,7 +73,7 @@ impl Open {
     /// forgotten what is closed.
     pub(super) fn acted(
         &mut self,
-        transfer: &Transfer,
+        (transfer, levels): (&Transfer, (u8, u8)),
         sequence: Sequence,
         horizon: Sequence,
     ) -> Result<Option<Pending>, &'static str> {
@@ -91,10 +91,7 @@ impl Open {
         let mut after = Pending { head: sequence, ..before };
         let mut closes = false;
         match transfer.operation() {
-            Operation::Raise => {
-                after.left = after.left.saturating_add(amount);
-                after.held = after.held.saturating_add(amount);
-            }
+            Operation::Raise => after = after.raised(amount, levels),
             operation => {
                 after.left = after.left.checked_sub(amount).ok_or("more than what is set aside")?;
                 if operation == Operation::Capture {

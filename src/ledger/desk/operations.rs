@@ -197,12 +197,8 @@ impl Desk {
         self.check_accounts(accounts, transfer, Rules::All)?;
         self.count_transfer(accounts, transfer, order.gateway)?;
         self.set_aside(accounts, transfer);
-        let raised = Pending {
-            left: pending.left.saturating_add(transfer.amount),
-            held: pending.held.saturating_add(transfer.amount),
-            ..pending
-        };
-        self.set_pending(pending.id, Some(raised));
+        let levels = Self::levels(accounts, transfer.debit, transfer.credit);
+        self.set_pending(pending.id, Some(pending.raised(transfer.amount, levels)));
         self.make(leg, *transfer);
         Ok(())
     }
@@ -245,6 +241,9 @@ impl Desk {
         self.count_transfer(accounts, &raise, pending.gateway)?;
         self.set_aside(accounts, &raise);
         self.make_internal(raise);
+        // What was held before counts for the tolerance, so only the levels and what is left change.
+        let levels = Self::levels(accounts, pending.debit, pending.credit);
+        pending.levels = pending.raised(more, levels).levels;
         pending.left = capture.amount;
         Ok(())
     }

@@ -1,0 +1,509 @@
+//! A ledger written from the documentation alone: `src/protocol/README.md`, the headers of modules, `tests/rules/*.txt`.
+//!
+//! It shares nothing with the real one: it has maps and plain arithmetic, copies all that it knows before a transaction and
+//! takes the copy when one is refused. What the documentation leaves open is marked *observed*.
+
+use std::collections::BTreeMap;
+
+use Verb::{Balancing, Capture, Change, Delayed, Exchange, Hold, More, Pay, Raise, Refund, Require, Reversal, Void};
+use heng::ledger::{AccountId, Code, LINKED, Transfer, TransferId};
+
+pub(crate) const SECOND_NS: u64 = 1_000_000_000;
+pub(crate) const DAY_S: u64 = 86_400;
+
+pub(crate) const POLICY: &str = r#"
+capture_tolerance_percent = "20"
+deny_pairs = [[3, 5]]
+segregation.permit = [
+    { from = "client-funds", to = "fee", codes = [1, 90] },
+    { from = "external", to = "client-funds", codes = [0, 1] },
+    { from = "client-funds", to = "external", codes = [0, 90] },
+]
+limit = [
+    { name = "day", counted_per = "account", currency = "EUR", window = "day", levels = [1], sum_max = "0.90", count_max = 3 },
+    { name = "sliding", counted_per = "gateway", currency = "EUR", window = "60s", sum_max = "1.80" },
+]
+[[fee]]
+name = "fee"
+codes = [1]
+currency = "EUR"
+paid_by = "payee"
+fee_code = 90
+percent = "10"
+fixed = "0.03"
+to = [{ account = 6, ratio = 2 }, { account = 1 }]
+"#;
+/// The same in numbers: sum and count of a day, sum of a window and its step, who gets the fee, what classes permit.
+const DAY_MAX: (i128, i128) = (90, 3);
+pub(crate) const SLIDING: (i128, u64) = (180, 10);
+const SHARES: [(u128, u128); 2] = [(6, 2), (1, 1)];
+const PERMITS: [(u8, u8, [u16; 2]); 3] =
+    [(CLIENT, FEE, [1, 90]), (EXTERNAL, CLIENT, [0, 1]), (CLIENT, EXTERNAL, [0, 90])];
+
+const FREE: u16 = 0;
+const LIMITED: u16 = 1;
+const MIRROR: u16 = 2;
+const UNSAID: u8 = 0;
+const CLIENT: u8 = 1;
+const EXTERNAL: u8 = 4;
+const FEE: u8 = 5;
+const CLOSED: u8 = 3;
+const EUR: u16 = 978;
+const USD: u16 = 840;
+/// Id, kind, class, level, currency.
+pub(crate) const ACCOUNTS: [(u128, u16, u8, u8, u16); 8] = [
+    (1, FREE, EXTERNAL, 0, EUR),
+    (2, LIMITED, CLIENT, 1, EUR),
+    (3, LIMITED, CLIENT, 1, EUR),
+    (4, LIMITED, UNSAID, 0, EUR),
+    (5, MIRROR, UNSAID, 0, EUR),
+    (6, FREE, FEE, 0, EUR),
+    (7, FREE, UNSAID, 0, USD),
+    (8, LIMITED, UNSAID, 2, USD),
+];
+
+type Told = Result<(), Code>;
+
+fn ensure(holds: bool, otherwise: Code) -> Told {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+/// What is asked for, with its flags on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub(crate) enum Verb {
+    #[default]
+    Pay = 0,
+    Balancing = 1_024,
+    Hold = 1,
+    Raise = 2,
+    Capture = 3,
+    More = 515,
+    Void = 4,
+    Delayed = 5,
+    Refund = 6,
+    Reversal = 7,
+    Exchange = 8,
+    Require = 9,
+    Change = 10,
+}
+
+/// One transfer as the test asks for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ask {
+    pub(crate) id: u128,
+    pub(crate) verb: Verb,
+    pub(crate) debit: u128,
+    pub(crate) credit: u128,
+    pub(crate) amount: u128,
+    pub(crate) code: u16,
+    pub(crate) related: u128,
+    /// Expiry, due time or end of the quote, seconds; 0 for none.
+    pub(crate) time: u64,
+    /// Ten thousandths; rounding: 0 half up, 1 half even, 2 down, 3 up.
+    pub(crate) rate: (u128, u8),
+    /// State, level, and whether the amount is the new overdraft.
+    pub(crate) change: (Option<u8>, Option<u8>, bool),
+}
+
+impl Ask {
+    pub(crate) fn encode(&self, linked: bool) -> Transfer {
+        let byte = |value: Option<u8>| u64::from(value.map_or(0, |value| value + 1));
+        let change = byte(self.change.0) | byte(self.change.1) << 8 | u64::from(self.change.2) << 16;
+        let rate = self.rate.0 | 4 << 96 | u128::from(self.rate.1) << 104;
+        Transfer {
+            id: TransferId::from_raw(self.id),
+            debit: AccountId::from_raw(self.debit),
+            credit: AccountId::from_raw(self.credit),
+            amount: self.amount,
+            code: self.code,
+            flags: self.verb as u16 | if linked { LINKED } else { 0 },
+            related: if self.verb == Exchange { rate } else { self.related },
+            time_ns: if self.verb == Change { change } else { self.time * SECOND_NS },
+            ..Transfer::default()
+        }
+    }
+
+    /// The rules that need no account.
+    fn check(&self) -> Told {
+        ensure(self.debit != self.credit, Code::SameAccount)?;
+        ensure(self.verb != Delayed || self.time != 0, Code::TimeMissing)?;
+        ensure(self.verb != Void || self.amount == 0, Code::FieldNotUsed)?;
+        ensure(matches!(self.verb, Void | Change) || self.amount != 0, Code::AmountZero)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Account {
+    kind: u16,
+    class: u8,
+    pub(crate) level: u8,
+    currency: u16,
+    pub(crate) overdraft: u128,
+    /// 0 open, 1 debits frozen, 2 frozen, 3 closed.
+    pub(crate) state: u8,
+    /// Debits posted, credits posted, debits pending, credits pending.
+    pub(crate) totals: [u128; 4],
+}
+
+impl Account {
+    fn available(&self) -> i128 {
+        let [debits, credits, held, _] = self.totals.map(u128::cast_signed);
+        credits + self.overdraft.cast_signed() - debits - held
+    }
+
+    fn check_debit(&self) -> Told {
+        ensure(self.state != CLOSED, Code::DebitAccountClosed)?;
+        ensure(self.state == 0, Code::DebitAccountFrozen)
+    }
+
+    fn check_credit(&self) -> Told {
+        ensure(self.state != CLOSED, Code::CreditAccountClosed)?;
+        ensure(self.state < 2, Code::CreditAccountFrozen)
+    }
+
+    fn check_funds(&self, amount: u128) -> Told {
+        ensure(self.kind != LIMITED || self.available() >= amount.cast_signed(), Code::InsufficientFunds)
+    }
+
+    fn check_room(&self, amount: u128) -> Told {
+        let [debits, credits, _, incoming] = self.totals;
+        ensure(self.kind != MIRROR || credits + incoming + amount <= debits, Code::ExceedsDebits)
+    }
+}
+
+/// What became of a transfer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Item {
+    /// As it was asked for, with the amount that was moved or set aside.
+    pub(crate) ask: Ask,
+    pub(crate) has_moved: bool,
+    pub(crate) refunded: u128,
+    /// Nothing can be given back any more.
+    pub(crate) is_over: bool,
+    /// Of a hold or delayed transfer: whether it is open, and how much of it is.
+    pub(crate) is_open: bool,
+    pub(crate) left: u128,
+    pub(crate) held: u128,
+    pub(crate) captured: u128,
+    pub(crate) gateway: u32,
+    /// When limits counted it, and the levels of payer and payee then.
+    pub(crate) counted: (u64, u8, u8),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) rules: bool,
+    pub(crate) now: u64,
+    pub(crate) gateway: u32,
+    pub(crate) accounts: BTreeMap<u128, Account>,
+    pub(crate) items: BTreeMap<u128, Item>,
+    /// By limit (0 day, 1 sliding), subject and period: sum and count.
+    counts: BTreeMap<(u8, u128, u64), (i128, i128)>,
+}
+
+impl Model {
+    pub(crate) fn new(rules: bool) -> Self {
+        let account =
+            |(id, kind, class, level, currency)| (id, Account { kind, class, level, currency, ..Account::default() });
+        let accounts = ACCOUNTS.into_iter().map(account).collect();
+        Self { rules, now: 1_000, gateway: 1, accounts, items: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
+    /// Decides a transaction.
+    pub(crate) fn submit(&mut self, asks: &[Ask]) -> Vec<Code> {
+        let before = self.clone();
+        for (index, ask) in asks.iter().enumerate() {
+            let Err(code) = ask.check().and_then(|()| self.decide(asks, index)) else { continue };
+            *self = before;
+            for ask in asks {
+                self.note(ask, ask.amount, false);
+            }
+            return (0..asks.len()).map(|other| if other == index { code } else { Code::TransactionFailed }).collect();
+        }
+        vec![Code::Accepted; asks.len()]
+    }
+
+    fn decide(&mut self, asks: &[Ask], index: usize) -> Told {
+        let ask = &asks[index];
+        match ask.verb {
+            Pay | Balancing | Hold | Delayed | Exchange => self.pay(asks, index),
+            Raise => self.raise(ask),
+            Capture | More => self.capture(ask),
+            Void => self.void(ask),
+            Refund | Reversal => self.give_back(asks, ask),
+            Change => self.change(ask),
+            Require => {
+                let account = self.accounts.get(&ask.debit).ok_or(Code::DebitAccountUnknown)?;
+                // Observed: where nothing keeps from paying, there is always enough.
+                account.check_funds(ask.amount).map_err(|_short| Code::RequirementNotMet)?;
+                self.note(ask, 0, false);
+                Ok(())
+            }
+        }
+    }
+
+    fn note(&mut self, ask: &Ask, amount: u128, has_moved: bool) {
+        self.items.insert(ask.id, Item { ask: Ask { amount, ..*ask }, has_moved, ..Item::default() });
+    }
+
+    fn total(&mut self, id: u128, which: usize, amount: i128) {
+        let total = &mut self.accounts.get_mut(&id).unwrap().totals[which];
+        *total = total.checked_add_signed(amount).unwrap();
+    }
+
+    fn post(&mut self, debit: u128, credit: u128, amount: u128) {
+        self.total(debit, 0, amount.cast_signed());
+        self.total(credit, 1, amount.cast_signed());
+    }
+
+    fn set_aside(&mut self, ask: &Ask, amount: i128) {
+        self.total(ask.debit, 2, amount);
+        self.total(ask.credit, 3, amount);
+    }
+
+    fn check_classes(&self, debit: u128, credit: u128, code: u16) -> Told {
+        let (from, to) = (self.accounts[&debit].class, self.accounts[&credit].class);
+        let permits = PERMITS.iter().any(|permit| (permit.0, permit.1) == (from, to) && permit.2.contains(&code));
+        let permitted = permits || from == to || from == UNSAID || to == UNSAID;
+        ensure(!self.rules || permitted, Code::ClassNotPermitted)
+    }
+
+    /// The rules of the payer, then those of the payee. Observed: their order.
+    fn check_accounts(&self, ask: &Ask, amount: u128) -> Told {
+        let debit = self.accounts.get(&ask.debit).ok_or(Code::DebitAccountUnknown)?;
+        let denied = self.rules && [(3, 5), (5, 3)].contains(&(ask.debit, ask.credit));
+        ensure(!denied, Code::Denied)?;
+        debit.check_debit()?;
+        debit.check_funds(amount)?;
+        let credit = self.accounts.get(&ask.credit).ok_or(Code::CreditAccountUnknown)?;
+        ensure(credit.currency == debit.currency, Code::CurrencyMismatch)?;
+        self.check_classes(ask.debit, ask.credit, ask.code)?;
+        credit.check_credit()?;
+        credit.check_room(amount)
+    }
+
+    /// Transfers, legs of exchanges, and what sets aside.
+    fn pay(&mut self, asks: &[Ask], index: usize) -> Told {
+        let ask = &asks[index];
+        let is_late = ask.time != 0 && ask.time <= self.now;
+        ensure(ask.verb != Hold || !is_late, Code::TimePast)?;
+        ensure(ask.verb != Exchange || !is_late, Code::QuoteExpired)?;
+        let leg = index.checked_sub(1).map(|before| &asks[before]).filter(|leg| matches!(leg.verb, Pay | Balancing));
+        ensure(ask.verb != Exchange || leg.is_some(), Code::RateMismatch)?;
+        let mut amount = ask.amount;
+        if let Some(debit) = self.accounts.get(&ask.debit)
+            && (ask.verb, debit.kind) == (Balancing, LIMITED)
+        {
+            amount = amount.min(u128::try_from(debit.available()).unwrap_or(0));
+        }
+        self.check_accounts(ask, amount)?;
+        // Observed: a wrong amount is told after all about the accounts, a missing leg before.
+        let suits = |leg: &Ask| convert(self.items[&leg.id].ask.amount, ask.rate) == amount;
+        ensure(ask.verb != Exchange || leg.is_some_and(suits), Code::RateMismatch)?;
+        // Observed: a balancing transfer of nothing is not counted, and nothing that could be refunded.
+        self.count(ask, amount, i128::from(amount > 0))?;
+        let sets_aside = matches!(ask.verb, Hold | Delayed);
+        self.note(ask, amount, !sets_aside && amount > 0);
+        if sets_aside {
+            self.set_aside(ask, amount.cast_signed());
+            let counted = (self.now, self.accounts[&ask.debit].level, self.accounts[&ask.credit].level);
+            let item = self.items.get_mut(&ask.id).unwrap();
+            (item.is_open, item.left, item.held) = (true, amount, amount);
+            (item.gateway, item.counted) = (self.gateway, counted);
+            return Ok(());
+        }
+        self.post(ask.debit, ask.credit, amount);
+        self.charge(ask, amount)
+    }
+
+    /// What a capture, raise or void is about.
+    fn pending(&self, ask: &Ask) -> Result<Item, Code> {
+        let item = self.items.get(&ask.related).filter(|item| item.is_open).ok_or(Code::HoldNotOpen)?;
+        ensure(item.ask.verb == Hold || ask.verb == Void, Code::HoldKindMismatch)?;
+        let named = (item.ask.debit, item.ask.credit, item.ask.code) == (ask.debit, ask.credit, ask.code);
+        // Observed: what is captured beyond a hold is like a raise.
+        let raises = ask.verb == Raise || ask.amount > item.left;
+        let is_too_much = matches!(ask.verb, Capture | More) && item.captured + ask.amount > self.capture_max(item);
+        ensure(named && (is_too_much || !raises || item.gateway == self.gateway), Code::HoldMismatch)?;
+        ensure(!is_too_much, Code::CaptureTooLarge)?;
+        Ok(item.clone())
+    }
+
+    fn capture_max(&self, item: &Item) -> u128 {
+        item.held + if self.rules { item.held * 20 / 100 } else { 0 }
+    }
+
+    fn raise(&mut self, ask: &Ask) -> Told {
+        self.pending(ask)?;
+        self.check_accounts(ask, ask.amount)?;
+        self.count(ask, ask.amount, 0)?; // Observed: a raise is no operation of its own.
+        self.set_aside(ask, ask.amount.cast_signed());
+        let item = self.items.get_mut(&ask.related).unwrap();
+        item.left += ask.amount;
+        item.held += ask.amount;
+        self.note(ask, 0, false);
+        Ok(())
+    }
+
+    fn capture(&mut self, ask: &Ask) -> Told {
+        let within = ask.amount.min(self.pending(ask)?.left);
+        let beyond = ask.amount - within;
+        if beyond > 0 {
+            self.check_accounts(ask, beyond)?;
+            self.count(ask, beyond, 0)?;
+        }
+        self.set_aside(ask, -within.cast_signed());
+        self.post(ask.debit, ask.credit, ask.amount);
+        let item = self.items.get_mut(&ask.related).unwrap();
+        item.left -= within;
+        item.captured += ask.amount;
+        if ask.verb == Capture || item.left == 0 {
+            self.release(ask.related);
+        }
+        self.note(ask, ask.amount, true);
+        self.charge(ask, ask.amount)
+    }
+
+    fn void(&mut self, ask: &Ask) -> Told {
+        self.pending(ask)?;
+        self.release(ask.related);
+        let item = self.items.get_mut(&ask.related).unwrap();
+        item.is_over = item.ask.verb == Delayed;
+        self.note(ask, 0, false);
+        Ok(())
+    }
+
+    /// Gives back what is left, also of what limits counted, unless a level has changed.
+    fn release(&mut self, id: u128) {
+        let item = self.items.get_mut(&id).unwrap();
+        item.is_open = false;
+        let Item { ask, left, captured, gateway, counted, .. } = *item;
+        self.set_aside(&ask, -left.cast_signed());
+        if (self.accounts[&ask.debit].level, self.accounts[&ask.credit].level) == (counted.1, counted.2) {
+            self.tally(&ask, gateway, counted.0, (-left.cast_signed(), -i128::from(captured == 0)));
+        }
+    }
+
+    /// Refunds and reversals. Observed: the order of these rules.
+    fn give_back(&mut self, asks: &[Ask], ask: &Ask) -> Told {
+        let is_new = asks.iter().any(|other| other.id == ask.related);
+        let first = self.items.get(&ask.related).filter(|_| !is_new).ok_or(Code::OriginalUnknown)?;
+        let whole = ask.verb == Reversal;
+        ensure((first.ask.debit, first.ask.credit) == (ask.credit, ask.debit), Code::OriginalMismatch)?;
+        ensure(!first.is_over && (!whole || first.refunded == 0), Code::AlreadyReversed)?;
+        ensure(first.has_moved, Code::OriginalNotPosted)?;
+        ensure(!whole || ask.amount == first.ask.amount, Code::OriginalMismatch)?;
+        ensure(first.refunded + ask.amount <= first.ask.amount, Code::RefundTooLarge)?;
+        if whole {
+            // Observed: a freeze does not stand in the way, but what is closed stays closed.
+            let (debit, credit) = (&self.accounts[&ask.debit], &self.accounts[&ask.credit]);
+            ensure(debit.state != CLOSED, Code::DebitAccountClosed)?;
+            debit.check_funds(ask.amount)?;
+            ensure(credit.state != CLOSED, Code::CreditAccountClosed)?;
+            credit.check_room(ask.amount)?;
+        } else {
+            self.check_accounts(ask, ask.amount)?;
+        }
+        let first = self.items.get_mut(&ask.related).unwrap();
+        first.refunded += ask.amount;
+        first.is_over = whole;
+        self.post(ask.debit, ask.credit, ask.amount);
+        self.note(ask, ask.amount, false);
+        Ok(())
+    }
+
+    fn change(&mut self, ask: &Ask) -> Told {
+        let account = self.accounts.get_mut(&ask.debit).ok_or(Code::DebitAccountUnknown)?;
+        let (state, level, overdraft) = ask.change;
+        ensure(account.state != CLOSED, Code::DebitAccountClosed)?;
+        let [debits, credits, held, incoming] = account.totals;
+        ensure(state != Some(CLOSED) || debits == credits, Code::AccountNotEmpty)?;
+        ensure(state != Some(CLOSED) || held + incoming == 0, Code::AccountPending)?;
+        ensure(!overdraft || account.kind == LIMITED, Code::OverdraftInvalid)?;
+        account.overdraft = if overdraft { ask.amount } else { account.overdraft };
+        account.check_funds(0)?;
+        account.state = state.unwrap_or(account.state);
+        account.level = level.unwrap_or(account.level);
+        self.note(ask, 0, false);
+        Ok(())
+    }
+
+    /// Adds to what the limits have counted.
+    fn tally(&mut self, ask: &Ask, gateway: u32, second: u64, (sum, count): (i128, i128)) {
+        let account = &self.accounts[&ask.debit];
+        if !self.rules || account.currency != EUR {
+            return;
+        }
+        let day = (account.level == 1).then_some((0, ask.debit, second / DAY_S));
+        for key in day.into_iter().chain([(1, u128::from(gateway), second / SLIDING.1)]) {
+            let counted = self.counts.entry(key).or_default();
+            *counted = (counted.0 + sum, counted.1 + count);
+        }
+    }
+
+    /// Counts what is to be paid or set aside, and refuses what is too much.
+    fn count(&mut self, ask: &Ask, amount: u128, times: i128) -> Told {
+        let account = &self.accounts[&ask.debit];
+        let is_counted = self.rules && account.currency == EUR;
+        let of_day = is_counted && account.level == 1;
+        self.tally(ask, self.gateway, self.now, (amount.cast_signed(), times));
+        let day = self.counts.get(&(0, ask.debit, self.now / DAY_S)).copied().unwrap_or_default();
+        ensure(!of_day || day.0 <= DAY_MAX.0, Code::LimitExceeded)?;
+        ensure(!of_day || day.1 <= DAY_MAX.1, Code::LimitCountExceeded)?;
+        let (gateway, step) = (u128::from(self.gateway), self.now / SLIDING.1);
+        let window = self.counts.range((1, gateway, step - 6)..=(1, gateway, step));
+        let sum: i128 = window.map(|(_, counted)| counted.0).sum();
+        ensure(!is_counted || sum <= SLIDING.0, Code::LimitExceeded)
+    }
+
+    /// Takes the fee of a payment from its payee.
+    fn charge(&mut self, ask: &Ask, amount: u128) -> Told {
+        // Observed: neither nothing nor the leg that pays out the other currency bears a fee.
+        let bears = self.rules && amount > 0 && ask.code == 1 && ask.verb != Exchange;
+        if !bears || self.accounts[&ask.credit].currency != EUR {
+            return Ok(());
+        }
+        let fee = (amount + 5) / 10 + 3;
+        ensure(fee <= amount, Code::FeeExceedsAmount)?;
+        let whole: u128 = SHARES.iter().map(|share| share.1).sum();
+        let mut parts = SHARES.map(|(to, ratio)| (to, fee * ratio / whole));
+        let left = fee - parts.iter().map(|part| part.1).sum::<u128>();
+        parts.iter_mut().zip(0..left).for_each(|(part, _)| part.1 += 1);
+        // Observed: a share is subject to the rules of its recipient and of segregation; nobody pays it to himself.
+        for (to, part) in parts.into_iter().filter(|(to, part)| *part > 0 && *to != ask.credit) {
+            self.check_classes(ask.credit, to, 90)?;
+            self.accounts[&to].check_credit()?;
+            self.post(ask.credit, to, part);
+        }
+        Ok(())
+    }
+
+    /// Lets time pass: holds expire, delayed transfers arrive.
+    pub(crate) fn tick(&mut self, now: u64) {
+        self.now = now;
+        let due = |item: &&Item| item.is_open && item.ask.time != 0 && item.ask.time <= now;
+        for Item { ask, .. } in self.items.values().filter(due).cloned().collect::<Vec<_>>() {
+            if ask.verb == Hold {
+                self.release(ask.id);
+                continue;
+            }
+            let item = self.items.get_mut(&ask.id).unwrap();
+            (item.is_open, item.has_moved) = (false, true);
+            self.set_aside(&ask, -ask.amount.cast_signed());
+            self.post(ask.debit, ask.credit, ask.amount);
+            // Observed: what cannot bear its fee arrives without.
+            let before = self.clone();
+            if self.charge(&ask, ask.amount).is_err() {
+                *self = before;
+            }
+        }
+    }
+}
+
+/// Minor units of the other currency; both have two decimal places.
+pub(crate) fn convert(amount: u128, (rate, rounding): (u128, u8)) -> u128 {
+    let (whole, rest) = (amount * rate / 10_000, amount * rate % 10_000);
+    let is_up = [rest >= 5_000, rest + whole % 2 > 5_000, false, rest > 0];
+    whole + u128::from(is_up[usize::from(rounding)])
+}

@@ -12,6 +12,7 @@
 #[path = "common/network.rs"]
 mod network;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use heng::ledger::{
@@ -165,11 +166,40 @@ fn run(network: &mut Network, wishes: &[(Wish, bool)], mut between: impl FnMut(&
             .push(Transfer { flags: if goes_on { transfer.flags | LINKED } else { transfer.flags }, ..transfer });
         if !goes_on {
             submitted += transaction.len();
-            network.submit(&std::mem::take(&mut transaction));
+            network.asked.push(std::mem::take(&mut transaction));
+            let asked = network.asked.last().unwrap().clone();
+            network.submit(&asked);
             between(network);
         }
     }
     submitted
+}
+
+/// What goes to the desk comes after all that was sent for the same account before it, and before all that was sent after it.
+fn check_order(network: &Network, all_at_desk: bool) {
+    let places = network.journal.iter().enumerate().filter_map(|(place, record)| match record {
+        Record::Transfer { transfer, .. } => Some((transfer.id, place)),
+        _ => None,
+    });
+    let places: BTreeMap<TransferId, usize> = places.collect();
+    let mut last: BTreeMap<AccountId, (usize, usize)> = BTreeMap::new();
+    for transaction in &network.asked {
+        let first = transaction[0];
+        if !network.codes[&first.id.raw()].is_accepted() {
+            // What is wrong whatever the accounts are need not wait for anything.
+            continue;
+        }
+        let at_desk = all_at_desk || transaction.len() > 1 || !first.is_plain();
+        let place = places[&first.id];
+        // The last one from the desk, and the last of all.
+        let (desk, any) = last.entry(first.debit).or_default();
+        assert!(place > *desk, "{first:?} came before what the desk was sent before it");
+        assert!(!at_desk || place > *any, "{first:?} came before what was sent before it");
+        *any = place.max(*any);
+        if at_desk {
+            *desk = place;
+        }
+    }
 }
 
 fn wishes(most: usize) -> impl Strategy<Value = Vec<(Wish, bool)>> {
@@ -203,6 +233,7 @@ proptest! {
         });
         while network.step(picks.next().unwrap_or(0)) {}
         prop_assert_eq!(network.codes.len(), submitted);
+        check_order(&network, policy);
         network.check_agreement();
         network.check_replay();
         network.tick(network.now_ns + 90_000 * SECOND_NS);

@@ -27,6 +27,9 @@ pub(crate) struct Network {
     pub(crate) codes: BTreeMap<u128, Code>,
     /// Accepted records by id, as a router would find them.
     pub(crate) records: BTreeMap<u128, Transfer>,
+    /// Transactions as they were asked for, in order, where a test notes them.
+    #[allow(dead_code, reason = "not every test that has a network looks at it")]
+    pub(crate) asked: Vec<Vec<Transfer>>,
     /// All records, in order.
     pub(crate) journal: Vec<Record>,
     pub(crate) grant: Grant,
@@ -43,6 +46,7 @@ impl Network {
             book: Book::new(),
             codes: BTreeMap::new(),
             records: BTreeMap::new(),
+            asked: Vec::new(),
             journal: Vec::new(),
             grant: Grant::ALL,
             gateway: GatewayId(1),

@@ -281,8 +281,9 @@ pub(super) fn explain(command: &FromFile) -> Done {
 
 fn describe(transfers: &[Transfer], explained: &Explained) -> String {
     let outcomes = transfers.iter().zip(&explained.outcomes).map(|(transfer, outcome)| {
+        let meaning = if outcome.code.is_accepted() { "" } else { outcome.code.meaning() };
         let limit = if outcome.limit.is_empty() { String::new() } else { format!("limit `{}`", outcome.limit) };
-        vec![transfer.operation().name().to_owned(), outcome.code.to_string(), limit, outcome.code.meaning().to_owned()]
+        vec![transfer.operation().name().to_owned(), outcome.code.to_string(), limit, meaning.to_owned()]
     });
     let mut text = table(&["operation", "would be", "", ""], outcomes);
     let records = explained.records.iter().filter_map(|record| record.done()).map(|done| {

@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `account` | the account actor: the one place where a balance is decided |
+//! | `blocks` | which blocks of the store changed |
 //! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
 //! | `charge` | fees, shares, withheld reserves: exact, rounded once |
 //! | `code` | the stable table of outcome and error codes |
@@ -28,6 +29,7 @@
 //! Order and durability: [`crate::settlement`], [`crate::journal`]. Hosting and mailboxes: [`crate::shard`].
 
 mod account;
+mod blocks;
 mod book;
 mod charge;
 mod code;
@@ -47,6 +49,7 @@ mod tally;
 mod transfer;
 
 pub use account::{Account, Decision};
+pub use blocks::BlockSet;
 pub use book::{
     Applied, Book, BookAccount, BookError, BookSummary, LIVES_PER_BLOCK, LimitUse, Open, PENDINGS_PER_BLOCK, Shelf,
     TALLIES_PER_BLOCK, Tally, Totals,

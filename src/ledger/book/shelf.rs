@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::Hash;
 
+use crate::ledger::BlockSet;
 use crate::ledger::spread::Spread;
 
 /// Entries by key; a place that was given up is used again.
@@ -11,7 +12,7 @@ pub struct Shelf<K, T> {
     places: Vec<Option<T>>,
     free: Vec<u32>,
     index: Spread<K, u32>,
-    changed: Vec<u64>,
+    changed: BlockSet,
     per_block: u32,
     key_of: fn(&T) -> K,
 }
@@ -19,7 +20,7 @@ pub struct Shelf<K, T> {
 impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     pub(super) fn new(per_block: u32, key_of: fn(&T) -> K) -> Self {
         let (places, free) = (Vec::new(), Vec::new());
-        Self { places, free, index: Spread::new(), changed: Vec::new(), per_block: per_block.max(1), key_of }
+        Self { places, free, index: Spread::new(), changed: BlockSet::default(), per_block: per_block.max(1), key_of }
     }
 
     /// The number of entries.
@@ -43,14 +44,7 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     }
 
     fn touch(&mut self, place: u32) {
-        let block = place.checked_div(self.per_block).unwrap_or(0);
-        let word = usize::try_from(block / 64).unwrap_or(usize::MAX);
-        if word >= self.changed.len() {
-            self.changed.resize(word.saturating_add(1), 0);
-        }
-        if let Some(bits) = self.changed.get_mut(word) {
-            *bits |= 1 << (block % 64);
-        }
+        self.changed.insert(place.checked_div(self.per_block).unwrap_or(0));
     }
 
     /// Puts an entry in the place of the one with its key, or in a free one.
@@ -140,11 +134,7 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
     /// The numbers of the blocks that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<u32> {
         let changed = std::mem::take(&mut self.changed);
-        let words = (0_u32..).step_by(64).zip(changed);
-        let blocks = words.flat_map(|(first, bits)| {
-            (0..64_u32).filter(move |bit| bits & 1 << bit != 0).map(move |bit| first.saturating_add(bit))
-        });
-        blocks.collect()
+        std::iter::successors(changed.next(0), |&block| changed.next(block.saturating_add(1))).collect()
     }
 }
 

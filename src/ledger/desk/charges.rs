@@ -14,17 +14,12 @@ impl Desk {
         payment: &Transfer,
         gateway: GatewayId,
     ) -> Result<(), Code> {
-        self.charge_payer(accounts, payment, gateway)?;
+        self.charge_payer(accounts, payment)?;
         self.charge_payee(accounts, payment, gateway)
     }
 
     /// Takes the fees that the payer bears on top.
-    pub(super) fn charge_payer(
-        &mut self,
-        accounts: &mut impl Accounts,
-        payment: &Transfer,
-        _gateway: GatewayId,
-    ) -> Result<(), Code> {
+    pub(super) fn charge_payer(&mut self, accounts: &mut impl Accounts, payment: &Transfer) -> Result<(), Code> {
         self.take_fees(accounts, payment, PaidBy::Payer)
     }
 

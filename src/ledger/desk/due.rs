@@ -19,11 +19,6 @@ impl Desk {
         None
     }
 
-    /// When the next thing is due, nanoseconds since 1970 UTC.
-    pub fn next_due_ns(&self) -> Option<u64> {
-        self.due.peek().map(|first| first.0.0)
-    }
-
     /// Does what is due with something open, if it still is; what was done is in [`Self::made`]. Both accounts must be there, and
     /// those of the policy's charges.
     pub fn fall_due(&mut self, accounts: &mut impl Accounts, id: TransferId) {

@@ -158,11 +158,7 @@ impl Desk {
         let counted = (self.second(), Self::levels(accounts, transfer.debit, transfer.credit));
         self.set_pending(transfer.id, Pending::opened(transfer, order.gateway, counted, 0));
         self.make(leg, *transfer);
-        if transfer.operation() == Operation::Delayed {
-            self.charge_payer(accounts, transfer, order.gateway)
-        } else {
-            Ok(())
-        }
+        if transfer.operation() == Operation::Delayed { self.charge_payer(accounts, transfer) } else { Ok(()) }
     }
 
     /// The hold or delayed transfer that an operation names.

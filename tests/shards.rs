@@ -290,8 +290,8 @@ proptest! {
         }
         let subjects: Vec<_> = network.book.open().tallies.iter().map(|tally| tally.subject).collect();
         for subject in subjects {
-            let tally = books[picks.next().unwrap()].open().tallies.get(subject).cloned();
-            again.open_mut().tallies.load(tally, |_, _| true);
+            let tally = books[picks.next().unwrap()].open().tallies.get(subject);
+            again.open_mut().tallies.load(tally);
         }
         let (sequence, policy) = (books[0].sequence(), Arc::clone(books[0].policy()));
         again.load_summary((sequence, horizon), books[0].summary().clone(), policy);
@@ -308,7 +308,7 @@ proptest! {
             pendings.sort_unstable_by_key(|pending| pending.id);
             let mut lives: Vec<_> = book.open().lives.iter().copied().collect();
             lives.sort_unstable_by_key(|life| life.0);
-            let mut tallies: Vec<_> = book.open().tallies.iter().cloned().collect();
+            let mut tallies: Vec<_> = book.open().tallies.iter().collect();
             tallies.sort_unstable_by_key(|tally| tally.subject);
             (pendings, lives.into_iter().filter(|life| life.1.refunded > 0).collect::<Vec<_>>(), tallies)
         };

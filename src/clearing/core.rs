@@ -94,6 +94,7 @@ impl Core {
                 };
                 ahead.push((record, slots));
             }
+            self.book.touch_limits(ahead.iter().map(|(_, slots)| slots.0));
             for (record, slots) in ahead {
                 let decider = runs.next().flatten();
                 let entry = match record {

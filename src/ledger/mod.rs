@@ -8,6 +8,7 @@
 //! | `account` | the account actor: the one place where a balance is decided |
 //! | `blocks` | which blocks of the store changed |
 //! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
+//! | `bucket` | what a limit counted in one part of its period |
 //! | `charge` | fees, shares, withheld reserves: exact, rounded once |
 //! | `code` | the stable table of outcome and error codes |
 //! | `desk` | decides what needs more than one account: holds, transactions, refunds, limits |
@@ -18,6 +19,7 @@
 //! | `pending` | what is open between records |
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
+//! | `rows` | rows of counters, one for each subject of limits |
 //! | `spread` | a map that grows without stopping the world |
 //! | `table` | accounts in slots, found by id |
 //! | `tallies` | what limits have counted, for the desk |
@@ -31,6 +33,7 @@
 mod account;
 mod blocks;
 mod book;
+mod bucket;
 mod charge;
 mod code;
 mod desk;
@@ -42,6 +45,7 @@ mod packed;
 mod pending;
 mod policy;
 mod record;
+mod rows;
 mod spread;
 mod table;
 mod tallies;
@@ -51,9 +55,10 @@ mod transfer;
 pub use account::{Account, Decision};
 pub use blocks::BlockSet;
 pub use book::{
-    Applied, Book, BookAccount, BookError, BookSummary, LIVES_PER_BLOCK, LimitUse, Open, PENDINGS_PER_BLOCK, Shelf,
-    TALLIES_PER_BLOCK, Tally, Totals,
+    Applied, Book, BookAccount, BookError, BookSummary, Counters, LIVES_PER_BLOCK, LimitUse, Open, PENDINGS_PER_BLOCK,
+    Shelf, TALLIES_PER_BLOCK, Tally, Totals,
 };
+pub use bucket::Bucket;
 pub use charge::divide;
 pub use code::Code;
 pub use desk::{Accounts, Desk, Made, Order, Refusal};
@@ -69,5 +74,5 @@ pub use record::{
     is_joined_to_next, join_to_next, record_transfer_id,
 };
 pub use table::{Slot, Table};
-pub use tally::{Bucket, Counted, LimitRule, Period, Scope, Subject};
+pub use tally::{Counted, LimitRule, Period, Scope, Subject};
 pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};

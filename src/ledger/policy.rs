@@ -260,6 +260,11 @@ impl Policy {
         self.buckets.get(scope as usize).copied().unwrap_or(0)
     }
 
+    /// How many buckets a row of counters has, whatever its scope.
+    pub(super) fn row_buckets(&self) -> usize {
+        self.buckets.into_iter().max().unwrap_or(0)
+    }
+
     /// Whether any limit is to be counted.
     #[inline]
     pub fn has_limits(&self) -> bool {

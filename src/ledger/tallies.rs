@@ -2,130 +2,113 @@
 //!
 //! Not here: what a limit is and how its periods are counted ([`super::tally`]); the book's own tallies ([`super::Tally`]).
 
-use hashbrown::HashMap;
-
+use super::bucket::{Bucket, add, take_back, touched, used};
 use super::policy::Policy;
-use super::tally::{Bucket, Counted, Parts, Scope, Subject, add, bucket_of, take_back, used};
-use super::{AccountId, Code};
+use super::rows::Rows;
+use super::tally::{Counted, Parts, Subject};
+use super::{Code, Slot};
 
-/// The tallies of a desk: those of one scope side by side, found by subject.
-#[derive(Debug, Default)]
+/// Groups of limits that a policy may have: four scopes, two directions.
+const GROUPS_MAX: usize = 8;
+
+/// The tallies of a desk.
+#[derive(Debug)]
 pub(super) struct Tallies {
-    scopes: [ScopeTallies; 4],
+    rows: Rows,
     parts: Parts,
 }
 
-#[derive(Debug, Default)]
-struct ScopeTallies {
-    index: HashMap<u128, usize>,
-    /// The last one found: levels, gateways and codes are few.
-    last: Option<(u128, usize)>,
-    buckets: Vec<Bucket>,
-}
-
-/// The bucket of a limit before it was changed, and where it is.
+/// A bucket before it was changed, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
-    scope: Scope,
+    row: u32,
     at: usize,
     bucket: Bucket,
 }
 
-impl ScopeTallies {
-    /// Where the tally of a subject begins; a new one is empty.
-    #[inline]
-    fn place(&mut self, id: u128, buckets: usize) -> usize {
-        if let Some((last, place)) = self.last
-            && last == id
-        {
-            return place;
-        }
-        let next = self.buckets.len();
-        let place = *self.index.entry(id).or_insert(next);
-        if place == next {
-            self.buckets.resize(next.saturating_add(buckets), Bucket::default());
-        }
-        self.last = Some((id, place));
-        place
-    }
-}
-
 impl Tallies {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self { rows: Rows::new(policy.row_buckets()), parts: Parts::default() }
+    }
+
     /// Takes over a tally.
     pub(super) fn put(&mut self, subject: Subject, buckets: &[Bucket]) {
-        if let Some(scope) = self.scopes.get_mut(subject.scope as usize) {
-            let place = scope.place(subject.id, buckets.len());
-            if let Some(own) = scope.buckets.get_mut(place..place.saturating_add(buckets.len())) {
-                own.copy_from_slice(buckets);
-            }
+        let row = self.rows.place(subject, None);
+        for (own, bucket) in self.rows.row_mut(row).iter_mut().zip(buckets) {
+            *own = *bucket;
         }
     }
 
-    /// Checks an operation against every limit about it; the index of the first that refuses, and its code.
+    /// Counts an operation towards every limit about it, or answers the index of the first that refuses, and its code, and counts
+    /// nothing.
     #[inline]
-    pub(super) fn check(&mut self, policy: &Policy, counted: &Counted) -> Result<(), (usize, Code)> {
-        let parts = self.parts.at(policy, counted.second);
-        for group in policy.groups() {
-            let subject = group.subject(counted);
-            let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
-            let first = scope.place(subject.id, policy.buckets(group.scope));
-            for limit in &group.limits {
-                if !limit.selects(policy, counted) {
-                    continue;
-                }
-                let own = first.saturating_add(limit.place.start)..first.saturating_add(limit.place.end);
+    pub(super) fn count(&mut self, policy: &Policy, counted: &Counted) -> Result<(), (usize, Code)> {
+        let Self { rows, parts } = self;
+        let parts = parts.at(policy, counted.second);
+        let mut places = [0; GROUPS_MAX];
+        for (group, place) in policy.groups().iter().zip(&mut places) {
+            *place = rows.place(group.subject(counted), group.slot(counted));
+            let row = rows.row(*place);
+            for limit in group.limits.iter().filter(|limit| limit.selects(policy, counted)) {
                 let part = parts.get(limit.index).copied().unwrap_or(0);
-                let used = used(scope.buckets.get(own).unwrap_or_default(), part);
+                let used = used(row.get(limit.place.clone()).unwrap_or_default(), part);
                 limit.bounds.check(used, counted.amount, counted.count).map_err(|code| (limit.index, code))?;
+            }
+        }
+        for (group, &place) in policy.groups().iter().zip(&places) {
+            let row = rows.row_mut(place);
+            for limit in group.limits.iter().filter(|limit| limit.selects(policy, counted)) {
+                let part = parts.get(limit.index).copied().unwrap_or(0);
+                if let Some(own) = row.get_mut(limit.place.clone()) {
+                    add(own, part, counted.amount, counted.count);
+                }
             }
         }
         Ok(())
     }
 
-    /// Adds an operation that was checked, or with `back` takes it out again; tells how each bucket was.
-    #[inline]
-    pub(super) fn count(&mut self, policy: &Policy, counted: &Counted, back: bool, mut before: impl FnMut(Before)) {
+    /// Takes what was not used out of every limit that counted it.
+    pub(super) fn take_back(&mut self, policy: &Policy, counted: &Counted) {
         let parts = self.parts.at(policy, counted.second);
         for group in policy.groups() {
-            let subject = group.subject(counted);
-            let Some(scope) = self.scopes.get_mut(group.scope as usize) else { continue };
-            let first = scope.place(subject.id, policy.buckets(group.scope));
-            for limit in group.limits.iter().filter(|limit| !limit.place.is_empty()) {
-                if !limit.selects(policy, counted) {
-                    continue;
-                }
+            let place = self.rows.place(group.subject(counted), group.slot(counted));
+            let row = self.rows.row_mut(place);
+            for limit in group.limits.iter().filter(|limit| limit.selects(policy, counted)) {
                 let part = parts.get(limit.index).copied().unwrap_or(0);
-                let start = first.saturating_add(limit.place.start);
-                let Some(own) = scope.buckets.get_mut(start..first.saturating_add(limit.place.end)) else { continue };
-                let touched = if own.len() > 1 { [Some(0), Some(bucket_of(part))] } else { [Some(0), None] };
-                for offset in touched.into_iter().flatten() {
-                    if let Some(bucket) = own.get(offset) {
-                        before(Before { scope: group.scope, at: start.saturating_add(offset), bucket: *bucket });
-                    }
-                }
-                if back {
+                if let Some(own) = row.get_mut(limit.place.clone()) {
                     take_back(own, part, counted.amount, counted.count);
-                } else {
-                    add(own, part, counted.amount, counted.count);
                 }
             }
         }
     }
 
-    /// Brings what counts an operation for its accounts into the cache.
-    #[inline]
-    pub(super) fn touch(&self, policy: &Policy, debit: AccountId) -> u32 {
-        let scope = self.scopes.first();
-        let place = scope.and_then(|scope| scope.index.get(&debit.raw()));
-        let end = place.map(|place| place.saturating_add(policy.buckets(Scope::Account)).saturating_sub(1));
-        let bucket = |at: Option<usize>| scope.and_then(|scope| scope.buckets.get(at?)).map_or(0, |bucket| bucket.part);
-        bucket(place.copied()) ^ bucket(end)
+    /// Tells how the buckets are that an operation may change.
+    pub(super) fn before(&mut self, policy: &Policy, counted: &Counted, mut tell: impl FnMut(Before)) {
+        let Self { rows, parts } = self;
+        let parts = parts.at(policy, counted.second);
+        for group in policy.groups() {
+            let row = rows.place(group.subject(counted), group.slot(counted));
+            for limit in group.limits.iter().filter(|limit| limit.selects(policy, counted)) {
+                let part = parts.get(limit.index).copied().unwrap_or(0);
+                let buckets = rows.row(row).get(limit.place.clone()).unwrap_or_default();
+                for place in touched(buckets, part) {
+                    if let Some(bucket) = buckets.get(place) {
+                        tell(Before { row, at: limit.place.start.saturating_add(place), bucket: *bucket });
+                    }
+                }
+            }
+        }
     }
 
-    /// Puts a bucket back.
-    pub(super) fn restore(&mut self, before: Before) {
-        let scope = self.scopes.get_mut(before.scope as usize);
-        if let Some(bucket) = scope.and_then(|scope| scope.buckets.get_mut(before.at)) {
+    /// Brings what counts for an account into the cache.
+    #[inline]
+    pub(super) fn touch(&self, debit: Option<Slot>) {
+        self.rows.touch(debit);
+    }
+
+    /// Puts buckets back.
+    pub(super) fn restore(&mut self, before: &Before) {
+        if let Some(bucket) = self.rows.row_mut(before.row).get_mut(before.at) {
             *bucket = before.bucket;
         }
     }

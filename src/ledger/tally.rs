@@ -4,9 +4,9 @@
 //! *tally* holds the counters of all limits of one scope for one subject, in *buckets*:
 //!
 //! * `day` and `month` are calendar periods, shifted from UTC by a fixed number of minutes; one bucket each;
-//! * a sliding window of w seconds is counted in steps of w/6, rounded up: seven parts, the current one and six before, and their
-//!   sum, so that one bucket tells what most questions need. So never more
-//!   than the limit falls into any w seconds; what happened up to w/6 earlier may still count.
+//! * a sliding window of w seconds is counted in steps of w/6, rounded up: a bucket for all of the window, one for the current step,
+//!   and a ring of the six steps before. So never more than the limit falls into any w seconds; what happened up to w/6 earlier may
+//!   still count; and most operations touch the first two buckets only.
 //!
 //! Time is the ledger's own second ([`super::Record::Clock`]), so counting again from the records gives the same.
 //!
@@ -18,13 +18,10 @@
 
 use serde::Deserialize;
 
+use super::bucket::{Bucket, SLIDING_BUCKETS, SLIDING_STEPS};
 use super::policy::{Policy, PolicyError, amount as minor, invalid};
-use super::{AccountId, Code, GatewayId};
+use super::{AccountId, Code, GatewayId, Slot};
 
-/// Buckets of a sliding window: what is in the window, and seven parts.
-const SLIDING_BUCKETS: usize = 8;
-/// Steps of a sliding window.
-const SLIDING_STEPS: u32 = 6;
 const DAY_S: i64 = 86_400;
 
 /// For whom is counted together.
@@ -86,8 +83,14 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    fn of(limit: &LimitRule) -> Self {
+    pub(super) fn of(limit: &LimitRule) -> Self {
         Self { sum: limit.sum_max.unwrap_or(u128::MAX), count: limit.count_max.unwrap_or(u32::MAX) }
+    }
+
+    /// Whether what was counted is within it; `once` is what is counted for itself alone.
+    #[inline]
+    pub(super) fn hold(self, used: (u128, u32), once: u128) -> bool {
+        used.0.saturating_add(once) <= self.sum && used.1 <= self.count
     }
 
     #[inline]
@@ -145,6 +148,12 @@ pub(super) struct LimitGroup {
 }
 
 impl LimitGroup {
+    /// The slot of the account for which an operation counts, where known.
+    #[inline]
+    pub(super) fn slot(&self, counted: &Counted) -> Option<Slot> {
+        if self.direction == Direction::Debit { counted.slots.0 } else { counted.slots.1 }
+    }
+
     /// For whom an operation counts.
     #[inline]
     pub(super) fn subject(&self, counted: &Counted) -> Subject {
@@ -265,6 +274,8 @@ pub struct Counted {
     pub debit: (AccountId, u8),
     /// Who receives, and at which level.
     pub credit: (AccountId, u8),
+    /// The slots of the two, where known.
+    pub slots: (Option<Slot>, Option<Slot>),
     /// Who asks.
     pub gateway: GatewayId,
     /// Kind of business.
@@ -277,17 +288,6 @@ pub struct Counted {
     pub count: u32,
     /// The ledger's second.
     pub second: u32,
-}
-
-/// Amount and number in one part of a period.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
-    /// Number of the part, from 1.
-    pub part: u32,
-    /// Operations.
-    pub count: u32,
-    /// Minor units.
-    pub sum: u128,
 }
 
 impl LimitRule {
@@ -320,95 +320,6 @@ impl LimitRule {
             Period::Sliding(seconds) => i64::from(second).div_euclid(i64::from(seconds.div_ceil(SLIDING_STEPS).max(1))),
         };
         u32::try_from(part).unwrap_or(0).saturating_add(1)
-    }
-
-    /// Whether this much more is within the limit.
-    #[inline]
-    pub(super) fn check(&self, used: (u128, u32), amount: u128, count: u32) -> Result<(), Code> {
-        Bounds::of(self).check(used, amount, count)
-    }
-}
-
-/// Sum and count in the period that ends in this part.
-#[inline]
-pub(super) fn used(buckets: &[Bucket], part: u32) -> (u128, u32) {
-    match buckets {
-        // The window's sum, or the one bucket of a calendar period.
-        [first, ..] if first.part == part => (first.sum, first.count),
-        [_, parts @ ..] => sum_of(parts, part),
-        [] => (0, 0),
-    }
-}
-
-/// Sum and count of the parts that are in the window that ends with this one.
-#[cold]
-fn sum_of(parts: &[Bucket], part: u32) -> (u128, u32) {
-    let first = part.saturating_sub(SLIDING_STEPS);
-    let current = parts.iter().filter(|bucket| bucket.part >= first && bucket.part <= part && bucket.part != 0);
-    current.fold((0, 0), |(sum, count), bucket| (bucket.sum.saturating_add(sum), bucket.count.saturating_add(count)))
-}
-
-/// The bucket of a part in a sliding window; the first bucket is the sum.
-#[inline]
-pub(super) fn bucket_of(part: u32) -> usize {
-    usize::try_from(part % 7).unwrap_or(0).saturating_add(1)
-}
-
-impl Bucket {
-    #[inline]
-    fn add(&mut self, part: u32, amount: u128, count: u32) {
-        if self.part < part {
-            *self = Self { part, ..Self::default() };
-        }
-        if self.part == part {
-            self.sum = self.sum.saturating_add(amount);
-            self.count = self.count.saturating_add(count);
-        }
-    }
-
-    fn take(&mut self, amount: u128, count: u32) {
-        self.sum = self.sum.saturating_sub(amount);
-        self.count = self.count.saturating_sub(count);
-    }
-}
-
-/// Adds to a part, which may be new and take the place of one that is over.
-#[inline]
-pub(super) fn add(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    match buckets {
-        [] => {}
-        [one] => one.add(part, amount, count),
-        [window, ..] => {
-            if window.part < part {
-                let (sum, count) = used(buckets, part);
-                if let Some(window) = buckets.first_mut() {
-                    *window = Bucket { part, count, sum };
-                }
-            }
-            for bucket in [0, bucket_of(part)] {
-                if let Some(bucket) = buckets.get_mut(bucket) {
-                    bucket.add(part, amount, count);
-                }
-            }
-        }
-    }
-}
-
-/// Takes what was not used out of the part in which it was counted, if that is still there.
-pub(super) fn take_back(buckets: &mut [Bucket], part: u32, amount: u128, count: u32) {
-    match buckets {
-        [one] if one.part == part => one.take(amount, count),
-        [window, parts @ ..] => {
-            let in_window = part >= window.part.saturating_sub(SLIDING_STEPS) && part <= window.part;
-            let of_part = parts.get_mut(bucket_of(part).saturating_sub(1)).filter(|bucket| bucket.part == part);
-            if let Some(of_part) = of_part {
-                of_part.take(amount, count);
-                if in_window {
-                    window.take(amount, count);
-                }
-            }
-        }
-        [] => {}
     }
 }
 
@@ -491,74 +402,6 @@ mod tests {
         }
     }
 
-    fn rule(window: &str) -> LimitRule {
-        let text = format!(
-            "[[limit]]\nname = \"x\"\ncounted_per = \"account\"\ncurrency = \"EUR\"\nwindow = \"{window}\"\nsum_max = \"1\"\ncount_max = 3"
-        );
-        Policy::parse(&text).unwrap().limits.remove(0)
-    }
-
-    #[test]
-    fn a_sliding_window_never_lets_more_than_the_limit_through() {
-        let rule = rule("60s");
-        let mut buckets = vec![Bucket::default(); rule.buckets()];
-        let mut taken: Vec<u32> = Vec::new();
-        for second in (1_000..1_400).step_by(7) {
-            let part = rule.part(second);
-            if rule.check(used(&buckets, part), 10, 1).is_ok() {
-                add(&mut buckets, part, 10, 1);
-                taken.push(second);
-            }
-            let in_window = taken.iter().filter(|&&at| at + 60 > second).count();
-            assert!(in_window <= 3, "{taken:?}");
-        }
-        assert!(taken.len() >= 15, "the window slides on: {taken:?}");
-    }
-
-    #[test]
-    fn the_sum_of_a_window_is_that_of_its_parts_whatever_happens() {
-        let rule = rule("60s");
-        let mut buckets = vec![Bucket::default(); rule.buckets()];
-        let mut random = 7_u32;
-        let mut next = || {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            random >> 16
-        };
-        let (mut second, mut taken) = (1_000, Vec::new());
-        for _ in 0..5_000 {
-            second += next() % 9;
-            let part = rule.part(second);
-            if next() % 3 == 0 && !taken.is_empty() {
-                let (part, amount) = taken.swap_remove(usize::try_from(next()).unwrap() % taken.len());
-                take_back(&mut buckets, part, amount, 1);
-            } else {
-                let amount = u128::from(next() % 100);
-                add(&mut buckets, part, amount, 1);
-                taken.push((part, amount));
-            }
-            let in_window = taken.iter().filter(|(of, _)| of + 6 >= part && *of <= part);
-            let expected = in_window.fold((0, 0), |(sum, count), (_, amount)| (sum + amount, count + 1));
-            assert_eq!(used(&buckets, part), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_given_back_leaves_its_own_period_only() {
-        let rule = rule("day");
-        let mut buckets = vec![Bucket::default(); 1];
-        let (monday, tuesday) = (rule.part(86_399), rule.part(86_400));
-        assert_eq!(tuesday, monday + 1);
-        add(&mut buckets, monday, 60, 1);
-        take_back(&mut buckets, monday, 20, 0);
-        assert_eq!(used(&buckets, monday), (40, 1));
-        assert_eq!(rule.check((40, 1), 60, 1), Ok(()));
-        assert_eq!(rule.check((40, 1), 61, 1), Err(Code::LimitExceeded));
-        assert_eq!(rule.check((40, 3), 1, 1), Err(Code::LimitCountExceeded));
-        add(&mut buckets, tuesday, 5, 1);
-        take_back(&mut buckets, monday, 40, 1);
-        assert_eq!(used(&buckets, tuesday), (5, 1));
-    }
-
     #[test]
     fn limits_that_stay_go_on_under_another_policy() {
         let limit = |name: &str, window: &str| {
@@ -568,7 +411,7 @@ mod tests {
         };
         let before = Policy::parse(&(limit("a", "day") + &limit("b", "60s"))).unwrap();
         let after = Policy::parse(&(limit("c", "month") + &limit("b", "60s"))).unwrap();
-        let buckets: Vec<_> = (1..=9).map(|part| Bucket { part, count: part, sum: 0 }).collect();
+        let buckets: Vec<_> = (1..=9).map(|part| Bucket::new(part, part, 0)).collect();
         let carried = after.carry_over(&before, Scope::Account, &buckets);
         assert_eq!(carried.iter().map(|bucket| bucket.part).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8, 9]);
     }

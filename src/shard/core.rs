@@ -245,8 +245,11 @@ impl Core {
             let mut slots = [(None, None); LOOKUP_BLOCK];
             for (found, tagged) in slots.iter_mut().zip(block) {
                 *found = (self.accounts.find(tagged.item.debit), self.local(&tagged.item));
-                if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
-                    office.desk.touch(&tagged.item);
+            }
+            // In a loop of its own, so short that the cache misses overlap.
+            if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
+                for (debit, _) in &slots {
+                    office.desk.touch(*debit);
                 }
             }
             let mut done = 0_usize;

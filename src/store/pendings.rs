@@ -69,7 +69,7 @@ impl OpenTree {
             }
             Self::Tallies => {
                 let places: Vec<Option<StoredTally>> =
-                    open.tallies.block(block).map(|place| place.map(StoredTally::from)).collect();
+                    open.tallies.block(block).map(|place| place.as_ref().map(StoredTally::from)).collect();
                 bincode::serde::encode_to_vec(&places, bincode::config::legacy()).unwrap_or_default()
             }
         }
@@ -83,7 +83,7 @@ impl From<&Tally> for StoredTally {
             id: tally.subject.id,
             head: tally.head,
             policy: tally.policy,
-            buckets: tally.buckets.iter().map(|bucket| (bucket.part, bucket.count, bucket.sum)).collect(),
+            buckets: tally.buckets.iter().map(|bucket| (bucket.part, bucket.count, bucket.sum())).collect(),
         }
     }
 }
@@ -91,7 +91,7 @@ impl From<&Tally> for StoredTally {
 impl StoredTally {
     fn tally(self) -> Option<Tally> {
         let scope = Scope::ALL.get(usize::from(self.scope)).copied()?;
-        let buckets = self.buckets.into_iter().map(|(part, count, sum)| Bucket { part, count, sum }).collect();
+        let buckets = self.buckets.into_iter().map(|(part, count, sum)| Bucket::new(part, count, sum)).collect();
         Some(Tally { subject: Subject { scope, id: self.id }, head: self.head, policy: self.policy, buckets })
     }
 }
@@ -147,7 +147,7 @@ fn load_block(tree: OpenTree, bytes: Option<&sled::IVec>, open: &mut Open) -> Re
     match (tree, bytes) {
         (OpenTree::Pendings, None) => empty(PENDINGS_PER_BLOCK).for_each(|_| open.pendings.load(None, |_, _| true)),
         (OpenTree::Lives, None) => empty(LIVES_PER_BLOCK).for_each(|_| open.lives.load(None, |_, _| true)),
-        (OpenTree::Tallies, None) => empty(TALLIES_PER_BLOCK).for_each(|_| open.tallies.load(None, |_, _| true)),
+        (OpenTree::Tallies, None) => empty(TALLIES_PER_BLOCK).for_each(|_| open.tallies.load(None)),
         (OpenTree::Pendings, Some(bytes)) => {
             for place in padded::<PENDING_BYTES>(bytes, PENDINGS_PER_BLOCK) {
                 open.pendings.load(Pending::decode(&place), |a, b| a.head > b.head);
@@ -164,7 +164,7 @@ fn load_block(tree: OpenTree, bytes: Option<&sled::IVec>, open: &mut Open) -> Re
             let (mut places, _): (Vec<Option<StoredTally>>, usize) = decoded.map_err(|_err| "a block of tallies")?;
             places.resize_with(usize::try_from(TALLIES_PER_BLOCK).unwrap_or(0).max(places.len()), || None);
             for place in places {
-                open.tallies.load(place.and_then(StoredTally::tally), |a, b| a.head > b.head);
+                open.tallies.load(place.and_then(StoredTally::tally));
             }
         }
     }

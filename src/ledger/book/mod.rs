@@ -17,6 +17,7 @@
 //! Whether an id was decided twice, and whether a refund exceeds its original: `heng verify` and the [`crate::router`] keep the
 //! ids.
 
+mod counters;
 mod open;
 mod rules;
 mod shelf;
@@ -33,7 +34,8 @@ use super::{
     AccountChange, AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount,
     PolicyPart, Record, Sequence, Transfer,
 };
-pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK, TALLIES_PER_BLOCK, Tally};
+pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
+pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
 use rules::{Effect, check_totals};
 pub use shelf::Shelf;
 
@@ -268,6 +270,7 @@ impl Book {
     pub fn load_summary(&mut self, at: (Sequence, Sequence), summary: BookSummary, policy: Arc<Policy>) {
         (self.summary_at, self.horizon) = at;
         self.summary = summary;
+        self.open.tallies.lay_out(&policy, self.summary.policy.1);
         self.policy = policy;
     }
 
@@ -279,10 +282,15 @@ impl Book {
     /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
     #[inline]
     pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        if self.policy.has_limits() {
-            std::hint::black_box(self.open.touch(transfer.debit));
-        }
         (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
+    }
+
+    /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].
+    #[inline]
+    pub fn touch_limits(&self, debits: impl Iterator<Item = Option<Slot>>) {
+        if self.policy.has_limits() {
+            debits.for_each(|debit| self.open.tallies.touch(debit));
+        }
     }
 
     /// Applies the next record.
@@ -395,9 +403,22 @@ impl Book {
             let turnover = self.summary.turnover.entry(currency).or_default();
             *turnover = (turnover.0.saturating_add(transfer.amount), turnover.1.saturating_add(1));
         }
-        if !transfer.is_plain() || self.policy.has_limits() {
-            self.follow_open(transfer, (gateway, by_client), currency, levels)
-                .map_err(|rule| self.broken(transfer, rule))?;
+        if !transfer.is_plain() {
+            self.follow_open(transfer, gateway, levels).map_err(|rule| self.broken(transfer, rule))?;
+        }
+        if self.policy.has_limits() {
+            let counted = Counted {
+                debit: (transfer.debit, levels.0),
+                credit: (transfer.credit, levels.1),
+                slots: (Some(debit_slot), Some(credit_slot)),
+                gateway,
+                code: transfer.code,
+                currency,
+                amount: transfer.amount,
+                count: u32::from(transfer.operation() != Operation::Raise),
+                second: self.summary.second,
+            };
+            self.follow_limits(transfer, by_client, counted);
         }
         Ok(applied)
     }
@@ -407,53 +428,38 @@ impl Book {
         *sum = sum.saturating_add(amount);
     }
 
-    /// What a record means for holds, refunds and limits.
-    fn follow_open(
-        &mut self,
-        transfer: &Transfer,
-        (gateway, by_client): (GatewayId, bool),
-        currency: u16,
-        (debit_level, credit_level): (u8, u8),
-    ) -> Result<(), &'static str> {
-        let operation = transfer.operation();
+    /// What a record means for holds and refunds.
+    fn follow_open(&mut self, transfer: &Transfer, gateway: GatewayId, levels: (u8, u8)) -> Result<(), &'static str> {
         let (second, sequence) = (self.summary.second, self.sequence);
-        let mut counted = Counted {
-            debit: (transfer.debit, debit_level),
-            credit: (transfer.credit, credit_level),
-            gateway,
-            code: transfer.code,
-            currency,
-            amount: transfer.amount,
-            count: u32::from(operation != Operation::Raise),
-            second,
-        };
-        let at = (self.summary.policy.1, sequence);
-        match operation {
+        match transfer.operation() {
             Operation::Refund | Operation::Reversal => self.open.gave_back(transfer, sequence)?,
             Operation::Raise
             | Operation::Capture
             | Operation::Void
             | Operation::Arrive
             | Operation::Release
-            | Operation::Expire => self.acted(transfer, (debit_level, credit_level))?,
-            _ => self.open.opened(transfer, (gateway, second, (debit_level, credit_level)), sequence),
+            | Operation::Expire => self.acted(transfer, levels)?,
+            _ => self.open.opened(transfer, (gateway, second, levels), sequence),
         }
-        if !self.policy.has_limits() {
-            return Ok(());
-        }
-        let policy = Arc::clone(&self.policy);
+        Ok(())
+    }
+
+    /// What a record means for limits.
+    #[inline]
+    fn follow_limits(&mut self, transfer: &Transfer, by_client: bool, mut counted: Counted) {
+        let (operation, sequence) = (transfer.operation(), self.sequence);
+        let tallies = &mut self.open.tallies;
         if matches!(operation, Operation::Void | Operation::Release | Operation::Expire) {
             (counted.second, counted.gateway, counted.count) = super::read_counted(transfer.time_ns);
-            self.open.uncount(&policy, at, &counted);
+            tallies.uncount(&self.policy, sequence, &counted);
         } else if (by_client || operation == Operation::Raise)
             && Policy::counts(operation)
             && transfer.amount > 0
-            && let Err(rule) = self.open.count(&policy, at, &counted)
+            && !tallies.count(&self.policy, sequence, &counted)
         {
             // No money is wrong, so nobody is kept from starting by it.
-            self.notes.push(self.broken(transfer, rule));
+            self.notes.push(self.broken(transfer, "it exceeds a limit of the policy"));
         }
-        Ok(())
     }
 
     fn acted(&mut self, transfer: &Transfer, levels: (u8, u8)) -> Result<(), &'static str> {
@@ -530,7 +536,7 @@ impl Book {
         }
         if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
             let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
-            self.open.change_policy(&self.policy, &policy, sequence);
+            self.open.tallies.change_policy(&self.policy, &policy, sequence);
             self.policy = Arc::new(policy);
             self.summary.policy = (self.policy_first, sequence);
         }
@@ -565,6 +571,7 @@ impl Book {
         let counted = Counted {
             debit: side,
             credit: side,
+            slots: (None, None),
             gateway: GatewayId(0),
             code: 0,
             currency: properties.currency,

@@ -5,31 +5,17 @@
 
 use hashbrown::HashMap;
 
+use super::counters::Counters;
 use super::shelf::Shelf;
+use crate::ledger::bucket::used;
 use crate::ledger::policy::Policy;
-use crate::ledger::tally::{Bucket, Counted, LimitRule, Parts, Scope, Subject, add, take_back, used};
+use crate::ledger::tally::{Counted, Scope};
 use crate::ledger::{GatewayId, Life, Operation, Pending, PendingKind, Sequence, Transfer, TransferId};
 
 /// Entries per block of the store, so that a block stays below 7 KiB.
 pub const PENDINGS_PER_BLOCK: u32 = 60;
 /// The same for lives.
 pub const LIVES_PER_BLOCK: u32 = 180;
-/// The same for tallies, with at most 24 buckets each.
-pub const TALLIES_PER_BLOCK: u32 = 10;
-
-/// What the limits of one scope counted for a subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// For whom.
-    pub subject: Subject,
-    /// The last record that counted.
-    pub head: Sequence,
-    /// The last record of the policy that laid the buckets out.
-    pub policy: Sequence,
-    /// The buckets.
-    pub buckets: Vec<Bucket>,
-}
-
 /// What is open.
 #[derive(Debug)]
 pub struct Open {
@@ -38,10 +24,7 @@ pub struct Open {
     /// What was given back.
     pub lives: Shelf<TransferId, (TransferId, Life)>,
     /// What limits counted.
-    pub tallies: Shelf<Subject, Tally>,
-    parts: Parts,
-    /// By scope: the last subject counted, and its place.
-    places: [Option<(Subject, u32)>; 4],
+    pub tallies: Counters,
 }
 
 impl Open {
@@ -49,9 +32,7 @@ impl Open {
         Self {
             pendings: Shelf::new(PENDINGS_PER_BLOCK, |pending| pending.id),
             lives: Shelf::new(LIVES_PER_BLOCK, |life| life.0),
-            tallies: Shelf::new(TALLIES_PER_BLOCK, |tally| tally.subject),
-            parts: Parts::default(),
-            places: [None; 4],
+            tallies: Counters::default(),
         }
     }
 
@@ -131,97 +112,6 @@ impl Open {
         self.lives.put((id, Life { refunded, is_over: !refund, head: sequence }));
         Ok(())
     }
-
-    /// Brings what counts a record for its payer into the cache.
-    #[inline]
-    pub(super) fn touch(&self, debit: crate::ledger::AccountId) -> u32 {
-        let subject = Subject { scope: Scope::Account, id: debit.raw() };
-        let tally = self.tallies.get(subject);
-        let ends = tally.map(|tally| (tally.buckets.first(), tally.buckets.last()));
-        ends.map_or(0, |(first, last)| first.map_or(0, |bucket| bucket.part) ^ last.map_or(0, |bucket| bucket.part))
-    }
-
-    /// Counts a record towards every limit about it, each of which must hold.
-    pub(super) fn count(
-        &mut self,
-        policy: &Policy,
-        (policy_at, sequence): (Sequence, Sequence),
-        counted: &Counted,
-    ) -> Result<(), &'static str> {
-        let mut exceeded = false;
-        self.each(policy, (policy_at, sequence), counted, |limit, buckets, part| {
-            add(buckets, part, counted.amount, counted.count);
-            let used = used(buckets, part);
-            let once = if buckets.is_empty() { counted.amount } else { 0 };
-            exceeded |= limit.check(used, once, 0).is_err() || limit.count_max.is_some_and(|max| used.1 > max);
-        });
-        if exceeded { Err("it exceeds a limit of the policy") } else { Ok(()) }
-    }
-
-    /// Takes what was not used out of the limits that counted it.
-    pub(super) fn uncount(&mut self, policy: &Policy, at: (Sequence, Sequence), counted: &Counted) {
-        self.each(policy, at, counted, |_, buckets, part| take_back(buckets, part, counted.amount, counted.count));
-    }
-
-    /// Shows each limit about a record with its buckets, unless its tally has seen the record.
-    fn each(
-        &mut self,
-        policy: &Policy,
-        (policy_at, sequence): (Sequence, Sequence),
-        counted: &Counted,
-        mut change: impl FnMut(&LimitRule, &mut [Bucket], u32),
-    ) {
-        let Self { tallies, parts, places, .. } = self;
-        let parts = parts.at(policy, counted.second);
-        // Groups of one scope may share a subject; what counts for it in this record counts in each.
-        let mut mine: [Option<u32>; 8] = [None; 8];
-        for (number, group) in policy.groups().iter().enumerate() {
-            let subject = group.subject(counted);
-            let cached = places.get(group.scope as usize).copied().flatten().filter(|(last, _)| *last == subject);
-            let place = cached.map_or_else(
-                || {
-                    tallies.place_or_put(subject, || Tally {
-                        subject,
-                        head: 0,
-                        policy: policy_at,
-                        buckets: vec![Bucket::default(); policy.buckets(subject.scope)],
-                    })
-                },
-                |(_, place)| place,
-            );
-            if let Some(cache) = places.get_mut(group.scope as usize) {
-                *cache = Some((subject, place));
-            }
-            let Some(tally) = tallies.at_mut(place) else { continue };
-            if tally.head >= sequence && !mine.contains(&Some(place)) {
-                continue;
-            }
-            tally.head = sequence;
-            if let Some(seen) = mine.get_mut(number) {
-                *seen = Some(place);
-            }
-            for own in group.limits.iter().filter(|own| own.selects(policy, counted)) {
-                let (Some(limit), Some(&part)) = (policy.limits.get(own.index), parts.get(own.index)) else { continue };
-                if let Some(buckets) = tally.buckets.get_mut(own.place.clone()) {
-                    change(limit, buckets, part);
-                }
-            }
-        }
-    }
-
-    /// Lays all tallies out for another policy, whose last record is `policy_at`.
-    pub(super) fn change_policy(&mut self, before: &Policy, after: &Policy, policy_at: Sequence) {
-        (self.parts, self.places) = (Parts::default(), [None; 4]);
-        let old: Vec<Tally> = self.tallies.iter().filter(|tally| tally.policy < policy_at).cloned().collect();
-        for tally in old {
-            let buckets = after.carry_over(before, tally.subject.scope, &tally.buckets);
-            if buckets.is_empty() {
-                self.tallies.remove(tally.subject);
-            } else {
-                self.tallies.put(Tally { buckets, policy: policy_at, ..tally });
-            }
-        }
-    }
 }
 
 /// Sums of what is open by account, to be compared with the accounts: pending debits and credits.
@@ -243,7 +133,7 @@ pub(super) fn used_of(open: &Open, policy: &Policy, counted: &Counted, scopes: &
         let tally = open.tallies.get(group.subject(counted));
         for own in group.limits.iter().filter(|own| own.selects(policy, counted)) {
             let Some(limit) = policy.limits.get(own.index) else { continue };
-            let buckets = tally.and_then(|tally| tally.buckets.get(own.place.clone())).unwrap_or_default();
+            let buckets = tally.as_ref().and_then(|tally| tally.buckets.get(own.place.clone())).unwrap_or_default();
             let now = used(buckets, limit.part(counted.second));
             uses.push((limit.name.clone(), now, (limit.sum_max, limit.count_max)));
         }

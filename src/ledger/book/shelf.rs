@@ -60,22 +60,6 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
         self.set(place, Some(entry));
     }
 
-    /// The place of an entry, which is put there if there is none.
-    pub(super) fn place_or_put(&mut self, key: K, new: impl FnOnce() -> T) -> u32 {
-        if let Some(&place) = self.index.get(&key) {
-            return place;
-        }
-        self.put(new());
-        self.index.get(&key).copied().unwrap_or(u32::MAX)
-    }
-
-    /// The entry in a place, to change it but for its key.
-    #[inline]
-    pub(super) fn at_mut(&mut self, place: u32) -> Option<&mut T> {
-        self.touch(place);
-        self.places.get_mut(usize::try_from(place).ok()?)?.as_mut()
-    }
-
     /// Takes an entry away.
     pub fn remove(&mut self, key: K) {
         if let Some(place) = self.index.remove(&key) {

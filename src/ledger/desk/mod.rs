@@ -26,10 +26,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use super::bucket::Bucket;
 use super::policy::Policy;
 use super::spread::Spread;
 use super::tallies::{Before, Tallies};
-use super::tally::{Bucket, Counted, Subject};
+use super::tally::{Counted, Subject};
 use super::{
     Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
 };
@@ -121,11 +122,11 @@ impl Desk {
     /// A desk where nothing is open.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
-            policy,
             pendings: Spread::new(),
             due: BinaryHeap::new(),
             lives: Spread::new(),
-            tallies: Tallies::default(),
+            tallies: Tallies::new(&policy),
+            policy,
             now_ns: 0,
             second: 0,
             undo: Vec::new(),
@@ -223,7 +224,7 @@ impl Desk {
                     Some(before) => self.lives.insert(id, before),
                     None => self.lives.remove(&id),
                 }),
-                Some(Undo::Bucket(before)) => self.tallies.restore(before),
+                Some(Undo::Bucket(before)) => self.tallies.restore(&before),
                 None => return,
             }
         }
@@ -288,11 +289,11 @@ impl Desk {
     fn count(&mut self, counted: &Counted) -> Result<(), Code> {
         let Self { policy, tallies, undo, limit, .. } = self;
         if policy.has_limits() {
-            tallies.check(policy, counted).map_err(|(index, code)| {
+            tallies.before(policy, counted, |before| undo.push(Undo::Bucket(before)));
+            tallies.count(policy, counted).map_err(|(index, code)| {
                 *limit = Some(index);
                 code
             })?;
-            tallies.count(policy, counted, false, |before| undo.push(Undo::Bucket(before)));
         }
         Ok(())
     }
@@ -321,6 +322,7 @@ impl Desk {
         let counted = Counted {
             debit: (transfer.debit, debit.level()),
             credit: (transfer.credit, credit.level()),
+            slots,
             gateway,
             code: transfer.code,
             currency: debit.currency(),
@@ -329,8 +331,7 @@ impl Desk {
             second: self.second,
         };
         let Self { policy, tallies, .. } = self;
-        tallies.check(policy, &counted).map_err(|(_, code)| code)?;
-        tallies.count(policy, &counted, false, |_before| ());
+        tallies.count(policy, &counted).map_err(|(_, code)| code)?;
         if let Some(debit) = slots.0.and_then(|slot| accounts.get_mut(slot)) {
             debit.post_debit(transfer.amount);
         }
@@ -340,10 +341,10 @@ impl Desk {
         Ok(())
     }
 
-    /// Brings what counts a transfer into the cache.
+    /// Brings what counts for an account into the cache.
     #[inline]
-    pub fn touch(&self, transfer: &Transfer) {
-        std::hint::black_box(self.tallies.touch(&self.policy, transfer.debit));
+    pub fn touch(&self, debit: Option<Slot>) {
+        self.tallies.touch(debit);
     }
 
     /// Takes what a hold did not use out of the limits that counted it.
@@ -360,6 +361,7 @@ impl Desk {
         let counted = Counted {
             debit: (pending.debit, levels.0),
             credit: (pending.credit, levels.1),
+            slots: (None, None),
             gateway: pending.gateway,
             code: pending.code,
             currency,
@@ -368,6 +370,7 @@ impl Desk {
             second: pending.second,
         };
         let Self { policy, tallies, undo, .. } = self;
-        tallies.count(policy, &counted, true, |before| undo.push(Undo::Bucket(before)));
+        tallies.before(policy, &counted, |before| undo.push(Undo::Bucket(before)));
+        tallies.take_back(policy, &counted);
     }
 }

@@ -86,6 +86,7 @@ impl Desk {
             return Ok(());
         };
         self.count(&Counted {
+            slots: (None, None),
             debit: (transfer.debit, debit.level()),
             credit: (transfer.credit, credit.level()),
             gateway,

@@ -100,6 +100,10 @@ impl Checkpoints {
             self.policy = policy;
             self.send(StoreJob::Policy(policy, book.policy().text().to_owned()), writer);
         }
+        let windows = book.take_window_pieces();
+        if !windows.pieces.is_empty() {
+            self.send(StoreJob::Windows(Box::new(windows)), writer);
+        }
         for tree in OpenTree::ALL {
             self.open_blocks.extend(tree.take_changed(book.open_mut()).into_iter().map(|block| (tree, block)));
         }

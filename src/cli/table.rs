@@ -3,7 +3,7 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use crate::ledger::{Code, LimitUse, Record, StoredRecord, Transfer};
+use crate::ledger::{Code, LimitUse, Record, StoredRecord, Transfer, unpadded};
 use crate::money::{Currency, format_minor_units};
 use crate::protocol::AccountState;
 
@@ -122,6 +122,18 @@ pub(super) fn stored_json(stored: &StoredRecord, currency: Option<u16>) -> serde
         }),
         Record::Clock { second } => serde_json::json!({ "kind": "clock", "second": second }),
         Record::Policy(part) => serde_json::json!({ "kind": "policy", "offset": part.offset, "bytes": part.len }),
+        Record::Participant(entry, by) => serde_json::json!({
+            "kind": "participant", "participant": entry.id, "account": entry.account.to_string(),
+            "name": unpadded(&entry.name), "gateway": by.0,
+        }),
+        Record::Window(entry) => serde_json::json!({
+            "kind": "window", "scheme": entry.scheme, "window": entry.number, "state": entry.state.name(),
+            "gateway": entry.by.0,
+        }),
+        Record::Payout(entry) => serde_json::json!({
+            "kind": "payout", "id": entry.id.to_string(), "scheme": entry.window.0, "window": entry.window.1,
+            "participant": entry.participant, "state": entry.state.name(), "gateway": entry.by.0,
+        }),
     };
     if let Some(object) = value.as_object_mut() {
         object.insert("sequence".to_owned(), stored.sequence.into());

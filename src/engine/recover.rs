@@ -86,6 +86,7 @@ fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
     let indexed = store.last_index()?;
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
+    book.load_window_pieces(&store.windows()?).map_err(|err| store.damaged(&err.to_string()))?;
     let ids = load_ids(ids, store)?;
     Ok(Loaded { book, ids, checkpoint, indexed })
 }
@@ -147,7 +148,7 @@ pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered
 
 impl Recovered {
     /// Writes a whole checkpoint of the recovered state, durably. Blocks.
-    pub fn write_checkpoint(&self) -> Result<(), StoreError> {
+    pub fn write_checkpoint(&mut self) -> Result<(), StoreError> {
         let (base, bytes) = self.links.unfinished();
         if !bytes.is_empty() {
             self.store.put_index(base, bytes)?;
@@ -159,6 +160,7 @@ impl Recovered {
             self.store.put_accounts(block, self.book.packed(first, ACCOUNTS_PER_BLOCK))?;
         }
         self.store.sync()?;
+        self.store.put_windows(&self.book.take_window_pieces())?;
         for tree in OpenTree::ALL {
             for block in 0..tree.blocks(self.book.open()) {
                 self.store.put_open(tree, block, tree.encode(self.book.open(), block))?;

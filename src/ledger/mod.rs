@@ -10,6 +10,7 @@
 //! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
 //! | `bucket` | what a limit counted in one part of its period |
 //! | `charge` | fees, shares, withheld reserves: exact, rounded once |
+//! | `clearing_entry` | what the journal records of participants, windows and payouts |
 //! | `code` | the stable table of outcome and error codes |
 //! | `desk` | decides what needs more than one account: holds, transactions, refunds, limits |
 //! | `grant` | what a gateway may do |
@@ -20,6 +21,7 @@
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `rows` | rows of counters, one for each subject of limits |
+//! | `scheme` | which transfers are cleared together, and how |
 //! | `spread` | a map that grows without stopping the world |
 //! | `table` | accounts in slots, found by id |
 //! | `tallies` | what limits have counted, for the desk |
@@ -35,6 +37,7 @@ mod blocks;
 mod book;
 mod bucket;
 mod charge;
+mod clearing_entry;
 mod code;
 mod desk;
 mod fields;
@@ -46,6 +49,7 @@ mod pending;
 mod policy;
 mod record;
 mod rows;
+mod scheme;
 mod spread;
 mod table;
 mod tallies;
@@ -55,11 +59,13 @@ mod transfer;
 pub use account::{Account, Decision};
 pub use blocks::BlockSet;
 pub use book::{
-    Applied, Book, BookAccount, BookError, BookSummary, Counters, LIVES_PER_BLOCK, LimitUse, Open, PENDINGS_PER_BLOCK,
-    Shelf, TALLIES_PER_BLOCK, Tally, Totals,
+    Applied, Book, BookAccount, BookError, BookSummary, Counters, HOUSE, LIVES_PER_BLOCK, LimitUse, Open,
+    PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions, SettlementPurpose, Shelf,
+    TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
 };
 pub use bucket::Bucket;
 pub use charge::divide;
+pub use clearing_entry::{ParticipantEntry, PayoutEntry, PayoutState, WindowEntry, WindowState, padded, unpadded};
 pub use code::Code;
 pub use desk::{Accounts, Desk, Made, Order, Refusal};
 pub use fields::{get, set};
@@ -73,6 +79,7 @@ pub use record::{
     GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
     is_joined_to_next, join_to_next, record_transfer_id,
 };
+pub use scheme::{Atomicity, Netting, PayoutFormat, Scheme};
 pub use table::{Slot, Table};
 pub use tally::{Counted, LimitRule, Period, Scope, Subject};
 pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};

@@ -21,6 +21,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText};
+use super::scheme::{Scheme, SchemeText, schemes};
 use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
 use super::{AccountClass, AccountId, Code, Operation, Transfer, parse_id};
 use crate::money::{Currency, from_major};
@@ -79,6 +80,7 @@ struct PolicyText {
     limit: Vec<LimitText>,
     fee: Vec<FeeText>,
     reserve: Vec<ReserveText>,
+    scheme: Vec<SchemeText>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +137,7 @@ pub struct Policy {
     pub(super) limits: Vec<LimitRule>,
     pub(super) fees: Vec<FeeRule>,
     pub(super) reserves: Vec<ReserveRule>,
+    pub(super) schemes: Vec<Scheme>,
     groups: Vec<LimitGroup>,
     /// By scope: how many buckets a tally has.
     buckets: [usize; 4],
@@ -179,6 +182,7 @@ impl Policy {
         policy.limits = read.limit.iter().map(|limit| limit.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.fees = read.fee.iter().map(|fee| fee.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.reserves = read.reserve.iter().map(ReserveText::resolve).collect::<Result<_, _>>()?;
+        policy.schemes = schemes(read.scheme, &policy)?;
         policy.groups = policy.limit_groups();
         policy.buckets = Scope::ALL.map(|scope| policy.count_buckets(scope));
         for scope in Scope::ALL {

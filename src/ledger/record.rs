@@ -14,7 +14,10 @@
 //! Not here: groups and their headers ([`crate::journal`]), frames ([`crate::protocol`]).
 
 use super::fields::{get, set};
-use super::{AccountFlags, AccountId, Code, GatewayId, Grant, NewAccount, Sequence, Transfer, TransferId};
+use super::{
+    AccountFlags, AccountId, Code, GatewayId, Grant, NewAccount, ParticipantEntry, PayoutEntry, Sequence, Transfer,
+    TransferId, WindowEntry,
+};
 
 /// Bytes of a record, and of a transfer or account on the wire.
 pub const RECORD_BYTES: usize = 128;
@@ -25,6 +28,9 @@ const KIND_GATEWAY: u16 = 3;
 const KIND_INTERNAL: u16 = 4;
 const KIND_CLOCK: u16 = 5;
 const KIND_POLICY: u16 = 6;
+const KIND_PARTICIPANT: u16 = 7;
+const KIND_WINDOW: u16 = 8;
+const KIND_PAYOUT: u16 = 9;
 
 /// In the place of the outcome: the next record belongs to the same atomic step.
 const JOINED: u16 = 1 << 15;
@@ -67,6 +73,12 @@ pub enum Record {
     },
     /// A part of the policy that is in force once its last part is read.
     Policy(PolicyPart),
+    /// An account of a participant in clearing was registered by someone.
+    Participant(ParticipantEntry, GatewayId),
+    /// A window has reached a state.
+    Window(WindowEntry),
+    /// A payout was issued, or something became of it.
+    Payout(PayoutEntry),
 }
 
 /// A part of a policy's text.
@@ -173,6 +185,9 @@ pub enum RecordError {
     /// The kind is none that this version knows.
     #[error("record kind {0} is unknown to this version")]
     KindUnknown(u16),
+    /// The state of a window or payout is none that this version knows.
+    #[error("the state in a record of kind {0} is unknown to this version")]
+    StateUnknown(u16),
     /// The outcome is none that this version knows.
     #[error("outcome code {0} is unknown to this version")]
     CodeUnknown(u16),
@@ -213,6 +228,13 @@ impl Record {
                 len: u32::from_le_bytes(get::<12, 4>(bytes)),
                 bytes: get::<16, POLICY_PART_BYTES>(bytes),
             })),
+            KIND_PARTICIPANT => Ok(Self::Participant(ParticipantEntry::decode(bytes), gateway)),
+            KIND_WINDOW => {
+                WindowEntry::decode(bytes, gateway).map(Self::Window).ok_or(RecordError::StateUnknown(KIND_WINDOW))
+            }
+            KIND_PAYOUT => {
+                PayoutEntry::decode(bytes, gateway).map(Self::Payout).ok_or(RecordError::StateUnknown(KIND_PAYOUT))
+            }
             kind => Err(RecordError::KindUnknown(kind)),
         }
     }
@@ -243,6 +265,9 @@ impl Record {
                 set::<16, POLICY_PART_BYTES>(&mut bytes, part.bytes);
                 (KIND_POLICY, Code::Accepted, GatewayId(0), bytes)
             }
+            Self::Participant(entry, by) => (KIND_PARTICIPANT, Code::Accepted, *by, entry.encode()),
+            Self::Window(entry) => (KIND_WINDOW, Code::Accepted, entry.by, entry.encode()),
+            Self::Payout(entry) => (KIND_PAYOUT, Code::Accepted, entry.by, entry.encode()),
         };
         set::<0, 2>(&mut bytes, kind.to_le_bytes());
         set::<2, 2>(&mut bytes, outcome.number().to_le_bytes());

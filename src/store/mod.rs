@@ -9,6 +9,7 @@
 //! | `lives` | block number | 180 places of 37 bytes: what was given back of a transfer |
 //! | `tallies` | block number | 10 tallies of limits, bincode |
 //! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |
+//! | `windows` | length and name of a piece, number of the part | a part of the participants, of a window, a payout; and as of which sequence |
 //! | `gateways` | gateway number, u32 big-endian | name, key hash and permissions |
 //!
 //! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing is written per
@@ -28,6 +29,7 @@ mod blocks;
 mod links;
 mod open;
 mod pendings;
+mod windows;
 mod writer;
 
 pub use blocks::{ACCOUNTS_PER_BLOCK, Checkpoint, INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, account_blocks};

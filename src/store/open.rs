@@ -66,6 +66,7 @@ pub struct Store {
     gateways: sled::Tree,
     pub(super) open: [sled::Tree; 3],
     pub(super) policy: sled::Tree,
+    pub(super) windows: sled::Tree,
 }
 
 /// How long another owner of the lock is waited for.
@@ -101,6 +102,7 @@ impl Store {
             gateways: tree("gateways")?,
             open: [tree("pendings")?, tree("lives")?, tree("tallies")?],
             policy: tree("policy")?,
+            windows: tree("windows")?,
             db,
         };
         let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;

@@ -12,7 +12,7 @@ use super::blocks::Checkpoint;
 use super::links::LinkLog;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
-use crate::ledger::{GatewayEntry, Sequence};
+use crate::ledger::{GatewayEntry, Sequence, WindowPieces};
 use crate::telemetry::{Telemetry, chain};
 
 /// Jobs that may wait: blocks of 7 KB, so at most 3.5 MB.
@@ -50,6 +50,8 @@ pub enum StoreJob {
     },
     /// A policy's text, by the sequence of its last record.
     Policy(Sequence, String),
+    /// What changed of windows, as of the sequence of the checkpoint that is being written.
+    Windows(Box<WindowPieces>),
     /// A gateway.
     Gateway(Box<GatewayEntry>),
     /// All blocks of a checkpoint are written: make it so, and tell that it is.
@@ -118,6 +120,7 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
         StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
         StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
         StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text),
+        StoreJob::Windows(pieces) => store.put_windows(&pieces),
         StoreJob::Gateway(entry) => store.put_gateway(&entry),
         StoreJob::Checkpoint(checkpoint, done) => {
             store.sync()?;

@@ -19,10 +19,15 @@
 
 mod counters;
 mod open;
+mod records;
 mod rules;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod window_store;
+#[cfg(test)]
+mod window_tests;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,13 +36,15 @@ use super::policy::Policy;
 use super::table::{Slot, Table};
 use super::tally::{Counted, Scope};
 use super::{
-    AccountChange, AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount,
-    PolicyPart, Record, Sequence, Transfer,
+    AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount, Record, Sequence,
+    Transfer,
 };
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
-use rules::{Effect, check_totals};
+use rules::Effect;
 pub use shelf::Shelf;
+pub use window_store::{Piece, PieceError, WindowPieces};
+pub use windows::{HOUSE, Participant, Position, Positions, SettlementPurpose, Window, Windows};
 
 /// An account's sums of entries, minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +138,9 @@ pub struct Book {
     accounts: Table<PackedAccount>,
     gateways: BTreeMap<GatewayId, GatewayEntry>,
     open: Open,
+    windows: Windows,
+    /// Records up to here are in `windows` already.
+    windows_at: Sequence,
     policy: Arc<Policy>,
     policy_parts: Vec<u8>,
     /// First record of the policy that is being read.
@@ -160,6 +170,8 @@ impl Book {
             accounts: Table::new(PackedAccount::id),
             gateways: BTreeMap::new(),
             open: Open::new(),
+            windows: Windows::default(),
+            windows_at: 0,
             policy: Arc::default(),
             policy_parts: Vec::new(),
             policy_first: 0,
@@ -226,6 +238,11 @@ impl Book {
     /// What is open, for checkpoints to ask what changed.
     pub fn open_mut(&mut self) -> &mut Open {
         &mut self.open
+    }
+
+    /// Settlement windows, their positions and payouts.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     /// The policy in force.
@@ -313,7 +330,8 @@ impl Book {
                 }
                 Ok(Applied::default())
             }
-            Record::Policy(part) => self.apply_policy(part),
+            Record::Policy(part) => self.apply_policy(time_ns, part),
+            Record::Participant(..) | Record::Window(_) | Record::Payout(_) => self.apply_clearing(time_ns, record),
         }
     }
 
@@ -403,6 +421,9 @@ impl Book {
             let turnover = self.summary.turnover.entry(currency).or_default();
             *turnover = (turnover.0.saturating_add(transfer.amount), turnover.1.saturating_add(1));
         }
+        if effect.posts && sequence > self.windows_at && !self.policy.schemes().is_empty() {
+            self.follow_windows(transfer, (gateway, by_client), currency, (debit_slot, credit_slot));
+        }
         if !transfer.is_plain() {
             self.follow_open(transfer, gateway, levels).map_err(|rule| self.broken(transfer, rule))?;
         }
@@ -426,6 +447,22 @@ impl Book {
     fn add_class(&mut self, class: (u16, u8), amount: i128) {
         let sum = self.classes.entry(class).or_default();
         *sum = sum.saturating_add(amount);
+    }
+
+    /// What a record that posts means for windows.
+    #[inline]
+    fn follow_windows(
+        &mut self,
+        transfer: &Transfer,
+        (gateway, by_client): (GatewayId, bool),
+        currency: u16,
+        slots: (Slot, Slot),
+    ) {
+        if by_client && gateway.0 == 0 {
+            self.windows.settlement(transfer);
+        } else if let Some(scheme) = self.policy.scheme_of(transfer, currency) {
+            self.windows.transfer(scheme, transfer, slots);
+        }
     }
 
     /// What a record means for holds and refunds.
@@ -471,76 +508,6 @@ impl Book {
             self.open.gave_back(transfer, self.sequence)?;
         }
         Ok(())
-    }
-
-    fn apply_change(&mut self, transfer: &Transfer, slot: Option<Slot>) -> Result<Applied, BookError> {
-        let sequence = self.sequence;
-        let change = AccountChange::of(transfer).map_err(|code| self.broken(transfer, code.meaning()))?;
-        let Some(account) = slot.and_then(|slot| self.accounts.get_mut(slot)) else {
-            return Err(self.broken(transfer, "changed an account that was never opened"));
-        };
-        let previous = account.head();
-        let applied = Applied { debit_slot: slot, debit_previous: previous, ..Applied::default() };
-        if previous >= sequence {
-            return Ok(applied);
-        }
-        let totals = account.totals();
-        let closes = change.state == Some(AccountState::Closed);
-        let empty =
-            totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
-        let was_closed = account.state() == AccountState::Closed;
-        account.change(
-            change.level.unwrap_or(account.level()),
-            change.state.unwrap_or(account.state()),
-            change.overdraft.unwrap_or(account.overdraft()),
-        );
-        account.update(&totals, sequence);
-        let checked = check_totals(account, &totals);
-        if was_closed || (closes && !empty) {
-            return Err(self.broken(transfer, "changed an account that is closed, or closed one that is not empty"));
-        }
-        checked.map_err(|rule| self.broken(transfer, rule))?;
-        Ok(applied)
-    }
-
-    fn apply_account(&mut self, time_ns: u64, properties: &NewAccount) -> Result<Applied, BookError> {
-        let sequence = self.next();
-        let broken = |rule: &str| BookError { sequence, rule: format!("account {}: {rule}", properties.id) };
-        properties.check().map_err(|code| broken(code.meaning()))?;
-        if self.policy.exponent(properties.currency).is_none() {
-            return Err(broken(Code::CurrencyUnknown.meaning()));
-        }
-        if let Some(slot) = self.accounts.find(properties.id) {
-            // Known from a checkpoint taken after this record; what may change since is not compared.
-            let lasting = |of: &NewAccount| NewAccount { level: 0, overdraft: 0, ..*of };
-            return match self.account_at(slot) {
-                Some(known) if known.head >= sequence && lasting(&known.properties) == lasting(properties) => {
-                    Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
-                }
-                _ => Err(broken("opened twice")),
-            };
-        }
-        let opened = BookAccount { opened_ns: time_ns, head: sequence, ..BookAccount::open(properties) };
-        let slot = self.accounts.insert(PackedAccount::from(&opened));
-        Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
-    }
-
-    fn apply_policy(&mut self, part: &PolicyPart) -> Result<Applied, BookError> {
-        let sequence = self.next();
-        let broken = |rule: String| BookError { sequence, rule: format!("policy: {rule}") };
-        if sequence <= self.summary_at {
-            return Ok(Applied::default());
-        }
-        if part.offset == 0 {
-            self.policy_first = sequence;
-        }
-        if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
-            let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
-            self.open.tallies.change_policy(&self.policy, &policy, sequence);
-            self.policy = Arc::new(policy);
-            self.summary.policy = (self.policy_first, sequence);
-        }
-        Ok(Applied::default())
     }
 
     /// Per currency number, the sum of all balances; each must be zero.

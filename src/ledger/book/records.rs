@@ -1,0 +1,106 @@
+//! What records do to the book that move no money: accounts that open or change, the policy, clearing.
+
+use std::sync::Arc;
+
+use super::rules::check_totals;
+use super::{Applied, Book, BookAccount, BookError};
+use crate::ledger::policy::Policy;
+use crate::ledger::{AccountChange, AccountState, Code, NewAccount, PackedAccount, PolicyPart, Record, Slot, Transfer};
+
+impl Book {
+    /// What a record says of participants, windows and payouts.
+    pub(super) fn apply_clearing(&mut self, time_ns: u64, record: &Record) -> Result<Applied, BookError> {
+        let sequence = self.next();
+        if sequence <= self.windows_at {
+            return Ok(Applied::default());
+        }
+        let (what, applied) = match record {
+            Record::Participant(entry, _) => {
+                let slot = self.accounts.find(entry.account);
+                (format!("participant {}", entry.id), self.windows.participant(entry, slot))
+            }
+            Record::Window(entry) => {
+                let applied = self.windows.window_entry(entry, (sequence, time_ns));
+                (format!("window {} of scheme {}", entry.number, entry.scheme), applied)
+            }
+            Record::Payout(entry) => (format!("payout {}", entry.id), self.windows.payout(entry)),
+            _ => return Ok(Applied::default()),
+        };
+        applied.map_err(|rule| BookError { sequence, rule: format!("{what}: {rule}") })?;
+        Ok(Applied::default())
+    }
+
+    pub(super) fn apply_change(&mut self, transfer: &Transfer, slot: Option<Slot>) -> Result<Applied, BookError> {
+        let sequence = self.sequence;
+        let change = AccountChange::of(transfer).map_err(|code| self.broken(transfer, code.meaning()))?;
+        let Some(account) = slot.and_then(|slot| self.accounts.get_mut(slot)) else {
+            return Err(self.broken(transfer, "changed an account that was never opened"));
+        };
+        let previous = account.head();
+        let applied = Applied { debit_slot: slot, debit_previous: previous, ..Applied::default() };
+        if previous >= sequence {
+            return Ok(applied);
+        }
+        let totals = account.totals();
+        let closes = change.state == Some(AccountState::Closed);
+        let empty =
+            totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
+        let was_closed = account.state() == AccountState::Closed;
+        account.change(
+            change.level.unwrap_or(account.level()),
+            change.state.unwrap_or(account.state()),
+            change.overdraft.unwrap_or(account.overdraft()),
+        );
+        account.update(&totals, sequence);
+        let checked = check_totals(account, &totals);
+        if was_closed || (closes && !empty) {
+            return Err(self.broken(transfer, "changed an account that is closed, or closed one that is not empty"));
+        }
+        checked.map_err(|rule| self.broken(transfer, rule))?;
+        Ok(applied)
+    }
+
+    pub(super) fn apply_account(&mut self, time_ns: u64, properties: &NewAccount) -> Result<Applied, BookError> {
+        let sequence = self.next();
+        let broken = |rule: &str| BookError { sequence, rule: format!("account {}: {rule}", properties.id) };
+        properties.check().map_err(|code| broken(code.meaning()))?;
+        if self.policy.exponent(properties.currency).is_none() {
+            return Err(broken(Code::CurrencyUnknown.meaning()));
+        }
+        if let Some(slot) = self.accounts.find(properties.id) {
+            // Known from a checkpoint taken after this record; what may change since is not compared.
+            let lasting = |of: &NewAccount| NewAccount { level: 0, overdraft: 0, ..*of };
+            return match self.account_at(slot) {
+                Some(known) if known.head >= sequence && lasting(&known.properties) == lasting(properties) => {
+                    Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
+                }
+                _ => Err(broken("opened twice")),
+            };
+        }
+        let opened = BookAccount { opened_ns: time_ns, head: sequence, ..BookAccount::open(properties) };
+        let slot = self.accounts.insert(PackedAccount::from(&opened));
+        self.windows.opened_account(properties.id, slot);
+        Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
+    }
+
+    pub(super) fn apply_policy(&mut self, time_ns: u64, part: &PolicyPart) -> Result<Applied, BookError> {
+        let sequence = self.next();
+        let broken = |rule: String| BookError { sequence, rule: format!("policy: {rule}") };
+        if sequence <= self.summary_at {
+            return Ok(Applied::default());
+        }
+        if part.offset == 0 {
+            self.policy_first = sequence;
+        }
+        if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
+            let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
+            self.open.tallies.change_policy(&self.policy, &policy, sequence);
+            self.policy = Arc::new(policy);
+            self.summary.policy = (self.policy_first, sequence);
+            if sequence > self.windows_at {
+                self.windows.follow_policy(&self.policy, (sequence, time_ns));
+            }
+        }
+        Ok(Applied::default())
+    }
+}

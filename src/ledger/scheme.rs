@@ -1,0 +1,262 @@
+//! Schemes: which transfers are cleared together, when, and how their positions are netted and settled.
+//!
+//! A scheme is a part of the policy's text. It says what belongs to its windows; that a window closes is a record of its own
+//! ([`super::WindowEntry`]), so nothing here depends on a clock or a calendar.
+//!
+//! ```toml
+//! [[scheme]]                     # cards in euro, settled on the next business day
+//! name = "cards"
+//! number = 1
+//! currency = "EUR"
+//! codes = [7, 90]                # payments and their fees
+//! netting = "multilateral"
+//! settlement_account = 900001
+//! cut_offs = ["17:00"]
+//! time_zone = "Europe/Berlin"
+//! settle_after_days = 1
+//! ```
+//!
+//! Not here: calendars and cut-offs in time ([`crate::backoffice`]), windows and positions ([`super::Windows`]).
+
+use serde::Deserialize;
+
+use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::{AccountId, Transfer};
+
+/// Days of the week as policies write them, Monday first.
+const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
+/// Most schemes in a policy.
+const SCHEMES_MAX: usize = 64;
+
+/// How obligations are set off against each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Netting {
+    /// Not at all: what a participant receives and what it owes are settled separately.
+    Gross,
+    /// Between each two participants.
+    Bilateral,
+    /// Between each participant and all others.
+    #[default]
+    Multilateral,
+}
+
+/// How much is settled or not settled at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Atomicity {
+    /// All transfers of a window.
+    #[default]
+    Scheme,
+    /// Those of each participant.
+    Participant,
+}
+
+/// In which format payouts are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum PayoutFormat {
+    /// ISO 20022 customer credit transfer initiation.
+    #[default]
+    #[serde(rename = "pain.001")]
+    Pain001,
+    /// Comma-separated values.
+    #[serde(rename = "csv")]
+    Csv,
+}
+
+/// A scheme as the policy's text has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SchemeText {
+    name: String,
+    number: u16,
+    currency: String,
+    #[serde(default)]
+    codes: Vec<u16>,
+    #[serde(default)]
+    netting: Netting,
+    settlement_account: IdText,
+    #[serde(default)]
+    atomic: Atomicity,
+    #[serde(default)]
+    cut_offs: Vec<String>,
+    #[serde(default = "utc")]
+    time_zone: String,
+    #[serde(default)]
+    settle_after_days: u8,
+    #[serde(default = "saturday_and_sunday")]
+    weekend: Vec<String>,
+    #[serde(default)]
+    holidays: Vec<String>,
+    #[serde(default)]
+    payout_format: PayoutFormat,
+    #[serde(default = "nothing")]
+    minimum_payout: String,
+    confirm_above: Option<String>,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+fn nothing() -> String {
+    "0".to_owned()
+}
+
+fn saturday_and_sunday() -> Vec<String> {
+    vec!["saturday".to_owned(), "sunday".to_owned()]
+}
+
+/// A scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// What it is called: letters, digits and hyphens.
+    pub name: String,
+    /// Its number, from 1.
+    pub number: u16,
+    /// The currency's number.
+    pub currency: u16,
+    /// Which codes; empty for all.
+    pub codes: Vec<u16>,
+    /// How positions are netted.
+    pub netting: Netting,
+    /// The platform's mirror of the bank account through which it settles.
+    pub settlement_account: AccountId,
+    /// What is settled at once.
+    pub atomic: Atomicity,
+    /// Local times at which a window closes on business days, in order: `HH:MM`.
+    pub cut_offs: Vec<String>,
+    /// IANA name of the time zone.
+    pub time_zone: String,
+    /// Business days from the cut-off to settlement.
+    pub settle_after_days: u8,
+    /// Days of the week without business, in English and lower case.
+    pub weekend: Vec<String>,
+    /// Other days without business: `YYYY-MM-DD`.
+    pub holidays: Vec<String>,
+    /// How payouts are written.
+    pub payout_format: PayoutFormat,
+    /// Less than this is carried over to the next window; minor units.
+    pub minimum_payout: u128,
+    /// A payout of more than this needs a second person to confirm it; minor units.
+    pub confirm_above: Option<u128>,
+}
+
+impl SchemeText {
+    fn resolve(self, policy: &Policy) -> Result<Scheme, PolicyError> {
+        let rule = format!("scheme {}", self.name);
+        let named =
+            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !named(&self.name) || self.name.len() > 24 || self.number == 0 {
+            return Err(invalid(&rule, "a name has 1 to 24 letters, digits and hyphens, a number is 1 or more"));
+        }
+        let (currency, places) = policy.currency(&self.currency, &rule)?;
+        if !self.cut_offs.is_sorted() || self.cut_offs.iter().any(|time| !is_time(time)) {
+            return Err(invalid(&rule, "cut_offs are local times like \"17:00\", the earliest first"));
+        }
+        if self.settle_after_days > 30 {
+            return Err(invalid(&rule, "settle_after_days is at most 30"));
+        }
+        if self.weekend.len() > 6 || self.weekend.iter().any(|day| !DAYS.contains(&day.as_str())) {
+            return Err(invalid(&rule, "weekend names at most six days, like \"saturday\""));
+        }
+        if self.holidays.iter().any(|day| day.len() != 10) {
+            return Err(invalid(&rule, "holidays are days like \"2026-12-25\""));
+        }
+        Ok(Scheme {
+            currency,
+            settlement_account: self.settlement_account.resolve(&rule)?,
+            minimum_payout: minor(&self.minimum_payout, places, &rule)?,
+            confirm_above: self.confirm_above.as_deref().map(|text| minor(text, places, &rule)).transpose()?,
+            name: self.name,
+            number: self.number,
+            codes: self.codes,
+            netting: self.netting,
+            atomic: self.atomic,
+            cut_offs: self.cut_offs,
+            time_zone: self.time_zone,
+            settle_after_days: self.settle_after_days,
+            weekend: self.weekend,
+            holidays: self.holidays,
+            payout_format: self.payout_format,
+        })
+    }
+}
+
+/// Whether a text is a time of day like `17:00`.
+fn is_time(text: &str) -> bool {
+    let parts = text.split_once(':').map(|(hour, minute)| (hour.parse::<u8>(), minute.parse::<u8>()));
+    text.len() == 5 && matches!(parts, Some((Ok(hour), Ok(minute))) if hour < 24 && minute < 60)
+}
+
+/// Reads the schemes of a policy, whose assets are known.
+pub(super) fn schemes(texts: Vec<SchemeText>, policy: &Policy) -> Result<Vec<Scheme>, PolicyError> {
+    if texts.len() > SCHEMES_MAX {
+        return Err(invalid("scheme", "at most 64 schemes"));
+    }
+    let mut schemes: Vec<Scheme> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let scheme = text.resolve(policy)?;
+        if schemes.iter().any(|known| known.number == scheme.number || known.name == scheme.name) {
+            return Err(invalid(&format!("scheme {}", scheme.name), "its number or name is used twice"));
+        }
+        schemes.push(scheme);
+    }
+    Ok(schemes)
+}
+
+impl Policy {
+    /// The schemes, in order.
+    pub fn schemes(&self) -> &[Scheme] {
+        &self.schemes
+    }
+
+    /// A scheme by its number.
+    pub fn scheme(&self, number: u16) -> Option<&Scheme> {
+        self.schemes.iter().find(|scheme| scheme.number == number)
+    }
+
+    /// The scheme to which a transfer belongs: the first that has its currency and code.
+    #[inline]
+    pub(super) fn scheme_of(&self, transfer: &Transfer, currency: u16) -> Option<&Scheme> {
+        self.schemes.iter().find(|scheme| {
+            scheme.currency == currency && (scheme.codes.is_empty() || scheme.codes.contains(&transfer.code))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CARDS: &str = "[[scheme]]\nname = \"cards\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 9\n";
+
+    #[test]
+    fn a_scheme_takes_its_currency_and_codes_and_the_first_one_wins() {
+        let text = format!(
+            "{CARDS}codes = [7]\n[[scheme]]\nname = \"rest\"\nnumber = 2\ncurrency = \"EUR\"\nsettlement_account = 9"
+        );
+        let policy = Policy::parse(&text).unwrap();
+        let of = |code, currency| {
+            policy.scheme_of(&Transfer { code, ..Transfer::default() }, currency).map(|scheme| scheme.number)
+        };
+        assert_eq!((of(7, 978), of(8, 978), of(7, 840)), (Some(1), Some(2), None));
+        assert_eq!(policy.scheme(1).map(|scheme| scheme.netting), Some(Netting::Multilateral));
+    }
+
+    #[test]
+    fn mistakes_in_a_scheme_are_named() {
+        for (more, what) in [
+            ("cut_offs = [\"17:00\", \"09:00\"]", "earliest first"),
+            ("cut_offs = [\"24:00\"]", "local times"),
+            ("settle_after_days = 31", "at most 30"),
+            ("weekend = [\"someday\"]", "weekend"),
+            ("minimum_payout = \"1.001\"", "amount"),
+            ("[[scheme]]\nname = \"cards\"\nnumber = 2\ncurrency = \"EUR\"\nsettlement_account = 9", "used twice"),
+        ] {
+            let error = Policy::parse(&format!("{CARDS}{more}")).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}

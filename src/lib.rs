@@ -28,6 +28,7 @@
     )
 )]
 
+pub mod backoffice;
 pub mod clearing;
 pub mod cli;
 pub mod client;

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["clearing", "router"],
     &["client", "gateway"],
     &["engine"],
+    &["backoffice"],
     &["ops", "verify"],
     &["config"],
     &["server"],

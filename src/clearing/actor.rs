@@ -10,7 +10,7 @@ use super::core::Core;
 use super::explain::{detail, explain};
 use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Pace, Stopped};
 use crate::journal::Group;
-use crate::ledger::{AccountId, BookAccount, Order, Sequence, Slot};
+use crate::ledger::{AccountId, Book, BookAccount, Order, Sequence, Slot};
 use crate::protocol::{AccountDetail, Explained};
 use crate::settlement::{Auditor, Follower, SettlementHandle, now_ns};
 use crate::shard::ShardHandle;
@@ -42,6 +42,9 @@ pub type ReadReply = Box<dyn FnOnce(ReadAccounts) + Send>;
 /// Given an account and its limits. Called on the actor's thread; must not block.
 pub type DetailReply = Box<dyn FnOnce(AccountDetail) + Send>;
 
+/// Given the book. Called on the actor's thread; must not block, and be done in a millisecond or two.
+pub type Inspection = Box<dyn FnOnce(&Book) + Send>;
+
 /// Given what would happen. Called on the actor's thread; must not block.
 pub type ExplainReply = Box<dyn FnOnce(Explained) + Send>;
 
@@ -57,6 +60,8 @@ pub enum ClearingMessage {
     List(Slot, u32, ReadReply),
     /// Read an account with what its limits leave.
     Detail(AccountId, DetailReply),
+    /// Read anything of the book, in short time.
+    Inspect(Inspection),
     /// Say what would become of these transfers.
     Explain(Vec<Order>, ExplainReply),
     /// Make a checkpoint now; told its sequence once it is durable.
@@ -71,6 +76,7 @@ impl std::fmt::Debug for ClearingMessage {
             Self::Accounts(..) => "Accounts",
             Self::List(..) => "List",
             Self::Detail(..) => "Detail",
+            Self::Inspect(_) => "Inspect",
             Self::Explain(..) => "Explain",
             Self::Checkpoint(_) => "Checkpoint",
         })
@@ -183,6 +189,7 @@ impl ClearingActor {
                 reply(ReadAccounts { sequence: book.sequence(), accounts });
             }
             ClearingMessage::Detail(id, reply) => reply(detail(self.core.book(), id, now_ns())),
+            ClearingMessage::Inspect(inspection) => inspection(self.core.book()),
             ClearingMessage::Explain(orders, reply) => reply(explain(self.core.book(), &orders, now_ns())),
             ClearingMessage::Checkpoint(done) => self.core.begin_checkpoint(Some(done)),
         }

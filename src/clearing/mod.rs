@@ -6,6 +6,7 @@
 //! | [`ClearingMessage::Audit`] | settlement | a shard's balances at this point of the stream |
 //! | [`ClearingMessage::Accounts`], [`ClearingMessage::List`] | sessions | read accounts at one sequence |
 //! | [`ClearingMessage::Detail`] | sessions | read an account with what its limits leave |
+//! | [`ClearingMessage::Inspect`] | back office | read windows, positions, payouts |
 //! | [`ClearingMessage::Explain`] | sessions | what would become of these transfers? |
 //! | [`ClearingMessage::Checkpoint`] | drain | make a checkpoint now |
 //!
@@ -20,7 +21,7 @@
 //!
 //! # Not here
 //!
-//! Windows, netting, statements. The store's bytes: [`crate::store`].
+//! What is done when a window has closed: [`crate::backoffice`]. The store's bytes: [`crate::store`].
 
 mod actor;
 mod checkpoint;
@@ -29,6 +30,7 @@ mod explain;
 mod proof;
 
 pub use self::actor::{
-    ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, DetailReply, ExplainReply, ReadAccounts, ReadReply,
+    ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, DetailReply, ExplainReply, Inspection,
+    ReadAccounts, ReadReply,
 };
 pub use self::core::Core;

@@ -5,6 +5,8 @@
 
 mod account;
 mod admin;
+mod clearing;
+mod office;
 mod operate;
 mod remote;
 mod serve;
@@ -54,6 +56,8 @@ enum Command {
     Transaction(operate::FromFile),
     /// Say what would become of a transaction; post nothing.
     Explain(operate::FromFile),
+    /// Close windows, and see what is settled and paid out.
+    Clearing(clearing::ClearingCommand),
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
@@ -102,6 +106,7 @@ pub fn run() -> ExitCode {
         Command::Reverse(command) => operate::about(&command, Operation::Reversal),
         Command::Transaction(command) => operate::transaction(&command),
         Command::Explain(command) => operate::explain(&command),
+        Command::Clearing(command) => clearing::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => admin::verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),

@@ -26,6 +26,10 @@ impl Grant {
     pub const ALL: Self = Self { operations: u32::MAX, amount_max: AMOUNT_MAX };
     /// Whether accounts may be opened.
     pub const OPEN_ACCOUNTS: u32 = 1 << 16;
+    /// Whether windows may be closed, payouts confirmed and breaks resolved.
+    pub const CLEARING: u32 = 1 << 17;
+    /// What the permission to do the work of clearing is called.
+    pub const CLEARING_NAME: &'static str = "clearing";
     /// What the permission to open accounts is called.
     pub const OPEN_ACCOUNTS_NAME: &'static str = "open-accounts";
 
@@ -51,7 +55,12 @@ impl Grant {
         self.operations & Self::OPEN_ACCOUNTS != 0
     }
 
-    /// Reads permissions as people write them: names of operations and `open-accounts`, or `all`.
+    /// Whether the work of clearing may be done.
+    pub const fn may_clear(&self) -> bool {
+        self.operations & Self::CLEARING != 0
+    }
+
+    /// Reads permissions as people write them: names of operations, `open-accounts` and `clearing`, or `all`.
     pub fn parse_operations(text: &str) -> Result<u32, String> {
         let mut bits = 0;
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -60,6 +69,7 @@ impl Grant {
             bits |= match (name, operation) {
                 ("all", _) => u32::MAX,
                 (Self::OPEN_ACCOUNTS_NAME, _) => Self::OPEN_ACCOUNTS,
+                (Self::CLEARING_NAME, _) => Self::CLEARING,
                 (_, Some(&operation)) => Self::bit(operation),
                 _ => return Err(name.to_owned()),
             };
@@ -74,7 +84,10 @@ impl Grant {
         }
         let operations = Operation::ALL.iter().filter(|operation| !operation.is_internal());
         let permitted = operations.filter(|&&operation| self.operations & Self::bit(operation) != 0);
-        permitted.map(|operation| operation.name()).chain(self.may_open().then_some(Self::OPEN_ACCOUNTS_NAME)).collect()
+        let named = permitted.map(|operation| operation.name());
+        let others =
+            [self.may_open().then_some(Self::OPEN_ACCOUNTS_NAME), self.may_clear().then_some(Self::CLEARING_NAME)];
+        named.chain(others.into_iter().flatten()).collect()
     }
 
     /// The grant in 16 bytes.

@@ -91,6 +91,14 @@ impl AccountId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayId(pub u32);
 
+impl GatewayId {
+    /// Whether it is the ledger itself, whose settlement no limit counts and no fee is taken from.
+    #[inline]
+    pub const fn is_ledger(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// The place of a record in the ledger: 1 is the first, 0 is before all.
 pub type Sequence = u64;
 

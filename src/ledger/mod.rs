@@ -79,7 +79,7 @@ pub use record::{
     GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
     is_joined_to_next, join_to_next, record_transfer_id,
 };
-pub use scheme::{Atomicity, Netting, PayoutFormat, Scheme};
+pub use scheme::{Atomicity, Netting, PayerText, PayoutFormat, Scheme};
 pub use table::{Slot, Table};
 pub use tally::{Counted, LimitRule, Period, Scope, Subject};
 pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};

@@ -359,7 +359,7 @@ mod tests {
     fn the_shipped_policy_can_be_used() {
         let policy = Policy::parse(include_str!("../../config/policy.toml")).unwrap();
         let counts = (policy.limits.len(), policy.fees.len(), policy.reserves.len(), policy.assets.len());
-        assert_eq!(counts, (2, 1, 1, 1));
+        assert_eq!((counts, policy.schemes.len()), ((2, 1, 1, 1), 1));
         assert_eq!(policy.currency_code(1_001), Some("POINTS"));
         assert_eq!(policy.named_accounts().count(), 4);
     }

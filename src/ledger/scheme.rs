@@ -77,6 +77,9 @@ pub(super) struct SchemeText {
     #[serde(default)]
     netting: Netting,
     settlement_account: IdText,
+    #[serde(default = "settlement_code")]
+    settlement_code: u16,
+    payer: Option<PayerText>,
     #[serde(default)]
     atomic: Atomicity,
     #[serde(default)]
@@ -94,6 +97,23 @@ pub(super) struct SchemeText {
     #[serde(default = "nothing")]
     minimum_payout: String,
     confirm_above: Option<String>,
+}
+
+/// Who pays, as the policy's text has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PayerText {
+    /// Name of the account's holder.
+    pub name: String,
+    /// The account from which is paid.
+    pub iban: String,
+    /// Its bank.
+    #[serde(default)]
+    pub bic: String,
+}
+
+fn settlement_code() -> u16 {
+    900
 }
 
 fn utc() -> String {
@@ -123,6 +143,10 @@ pub struct Scheme {
     pub netting: Netting,
     /// The platform's mirror of the bank account through which it settles.
     pub settlement_account: AccountId,
+    /// The code of its settlement transfers.
+    pub settlement_code: u16,
+    /// Who pays, for payout files.
+    pub payer: PayerText,
     /// What is settled at once.
     pub atomic: Atomicity,
     /// Local times at which a window closes on business days, in order: `HH:MM`.
@@ -167,6 +191,8 @@ impl SchemeText {
         Ok(Scheme {
             currency,
             settlement_account: self.settlement_account.resolve(&rule)?,
+            settlement_code: self.settlement_code,
+            payer: self.payer.unwrap_or_default(),
             minimum_payout: minor(&self.minimum_payout, places, &rule)?,
             confirm_above: self.confirm_above.as_deref().map(|text| minor(text, places, &rule)).transpose()?,
             name: self.name,

@@ -1,8 +1,9 @@
-//! The operations port: `/metrics`, `/healthz`, `/readyz` over HTTP.
+//! The operations port: `/metrics`, `/healthz`, `/readyz` and `/clearing` over HTTP.
 //!
-//! It has no authentication and belongs on a private address. It answers while the server recovers and drains. Reading it never
+//! Reading has no authentication and belongs on a private address. It answers while the server recovers and drains. Reading it never
 //! disturbs the actors: everything it shows is counted elsewhere.
 
+mod clearing;
 mod metrics;
 
 use std::io;
@@ -13,12 +14,14 @@ use actix_web::http::StatusCode;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
 use self::metrics::Collected;
+use crate::backoffice::OfficeHandle;
 use crate::clearing::ClearingHandle;
 use crate::engine::Engine;
 use crate::flow::Admission;
 use crate::router::RouterHandle;
 use crate::settlement::SettlementHandle;
 use crate::shard::ShardHandle;
+use crate::store::Gateways;
 use crate::telemetry::{HealthState, Telemetry};
 
 /// Media type of `OpenMetrics` text.
@@ -40,17 +43,21 @@ struct Queues {
     settlement: SettlementHandle,
     clearing: ClearingHandle,
     shards: Vec<ShardHandle>,
+    gateways: Gateways,
+    office: OfficeHandle,
 }
 
 impl OpsContext {
     /// Shows the queues of this engine from now on.
-    pub fn watch(&self, engine: &Engine) {
+    pub fn watch(&self, engine: &Engine, office: OfficeHandle) {
         let queues = Queues {
             admission: Arc::clone(&engine.admission),
             router: engine.router.clone(),
             settlement: engine.settlement.clone(),
             clearing: engine.clearing.clone(),
             shards: engine.shards.clone(),
+            gateways: engine.gateways.clone(),
+            office,
         };
         // A second engine in one server does not happen.
         let _first = self.queues.set(queues);
@@ -67,6 +74,7 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
             .route("/metrics", web::get().to(metrics_page))
             .route("/healthz", web::get().to(healthz))
             .route("/readyz", web::get().to(readyz))
+            .configure(clearing::routes)
             .default_service(web::to(nothing_here))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
@@ -99,7 +107,9 @@ async fn readyz(context: web::Data<OpsContext>) -> HttpResponse {
 }
 
 async fn nothing_here() -> HttpResponse {
-    HttpResponse::NotFound().content_type("text/plain").body("try /metrics, /healthz or /readyz\n")
+    HttpResponse::NotFound()
+        .content_type("text/plain")
+        .body("try /metrics, /healthz, /readyz, /clearing/windows or /openapi.json\n")
 }
 
 fn describe(state: &HealthState) -> String {

@@ -14,6 +14,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::backoffice::{EnginePorts, Office, check_schemes, spawn_office};
 use crate::config::Config;
 use crate::engine::{
     DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, append_offline, recover,
@@ -157,7 +158,10 @@ async fn serve(
         store_rebuilt: recovered.store_rebuilt,
     };
     let engine = start_engine(config, telemetry, recovered)?;
-    ops_context.watch(&engine);
+    let ports = EnginePorts::new(&engine);
+    let running = ports.running();
+    let (office, office_thread) = spawn_office(Office::new(ports, directory.path()))?;
+    ops_context.watch(&engine, office);
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));
     let (drain, draining) = watch::channel(false);
@@ -185,6 +189,9 @@ async fn serve(
     };
     gateway.abort();
     admin.abort();
+    // Wherever the office is, it goes on from there after the next start.
+    running.store(false, std::sync::atomic::Ordering::Release);
+    let _ended = office_thread.join();
     let result = result.and_then(|()| match engine.checkpoint() {
         Some(checkpoint) => {
             tracing::info!(checkpoint, "drained");
@@ -213,7 +220,8 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     if text == recovered.book.policy().text() {
         return Ok(recovered);
     }
-    Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
+    let policy = Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
+    check_schemes(&policy).map_err(|err| policy_error(err.to_string()))?;
     let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();
     append_offline(recovered, &records, config.segment_bytes).map_err(ServerError::Failed)?;
     tracing::info!(policy = %path.display(), "another policy is in force");

@@ -59,7 +59,7 @@ impl Network {
         network
     }
 
-    fn append(&mut self, record: Record) {
+    pub(crate) fn append(&mut self, record: Record) {
         self.journal.push(record);
         self.book.apply(self.now_ns, &record).unwrap_or_else(|err| panic!("{err}: {record:?}"));
         assert_eq!(self.book.take_notes(), [], "{record:?}");

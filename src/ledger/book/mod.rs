@@ -458,7 +458,7 @@ impl Book {
         currency: u16,
         slots: (Slot, Slot),
     ) {
-        if by_client && gateway.0 == 0 {
+        if by_client && gateway.is_ledger() {
             self.windows.settlement(transfer);
         } else if let Some(scheme) = self.policy.scheme_of(transfer, currency) {
             self.windows.transfer(scheme, transfer, slots);
@@ -491,6 +491,7 @@ impl Book {
             tallies.uncount(&self.policy, sequence, &counted);
         } else if (by_client || operation == Operation::Raise)
             && Policy::counts(operation)
+            && !(by_client && counted.gateway.is_ledger())
             && transfer.amount > 0
             && !tallies.count(&self.policy, sequence, &counted)
         {

@@ -79,7 +79,7 @@ impl Desk {
         transfer: &Transfer,
         gateway: GatewayId,
     ) -> Result<(), Code> {
-        if !self.policy().has_limits() || !Policy::counts(transfer.operation()) {
+        if !self.policy().has_limits() || gateway.is_ledger() || !Policy::counts(transfer.operation()) {
             return Ok(());
         }
         let (Some(debit), Some(credit)) = (accounts.account(transfer.debit), accounts.account(transfer.credit)) else {
@@ -114,7 +114,7 @@ impl Desk {
         self.count_transfer(accounts, &transfer, order.gateway)?;
         self.post(accounts, &transfer);
         self.make(leg, transfer);
-        self.charge(accounts, &transfer, order.gateway)
+        if order.gateway.is_ledger() { Ok(()) } else { self.charge(accounts, &transfer, order.gateway) }
     }
 
     fn exchange(&mut self, accounts: &mut impl Accounts, orders: &[Order], leg: usize) -> Result<(), Code> {

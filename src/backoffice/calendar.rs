@@ -1,0 +1,209 @@
+//! Cut-offs and business days of a scheme, in its time zone.
+//!
+//! A cut-off that falls into an hour that a change of clocks skips is as much later; in an hour that comes twice, the first one
+//! counts.
+
+use jiff::civil::{Date, Time, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+use crate::ledger::{Policy, Scheme};
+
+/// Days looked through for one with business; more holidays in a row are a mistake.
+const DAYS_MAX: u32 = 400;
+
+/// Why a scheme's calendar cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("scheme {scheme}: {what}")]
+pub struct CalendarError {
+    scheme: String,
+    what: String,
+}
+
+/// A scheme's calendar, read from its texts.
+#[derive(Clone, Debug)]
+pub(super) struct Calendar {
+    zone: TimeZone,
+    cut_offs: Vec<Time>,
+    weekend: Vec<Weekday>,
+    holidays: Vec<Date>,
+    settle_after_days: u8,
+}
+
+/// Checks the calendars of all schemes of a policy.
+pub fn check_schemes(policy: &Policy) -> Result<(), CalendarError> {
+    policy.schemes().iter().try_for_each(|scheme| Calendar::new(scheme).map(drop))
+}
+
+fn day_number(date: Date) -> i32 {
+    date.since(Date::constant(1970, 1, 1)).map_or(0, |span| span.get_days())
+}
+
+/// The date of a day, counted from 1970-01-01.
+pub(super) fn date_of(day: i32) -> Date {
+    Date::constant(1970, 1, 1).checked_add(day.days()).unwrap_or(Date::MAX)
+}
+
+fn instant(ns: u64) -> Timestamp {
+    i64::try_from(ns).ok().and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn nanoseconds(at: Timestamp) -> u64 {
+    u64::try_from(at.as_nanosecond()).unwrap_or(0)
+}
+
+/// A time in ISO 8601, UTC, whole seconds.
+pub(super) fn iso_time(ns: u64) -> String {
+    let second = instant(ns).as_second();
+    Timestamp::from_second(second).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+impl Calendar {
+    /// Reads a scheme's calendar.
+    pub(super) fn new(scheme: &Scheme) -> Result<Self, CalendarError> {
+        let wrong = |what: String| CalendarError { scheme: scheme.name.clone(), what };
+        let zone = TimeZone::get(&scheme.time_zone)
+            .map_err(|_err| wrong(format!("there is no time zone `{}`", scheme.time_zone)))?;
+        let cut_offs = scheme.cut_offs.iter().map(|text| text.parse::<Time>());
+        let cut_offs = cut_offs.collect::<Result<_, _>>().map_err(|err| wrong(err.to_string()))?;
+        let holidays = scheme.holidays.iter().map(|text| {
+            text.parse::<Date>().map_err(|_err| wrong(format!("`{text}` is no day of the calendar, like 2026-12-25")))
+        });
+        let holidays = holidays.collect::<Result<_, _>>()?;
+        let weekend = scheme.weekend.iter().map(|name| weekday(name)).collect();
+        let calendar = Self { zone, cut_offs, weekend, holidays, settle_after_days: scheme.settle_after_days };
+        let some_day = calendar.business_day_from(Date::constant(2026, 1, 1));
+        some_day.ok_or_else(|| wrong("there is no business day in more than a year".to_owned()))?;
+        Ok(calendar)
+    }
+
+    fn is_business_day(&self, date: Date) -> bool {
+        !self.weekend.contains(&date.weekday()) && !self.holidays.contains(&date)
+    }
+
+    /// This day or the first business day after it.
+    fn business_day_from(&self, date: Date) -> Option<Date> {
+        let mut day = date;
+        for _ in 0..DAYS_MAX {
+            if self.is_business_day(day) {
+                return Some(day);
+            }
+            day = day.tomorrow().ok()?;
+        }
+        None
+    }
+
+    /// The first cut-off after a time: when it is, and its business day. None when the scheme has no cut-offs.
+    pub(super) fn next_cut_off(&self, after_ns: u64) -> Option<(u64, i32)> {
+        let mut day = instant(after_ns).to_zoned(self.zone.clone()).date();
+        for _ in 0..DAYS_MAX {
+            day = self.business_day_from(day)?;
+            for cut_off in &self.cut_offs {
+                let at = nanoseconds(day.to_datetime(*cut_off).to_zoned(self.zone.clone()).ok()?.timestamp());
+                if at > after_ns {
+                    return Some((at, day_number(day)));
+                }
+            }
+            if self.cut_offs.is_empty() {
+                return None;
+            }
+            day = day.tomorrow().ok()?;
+        }
+        None
+    }
+
+    /// The business day to which a window belongs that is closed by hand at this time.
+    pub(super) fn day_at(&self, now_ns: u64) -> i32 {
+        let today = instant(now_ns).to_zoned(self.zone.clone()).date();
+        day_number(self.business_day_from(today).unwrap_or(today))
+    }
+
+    /// The business day on which a window of this business day is settled.
+    pub(super) fn settlement_day(&self, day: i32) -> i32 {
+        let mut date = date_of(day);
+        for _ in 0..self.settle_after_days {
+            let next = date.tomorrow().ok().and_then(|next| self.business_day_from(next));
+            date = next.unwrap_or(date);
+        }
+        day_number(date)
+    }
+
+    /// When a day begins.
+    pub(super) fn begins(&self, day: i32) -> u64 {
+        let midnight = date_of(day).to_datetime(Time::midnight()).to_zoned(self.zone.clone());
+        midnight.map_or(u64::MAX, |midnight| nanoseconds(midnight.timestamp()))
+    }
+}
+
+fn weekday(name: &str) -> Weekday {
+    match name {
+        "monday" => Weekday::Monday,
+        "tuesday" => Weekday::Tuesday,
+        "wednesday" => Weekday::Wednesday,
+        "thursday" => Weekday::Thursday,
+        "friday" => Weekday::Friday,
+        "saturday" => Weekday::Saturday,
+        _ => Weekday::Sunday,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calendar(more: &str) -> Result<Calendar, CalendarError> {
+        let text = format!("[[scheme]]\nname = \"x\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 9\n{more}");
+        Calendar::new(&Policy::parse(&text).unwrap().schemes()[0])
+    }
+
+    fn ns(text: &str) -> u64 {
+        nanoseconds(text.parse().unwrap())
+    }
+
+    #[test]
+    fn cut_offs_are_on_business_days_in_the_zone_of_the_scheme() {
+        let berlin = "cut_offs = [\"11:00\", \"17:00\"]\ntime_zone = \"Europe/Berlin\"\nholidays = [\"2026-12-25\"]";
+        let calendar = calendar(berlin).unwrap();
+        // From a time, in UTC, to the cut-off after it: the second one of a day, over a weekend, over Christmas, and over the
+        // change to summer time, after which 11:00 is at 09:00 UTC.
+        for (after, at, day) in [
+            ("2026-11-20T10:00:00Z", "2026-11-20T16:00:00Z", "2026-11-20"),
+            ("2026-11-20T16:00:00Z", "2026-11-23T10:00:00Z", "2026-11-23"),
+            ("2026-12-24T20:00:00Z", "2026-12-28T10:00:00Z", "2026-12-28"),
+            ("2026-03-27T18:00:00Z", "2026-03-30T09:00:00Z", "2026-03-30"),
+        ] {
+            let day = day_number(day.parse().unwrap());
+            assert_eq!(calendar.next_cut_off(ns(after)), Some((ns(at), day)), "{after}");
+        }
+        assert_eq!(calendar.day_at(ns("2026-11-21T10:00:00Z")), day_number("2026-11-23".parse().unwrap()));
+    }
+
+    #[test]
+    fn settlement_is_so_many_business_days_later() {
+        for (days, expected) in [(0, "2026-12-24"), (1, "2026-12-28"), (2, "2026-12-29")] {
+            let more = format!("settle_after_days = {days}\nholidays = [\"2026-12-25\"]");
+            let calendar = calendar(&more).unwrap();
+            let settled = calendar.settlement_day(day_number("2026-12-24".parse().unwrap()));
+            assert_eq!(date_of(settled).to_string(), expected);
+            assert_eq!(calendar.begins(settled), ns(&format!("{expected}T00:00:00Z")));
+        }
+        assert_eq!(calendar("").unwrap().next_cut_off(5), None, "closed by hand only");
+    }
+
+    #[test]
+    fn the_shipped_policy_has_a_calendar() {
+        let policy = Policy::parse(include_str!("../../config/policy.toml")).unwrap();
+        assert_eq!(check_schemes(&policy), Ok(()));
+    }
+
+    #[test]
+    fn mistakes_in_a_calendar_are_named() {
+        for (more, what) in [
+            ("time_zone = \"Europe/Berlon\"", "no time zone `Europe/Berlon`"),
+            ("holidays = [\"2026-02-30\"]", "`2026-02-30` is no day"),
+        ] {
+            let error = calendar(more).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! What an operator asks for, and what comes of it.
+//!
+//! Each command is checked against the state at its turn, recorded with the person's number, and answered when it is durable.
+
+use serde::{Deserialize, Serialize};
+
+use super::bank_answer::{BankStatus, read_answers};
+use super::calendar::Calendar;
+use super::office::Office;
+use super::ports::{Ports, Snapshot, Trouble};
+use super::views::PayoutView;
+use crate::ledger::{
+    AccountId, GatewayId, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId, padded, parse_id,
+};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Number of the gateway under which the person is registered.
+    pub id: GatewayId,
+    /// Its name.
+    pub name: String,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Register an account of a participant, or change the participant's name and bank.
+    AddParticipant {
+        /// The participant's number.
+        participant: u32,
+        /// The account's id.
+        account: String,
+        /// Its name, at most 40 bytes.
+        name: String,
+        /// Where it is paid; empty when by other means.
+        #[serde(default)]
+        iban: String,
+        /// Its bank.
+        #[serde(default)]
+        bic: String,
+    },
+    /// Close the open window of a scheme now.
+    CloseWindow {
+        /// The scheme's name.
+        scheme: String,
+    },
+    /// Say that the bank has done a payout or collection.
+    ConfirmPayout {
+        /// The payout's id, 32 hexadecimal digits.
+        payout: String,
+    },
+    /// Say that the bank has refused it.
+    RejectPayout {
+        /// The payout's id, 32 hexadecimal digits.
+        payout: String,
+        /// Why, at most 48 bytes.
+        reason: String,
+    },
+    /// Take over what the bank says of payouts: pain.002 or CSV.
+    BankAnswers {
+        /// The file's content.
+        content: String,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// A window is closing.
+    Closing {
+        /// The scheme's name.
+        scheme: String,
+        /// The window's number.
+        window: u32,
+    },
+    /// A payout as it is now.
+    Payout(PayoutView),
+    /// A file of answers was read.
+    Answers {
+        /// Payouts that are confirmed now.
+        confirmed: usize,
+        /// Payouts that wait for a second person.
+        proposed: usize,
+        /// Payouts that are refused now.
+        rejected: usize,
+        /// Answers that changed nothing.
+        unchanged: usize,
+        /// What could not be read, or is about no payout, with its place.
+        wrong: Vec<String>,
+    },
+}
+
+/// Why something was not done, after RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable name of the kind.
+    pub code: &'static str,
+    /// What happened and what to do.
+    pub detail: String,
+}
+
+impl Problem {
+    /// Something with these properties.
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into() }
+    }
+
+    pub(super) fn busy() -> Self {
+        Self::new(503, "busy", "too many commands wait; try again in a moment")
+    }
+
+    pub(super) fn stopping() -> Self {
+        Self::new(503, "stopping", "the server is stopping; look after its restart whether this was done")
+    }
+
+    fn unknown(what: impl Into<String>) -> Self {
+        Self::new(404, "unknown", what)
+    }
+
+    fn invalid(what: impl Into<String>) -> Self {
+        Self::new(400, "invalid", what)
+    }
+
+    fn conflict(what: impl Into<String>) -> Self {
+        Self::new(409, "conflict", what)
+    }
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Stopped => Self::stopping(),
+            other => Self::new(500, "internal", other.to_string()),
+        }
+    }
+}
+
+fn payout_id(text: &str) -> Result<TransferId, Problem> {
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32);
+    id.map(TransferId::from_raw)
+        .ok_or_else(|| Problem::invalid(format!("`{text}` is no payout's id: those have 32 hexadecimal digits")))
+}
+
+impl<P: Ports> Office<P> {
+    /// Does what is asked for.
+    pub fn perform(&mut self, command: Command, person: &Person) -> Result<Answer, Problem> {
+        match command {
+            Command::AddParticipant { participant, account, name, iban, bic } => {
+                self.add_participant((participant, &account), [&name, &iban, &bic], person)
+            }
+            Command::CloseWindow { scheme } => self.close_window(&scheme, person),
+            Command::ConfirmPayout { payout } => {
+                let snapshot = self.ports.snapshot()?;
+                let payout = find(&snapshot, &payout)?;
+                self.confirm(&snapshot, &payout, person)
+            }
+            Command::RejectPayout { payout, reason } => {
+                let snapshot = self.ports.snapshot()?;
+                let payout = find(&snapshot, &payout)?;
+                let reason = padded(&reason).ok_or_else(|| Problem::invalid("a reason has at most 48 bytes"))?;
+                self.change(&snapshot, PayoutEntry { state: PayoutState::Rejected, reason, by: person.id, ..payout })
+            }
+            Command::BankAnswers { content } => self.bank_answers(&content, person),
+        }
+    }
+
+    fn add_participant(
+        &mut self,
+        (participant, account): (u32, &str),
+        [name, iban, bic]: [&str; 3],
+        person: &Person,
+    ) -> Result<Answer, Problem> {
+        let account = parse_id(account).map(AccountId::from_raw);
+        let account = account.ok_or_else(|| Problem::invalid("the account's id is a number, decimal or 0x"))?;
+        let iban: String = iban.chars().filter(|letter| !letter.is_whitespace()).collect();
+        if !iban.is_empty() && iban.parse::<iban::Iban>().is_err() {
+            return Err(Problem::invalid(format!("`{iban}` is no IBAN: its check digits or its length are wrong")));
+        }
+        if !(bic.is_empty() || matches!(bic.len(), 8 | 11) && bic.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            return Err(Problem::invalid(format!("`{bic}` is no BIC: it has 8 or 11 letters and digits")));
+        }
+        let printable = !name.trim().is_empty() && !name.chars().any(char::is_control);
+        let name = padded(name).filter(|_| printable).ok_or_else(|| Problem::invalid("a name has 1 to 40 bytes"))?;
+        let (iban, bic) = (padded(&iban).unwrap_or([0; 34]), padded(bic).unwrap_or([0; 11]));
+        if participant == 0 {
+            return Err(Problem::invalid("a participant's number is 1 or more"));
+        }
+        let (known, whose) = self.ports.inspect(move |book| {
+            let place = book.windows().place_of_account(account);
+            let whose = book.windows().participants().get(usize::try_from(place).unwrap_or(0)).map(|of| of.id);
+            (book.account(account).is_some(), whose)
+        })?;
+        if !known {
+            return Err(Problem::unknown(format!("there is no account {account}; open it first")));
+        }
+        if whose.is_some_and(|whose| whose != 0 && whose != participant) {
+            return Err(Problem::conflict(format!("account {account} is another participant's")));
+        }
+        let entry = ParticipantEntry { id: participant, account, name, iban, bic };
+        self.ports.record(&[Record::Participant(entry, person.id)])?;
+        Ok(Answer::Done)
+    }
+
+    fn close_window(&mut self, name: &str, person: &Person) -> Result<Answer, Problem> {
+        let snapshot = self.ports.snapshot()?;
+        let scheme = snapshot.policy.schemes().iter().find(|scheme| scheme.name == name);
+        let scheme = scheme.ok_or_else(|| Problem::unknown(format!("the policy has no scheme `{name}`")))?;
+        let open = |window: &&crate::ledger::Window| {
+            window.scheme == scheme.number && window.state == crate::ledger::WindowState::Open
+        };
+        let window = snapshot.windows.iter().find(open);
+        let window = window.ok_or_else(|| Problem::conflict(format!("scheme `{name}` has no open window")))?;
+        let calendar = Calendar::new(scheme).map_err(|err| Problem::conflict(err.to_string()))?;
+        let day = calendar.day_at(self.ports.now_ns());
+        self.close(window, day, calendar.settlement_day(day), person.id)?;
+        Ok(Answer::Closing { scheme: name.to_owned(), window: window.number })
+    }
+
+    fn confirm(&mut self, snapshot: &Snapshot, payout: &PayoutEntry, person: &Person) -> Result<Answer, Problem> {
+        let state = confirmed_by(snapshot, payout, person)?;
+        self.change(snapshot, PayoutEntry { state, by: person.id, ..*payout })
+    }
+
+    fn change(&mut self, snapshot: &Snapshot, entry: PayoutEntry) -> Result<Answer, Problem> {
+        let known = snapshot.payouts.iter().find(|payout| payout.id == entry.id);
+        let before = known.map(|payout| payout.state).unwrap_or_default();
+        if before == entry.state {
+            return Ok(Answer::Payout(PayoutView::of(snapshot, &entry)));
+        }
+        if !before.may_become(entry.state) {
+            let what = format!("the payout is {} and cannot become {}", before.name(), entry.state.name());
+            return Err(Problem::conflict(what));
+        }
+        self.ports.record(&[Record::Payout(entry)])?;
+        Ok(Answer::Payout(PayoutView::of(snapshot, &entry)))
+    }
+
+    fn bank_answers(&mut self, content: &str, person: &Person) -> Result<Answer, Problem> {
+        let (answers, mut wrong) = read_answers(content.as_bytes());
+        let snapshot = self.ports.snapshot()?;
+        let (mut confirmed, mut proposed, mut rejected, mut unchanged) = (0_usize, 0_usize, 0_usize, 0_usize);
+        let mut records = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for answer in answers {
+            let Some(payout) = snapshot.payouts.iter().find(|payout| payout.id == answer.payout) else {
+                wrong.push(format!(
+                    "{:032x} is no payout of a window that is still open for answers",
+                    answer.payout.raw()
+                ));
+                continue;
+            };
+            let mut entry = PayoutEntry { by: person.id, ..*payout };
+            match answer.status {
+                BankStatus::Paid => {
+                    entry.state = confirmed_by(&snapshot, payout, person).unwrap_or(payout.state);
+                }
+                BankStatus::Refused => {
+                    entry.state = PayoutState::Rejected;
+                    let short: String = answer.reason.chars().take(12).collect();
+                    entry.reason = padded(&short).unwrap_or([0; 48]);
+                }
+                BankStatus::Underway(_) => {}
+            }
+            if !payout.state.may_become(entry.state) || !seen.insert(payout.id) {
+                unchanged = unchanged.saturating_add(1);
+                continue;
+            }
+            let count = match entry.state {
+                PayoutState::Confirmed => &mut confirmed,
+                PayoutState::Proposed => &mut proposed,
+                _ => &mut rejected,
+            };
+            *count = count.saturating_add(1);
+            records.push(Record::Payout(entry));
+        }
+        self.ports.record(&records)?;
+        Ok(Answer::Answers { confirmed, proposed, rejected, unchanged, wrong })
+    }
+}
+
+fn find(snapshot: &Snapshot, id: &str) -> Result<PayoutEntry, Problem> {
+    let id = payout_id(id)?;
+    let found = snapshot.payouts.iter().find(|payout| payout.id == id).copied();
+    found.ok_or_else(|| Problem::unknown(format!("there is no payout {:032x} that still waits for its bank", id.raw())))
+}
+
+/// What a payout becomes when this person confirms it.
+fn confirmed_by(snapshot: &Snapshot, payout: &PayoutEntry, person: &Person) -> Result<PayoutState, Problem> {
+    let limit = snapshot.policy.scheme(payout.window.0).and_then(|scheme| scheme.confirm_above);
+    let needs_two = limit.is_some_and(|limit| payout.amount > limit);
+    match payout.state {
+        PayoutState::Issued if needs_two => Ok(PayoutState::Proposed),
+        PayoutState::Proposed if payout.by == person.id => {
+            Err(Problem::new(403, "second_person_needed", "you proposed this yourself; another person must confirm it"))
+        }
+        _ => Ok(PayoutState::Confirmed),
+    }
+}

@@ -1,0 +1,50 @@
+//! The back office: closes windows, settles them, pays out, and hears what became of it.
+//!
+//! ```text
+//! cut-off ──► Window closing ──► Window closed ──► settlement transfers ──► Payout issued ──► payout file ──► Window settled
+//!                (record)       (record, digest)    (one transaction)        (records)        (fsync, rename)   (record)
+//! ```
+//!
+//! One thread does one step after the other; each step can be repeated and then changes nothing: records that come twice have no
+//! effect, settlement transfers have ids that follow from the window, and a payout file is written with the same name and bytes.
+//! So after a crash at any point the office goes on where the journal says it is, and nothing is paid twice.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `bank_answer` | what the bank says of payouts: pain.002, CSV |
+//! | `calendar` | cut-offs and business days in time |
+//! | `commands` | what an operator asks for |
+//! | `netting` | from positions to who pays whom |
+//! | `office` | the steps, one after the other |
+//! | `payout_file` | pain.001 and CSV |
+//! | `ports` | what the office needs of the engine |
+//! | `settle` | the step from closed to settled |
+//! | `views` | what an operator is shown |
+//!
+//! # Invariants
+//!
+//! 1. A payout is only issued for a settlement transfer that is durable, with that transfer's amount and id.
+//! 2. Nothing is done that cannot be told from the journal: the office itself remembers nothing.
+//! 3. What a limit says a second person must confirm, two different ones have confirmed.
+//!
+//! # Not here
+//!
+//! Which transfers are in a window, and the positions: [`crate::ledger::Windows`].
+
+mod bank_answer;
+mod calendar;
+mod commands;
+mod netting;
+mod office;
+mod payout_file;
+mod ports;
+mod settle;
+mod views;
+
+pub use bank_answer::{BankAnswer, BankStatus, read_answers};
+pub use calendar::{CalendarError, check_schemes};
+pub use commands::{Answer, Command, Person, Problem};
+pub use netting::{Instruction, instructions};
+pub use office::{Office, OfficeHandle, spawn_office};
+pub use ports::{EnginePorts, Ports, Settlement, Snapshot, Trouble};
+pub use views::{PayoutView, PositionView, WindowView};

@@ -1,0 +1,202 @@
+//! What the office needs of the engine: a consistent view, transfers of the ledger itself, records, the time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::clearing::{ClearingHandle, ClearingMessage};
+use crate::engine::Engine;
+use crate::flow::{Admission, AnswerSink, Parcel, Span};
+use crate::journal::JournalReader;
+use crate::ledger::{
+    Book, Code, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence, Transfer, Window,
+};
+use crate::router::{RouterHandle, RouterMessage};
+use crate::settlement::{SettlementHandle, SettlementMessage, now_ns};
+
+/// Most transfers of one settlement transaction.
+pub(super) const LEGS_MAX: usize = 1 << 17;
+
+/// How often the office looks, while it waits for the engine, whether that still runs.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a step could not be done now.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The engine stops.
+    #[error("the server is stopping")]
+    Stopped,
+    /// The journal cannot be read.
+    #[error("a record cannot be read: {0}")]
+    Journal(String),
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The state of clearing at one sequence.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The last record in it.
+    pub sequence: Sequence,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// The participants by place, the house first.
+    pub participants: Arc<Vec<Participant>>,
+    /// Windows that are not yet reconciled; open ones without their positions.
+    pub windows: Vec<Window>,
+    /// The payouts of those windows, and others that are not final.
+    pub payouts: Vec<PayoutEntry>,
+}
+
+impl Snapshot {
+    /// As the book has it now.
+    pub fn of(book: &Book) -> Self {
+        let windows: Vec<Window> = book.unfinished_windows().cloned().collect();
+        let wanted = |payout: &&PayoutEntry| {
+            !payout.state.is_final() || windows.iter().any(|window| window.key() == payout.window)
+        };
+        Self {
+            sequence: book.sequence(),
+            policy: Arc::clone(book.policy()),
+            participants: Arc::clone(book.windows().participants()),
+            payouts: book.windows().payouts().values().filter(wanted).copied().collect(),
+            windows,
+        }
+    }
+}
+
+/// What became of a settlement transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// Its outcome, the first one if it was asked for before.
+    pub code: Code,
+    /// What it moved.
+    pub amount: u128,
+}
+
+/// What the office needs of the engine. Every call may be repeated after a crash.
+pub trait Ports: Send {
+    /// The state of clearing now. Records that were answered before are in it.
+    fn snapshot(&self) -> Result<Snapshot, Trouble>;
+    /// Makes transfers in the name of the ledger; those linked to each other all or none. Answers when they are durable.
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble>;
+    /// Appends records; answers when they are durable.
+    fn record(&self, records: &[Record]) -> Result<(), Trouble>;
+    /// Runs something on the book and answers its result.
+    fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble>;
+    /// The time, nanoseconds since 1970 UTC.
+    fn now_ns(&self) -> u64;
+}
+
+/// The ports of a running engine.
+#[derive(Debug)]
+pub struct EnginePorts {
+    router: RouterHandle,
+    settlement: SettlementHandle,
+    clearing: ClearingHandle,
+    reader: Arc<JournalReader>,
+    admission: Arc<Admission>,
+    running: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Sink(Sender<Vec<Outcome>>);
+
+impl AnswerSink for Sink {
+    fn answer(&self, parcel: Arc<Parcel>) {
+        let outcomes = parcel.spans().first().map(|span| parcel.outcomes(span)).unwrap_or_default();
+        // Who asked may have stopped waiting.
+        let _told = self.0.try_send(outcomes);
+    }
+}
+
+impl EnginePorts {
+    /// The ports of this engine.
+    pub fn new(engine: &Engine) -> Self {
+        Self {
+            running: Arc::new(AtomicBool::new(true)),
+            router: engine.router.clone(),
+            settlement: engine.settlement.clone(),
+            clearing: engine.clearing.clone(),
+            reader: Arc::clone(&engine.reader),
+            admission: Admission::new(LEGS_MAX),
+        }
+    }
+
+    /// Set to false, it ends whatever waits for the engine.
+    pub fn running(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.running)
+    }
+
+    /// Waits for an answer, however long it takes, while the engine runs.
+    fn wait<T>(&self, answer: &Receiver<T>) -> Result<T, Trouble> {
+        while self.running.load(Ordering::Acquire) {
+            match answer.recv_timeout(LOOK_UP_EVERY) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Err(Trouble::Stopped)
+    }
+
+    fn amount(&self, outcome: &Outcome) -> Result<u128, Trouble> {
+        if !outcome.code.is_accepted() {
+            return Ok(0);
+        }
+        let record = self.reader.read(outcome.sequence).map_err(|err| Trouble::Journal(err.to_string()))?;
+        match record.map(|stored| stored.record) {
+            Some(Record::Transfer { transfer, .. }) => Ok(transfer.amount),
+            _ => Err(Trouble::Journal(format!("record {} is no transfer", outcome.sequence))),
+        }
+    }
+}
+
+impl Ports for EnginePorts {
+    fn snapshot(&self) -> Result<Snapshot, Trouble> {
+        self.inspect(Snapshot::of)
+    }
+
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble> {
+        let (answer, outcomes) = bounded(1);
+        let permit = self.admission.admit(transfers.len()).ok_or(Trouble::Stopped)?;
+        let span = Span { request_id: 0, answer_kind: 0, first: 0, count: transfers.len() };
+        let parcel = Parcel::new((GatewayId(0), Grant::ALL), vec![span], Arc::new(Sink(answer)), permit);
+        self.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_gone| Trouble::Stopped)?;
+        let outcomes = self.wait(&outcomes)?;
+        outcomes.iter().map(|outcome| Ok(Settlement { code: outcome.code, amount: self.amount(outcome)? })).collect()
+    }
+
+    fn record(&self, records: &[Record]) -> Result<(), Trouble> {
+        let mut waiting = Vec::with_capacity(records.len());
+        for record in records {
+            let (reply, durable) = bounded(1);
+            let message = SettlementMessage::Record { record: Box::new(*record), reply };
+            self.settlement.send(message).map_err(|_gone| Trouble::Stopped)?;
+            waiting.push(durable);
+        }
+        waiting.iter().try_for_each(|durable| self.wait(durable).map(drop))
+    }
+
+    fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble> {
+        let (reply, answer) = bounded(1);
+        let inspection = Box::new(move |book: &Book| {
+            // Who asked may have stopped waiting.
+            let _told = reply.try_send(read(book));
+        });
+        self.clearing.send(ClearingMessage::Inspect(inspection)).map_err(|_gone| Trouble::Stopped)?;
+        self.wait(&answer)
+    }
+
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+}

@@ -1,0 +1,192 @@
+//! What an operator is shown of windows, positions and payouts. Amounts are minor units, as texts, because JSON numbers end at 2^53.
+
+use serde::{Deserialize, Serialize};
+
+use super::calendar::{date_of, iso_time};
+use super::ports::Snapshot;
+use crate::ledger::{Book, PayoutEntry, Window, WindowState, unpadded};
+
+/// A window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowView {
+    /// Name of its scheme, or its number when the policy has it no more.
+    pub scheme: String,
+    /// Its number.
+    pub window: u32,
+    /// How far it is.
+    pub state: String,
+    /// The first record that may belong to it.
+    pub first_sequence: u64,
+    /// The record that closed it; 0 while it is open.
+    pub last_sequence: u64,
+    /// When it was opened, UTC.
+    pub opened: String,
+    /// When it was closed, UTC; empty while it is open.
+    pub closed: String,
+    /// Its business day; empty while it is open.
+    pub day: String,
+    /// The business day of its settlement; empty while it is open.
+    pub settlement_day: String,
+    /// Transfers in it.
+    pub transfers: u64,
+    /// What those who receive are to receive, minor units.
+    pub sum: String,
+    /// Digest of its positions; empty while it is open.
+    pub digest: String,
+}
+
+/// A participant's position in a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PositionView {
+    /// The participant's number; 0 for the house.
+    pub participant: u32,
+    /// Its name.
+    pub name: String,
+    /// Paid, minor units.
+    pub debits: String,
+    /// Received, minor units.
+    pub credits: String,
+    /// How often it paid.
+    pub debit_count: u64,
+    /// How often it received.
+    pub credit_count: u64,
+    /// Left over from windows before, minor units.
+    pub carried: String,
+    /// What it is to receive, or, when negative, owes; minor units.
+    pub net: String,
+    /// Settled of it, minor units.
+    pub settled: String,
+}
+
+/// A payout or collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayoutView {
+    /// Its id, which is its end-to-end reference at the bank.
+    pub payout: String,
+    /// Name of its scheme.
+    pub scheme: String,
+    /// The window's number.
+    pub window: u32,
+    /// What became of it.
+    pub state: String,
+    /// `payout` or `collection`.
+    pub direction: String,
+    /// The participant's number.
+    pub participant: u32,
+    /// The participant's name.
+    pub name: String,
+    /// Minor units.
+    pub amount: String,
+    /// The currency's letters.
+    pub currency: String,
+    /// When the bank is to do it.
+    pub day: String,
+    /// Why the bank refused it.
+    pub reason: String,
+    /// Number of the gateway under which the person is registered who said so last; 0 for the schedule.
+    pub by: u32,
+}
+
+fn scheme_name(policy: &crate::ledger::Policy, number: u16) -> String {
+    policy.scheme(number).map_or_else(|| number.to_string(), |scheme| scheme.name.clone())
+}
+
+impl WindowView {
+    /// All windows of a scheme, or of all, the latest first, at most so many.
+    pub fn list(book: &Book, scheme: Option<&str>, most: usize) -> Vec<Self> {
+        let windows = book.windows().windows().values().rev();
+        let named =
+            windows.filter(|window| scheme.is_none_or(|name| scheme_name(book.policy(), window.scheme) == name));
+        named.take(most).map(|window| Self::of(book, window)).collect()
+    }
+
+    /// A window as the book has it.
+    pub fn of(book: &Book, window: &Window) -> Self {
+        let whole = book.windows().window(window.key());
+        let positions = whole.map(|whole| whole.positions).unwrap_or_default();
+        let is_open = window.state == WindowState::Open;
+        let when = |text: String| if is_open { String::new() } else { text };
+        let digest = positions.digest(window.key(), window.last, book.windows().participants());
+        Self {
+            scheme: scheme_name(book.policy(), window.scheme),
+            window: window.number,
+            state: window.state.name().to_owned(),
+            first_sequence: window.first,
+            last_sequence: window.last,
+            opened: iso_time(window.opened_ns),
+            closed: when(iso_time(window.closed_ns)),
+            day: when(date_of(window.day).to_string()),
+            settlement_day: when(date_of(window.settlement_day).to_string()),
+            transfers: positions.count(),
+            sum: positions.sum().to_string(),
+            digest: when(blake3::Hash::from_bytes(digest).to_hex().to_string()),
+        }
+    }
+}
+
+impl PositionView {
+    /// The positions of a window, in order of participant; `None` when there is no such window.
+    pub fn list(book: &Book, scheme: &str, number: u32) -> Option<Vec<Self>> {
+        let scheme = book.policy().schemes().iter().find(|known| known.name == scheme)?.number;
+        let window = book.windows().window((scheme, number))?;
+        let participants = book.windows().participants();
+        let views = window.positions.iter().map(|(place, position)| {
+            let participant = participants.get(usize::try_from(place).unwrap_or(usize::MAX));
+            Self {
+                participant: participant.map_or(0, |participant| participant.id),
+                name: participant.map(|participant| participant.name.clone()).unwrap_or_default(),
+                debits: position.debits.to_string(),
+                credits: position.credits.to_string(),
+                debit_count: position.debit_count,
+                credit_count: position.credit_count,
+                carried: position.carried.to_string(),
+                net: position.net().to_string(),
+                settled: window.settled.get(&place).copied().unwrap_or(0).to_string(),
+            }
+        });
+        let mut views: Vec<Self> = views.collect();
+        views.sort_by_key(|view| view.participant);
+        Some(views)
+    }
+}
+
+impl PayoutView {
+    /// A payout as an answer shows it.
+    pub fn of(snapshot: &Snapshot, payout: &PayoutEntry) -> Self {
+        Self::new(&snapshot.policy, &snapshot.participants, payout)
+    }
+
+    /// All payouts of a scheme, a window and a state, or of all.
+    pub fn list(book: &Book, scheme: Option<&str>, window: Option<u32>, state: Option<&str>) -> Vec<Self> {
+        let views = book.windows().payouts().values().filter(|payout| {
+            scheme.is_none_or(|name| scheme_name(book.policy(), payout.window.0) == name)
+                && window.is_none_or(|number| payout.window.1 == number)
+                && state.is_none_or(|state| payout.state.name() == state)
+        });
+        let mut views: Vec<Self> =
+            views.map(|payout| Self::new(book.policy(), book.windows().participants(), payout)).collect();
+        views.sort_by(|a, b| {
+            (&a.scheme, a.window, a.participant, &a.payout).cmp(&(&b.scheme, b.window, b.participant, &b.payout))
+        });
+        views
+    }
+
+    fn new(policy: &crate::ledger::Policy, participants: &[crate::ledger::Participant], payout: &PayoutEntry) -> Self {
+        let currency = policy.scheme(payout.window.0).and_then(|scheme| policy.currency_code(scheme.currency));
+        let participant = participants.iter().find(|known| known.id == payout.participant);
+        Self {
+            payout: super::payout_file::reference(payout),
+            scheme: scheme_name(policy, payout.window.0),
+            window: payout.window.1,
+            state: payout.state.name().to_owned(),
+            direction: if payout.is_collection { "collection" } else { "payout" }.to_owned(),
+            participant: payout.participant,
+            name: participant.map(|participant| participant.name.clone()).unwrap_or_default(),
+            amount: payout.amount.to_string(),
+            currency: currency.unwrap_or_default().to_owned(),
+            day: date_of(payout.day).to_string(),
+            reason: unpadded(&payout.reason),
+            by: payout.by.0,
+        }
+    }
+}

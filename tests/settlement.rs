@@ -1,0 +1,396 @@
+//! Settlement over real shards in one thread, stopped at every single step, before and after its effect, and gone on with.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed expectation is a failed test"
+)]
+
+#[path = "common/network.rs"]
+mod network;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use heng::backoffice::{Answer, Command, Office, Person, Ports, Settlement, Snapshot, Trouble};
+use heng::ledger::{
+    AccountFlags, AccountId, Book, Code, GatewayId, NewAccount, PayoutState, Record, Transfer, TransferId, WindowState,
+};
+use network::Network;
+
+/// 2026-11-23, a Monday, 12:00 UTC.
+const NOON_NS: u64 = 1_795_435_200_000_000_000;
+const BANK: u128 = 900;
+const PARTICIPANTS: u32 = 5;
+
+fn policy(netting: &str, atomic: &str, format: &str) -> String {
+    format!(
+        "[[scheme]]\nname = \"cards\"\nnumber = 1\ncurrency = \"EUR\"\ncodes = [7]\nnetting = \"{netting}\"\natomic = \"{atomic}\"\n\
+         settlement_account = {BANK}\npayout_format = \"{format}\"\nminimum_payout = \"1.00\"\nconfirm_above = \"50.00\"\n\
+         payer = {{ name = \"Platform & Co\", iban = \"DE89370400440532013000\" }}\n"
+    )
+}
+
+/// The ports of a network; after so many calls every call fails, the last one before or after it was done.
+#[derive(Clone)]
+struct Fused {
+    network: Arc<Mutex<Network>>,
+    /// Calls until it stops, and whether the last one is done before it does.
+    fuse: Arc<Mutex<Option<(usize, bool)>>>,
+}
+
+impl Fused {
+    fn new(network: Network) -> Self {
+        Self { network: Arc::new(Mutex::new(network)), fuse: Arc::default() }
+    }
+
+    fn call<T>(&self, effect: impl FnOnce(&mut Network) -> T) -> Result<T, Trouble> {
+        let mut fuse = self.fuse.lock().unwrap();
+        match &mut *fuse {
+            Some((0, is_done)) => {
+                if std::mem::take(is_done) {
+                    effect(&mut self.network.lock().unwrap());
+                }
+                Err(Trouble::Stopped)
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                Ok(effect(&mut self.network.lock().unwrap()))
+            }
+            None => Ok(effect(&mut self.network.lock().unwrap())),
+        }
+    }
+}
+
+impl Ports for Fused {
+    fn snapshot(&self) -> Result<Snapshot, Trouble> {
+        self.call(|network| Snapshot::of(&network.book))
+    }
+
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble> {
+        self.call(|network| {
+            network.gateway = GatewayId(0);
+            let mut outcomes = Vec::new();
+            for step in transfers.chunk_by(|before, _| before.is_linked()) {
+                let new = step.iter().filter(|transfer| !network.codes.contains_key(&transfer.id.raw())).count();
+                assert!(new == 0 || new == step.len(), "a transaction of which a part is known");
+                if new > 0 {
+                    network.submit(step);
+                    network.settle();
+                }
+                outcomes.extend(step.iter().map(|transfer| {
+                    let id = transfer.id.raw();
+                    let first = network.records[&id];
+                    // A balancing transfer is recorded with what it moved.
+                    assert_eq!((first.debit, first.credit), (transfer.debit, transfer.credit), "another body");
+                    let code = network.codes[&id];
+                    Settlement { code, amount: if code.is_accepted() { first.amount } else { 0 } }
+                }));
+            }
+            network.gateway = GatewayId(1);
+            outcomes
+        })
+    }
+
+    fn record(&self, records: &[Record]) -> Result<(), Trouble> {
+        // Each record can be the last one that was written.
+        records.iter().try_for_each(|record| self.call(|network| network.append(*record)))
+    }
+
+    fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble> {
+        Ok(read(&self.network.lock().unwrap().book))
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.network.lock().unwrap().now_ns
+    }
+}
+
+fn person(number: u32) -> Person {
+    Person { id: GatewayId(number), name: format!("person-{number}") }
+}
+
+fn transfer(id: u128, (debit, credit): (u128, u128), amount: u128) -> Transfer {
+    let [debit, credit] = [debit, credit].map(AccountId::from_raw);
+    Transfer { id: TransferId::from_raw(id), debit, credit, amount, code: 7, ..Transfer::default() }
+}
+
+/// A ledger with a window's worth of payments: participants 1 to 5 with the accounts 1 to 5, customers' money from account 800.
+fn ledger(policy: &str) -> Fused {
+    let mut network = Network::new(2, policy);
+    network.tick(NOON_NS);
+    for id in (1..=u128::from(PARTICIPANTS)).chain([800, BANK]) {
+        let limited = if id < 800 { AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS } else { AccountFlags(0) };
+        let overdraft = if id >= 800 { 0 } else { 1_500 };
+        let id = AccountId::from_raw(id);
+        network.open(&NewAccount { id, currency: 978, code: 1, flags: limited, overdraft, ..NewAccount::default() });
+    }
+    let ports = Fused::new(network);
+    let mut office = Office::new(ports.clone(), Path::new("unused"));
+    for participant in 1..=PARTICIPANTS {
+        let iban = if participant == 3 { "" } else { "GB82 WEST 1234 5698 7654 32" };
+        let name = if participant == 2 { "=cmd|' /C calc'!A0" } else { "Müller & Söhne <GmbH>" };
+        let command = Command::AddParticipant {
+            participant,
+            account: participant.to_string(),
+            name: name.to_owned(),
+            iban: iban.to_owned(),
+            bic: String::new(),
+        };
+        office.perform(command, &person(1)).unwrap();
+    }
+    let mut network = ports.network.lock().unwrap();
+    let payments = [
+        (800, 1, 10_000),
+        (800, 2, 7_000),
+        (800, 3, 50),
+        (800, 4, 3_000),
+        (1, 2, 2_500),
+        (2, 5, 100),
+        (5, 1, 900),
+        (4, 3, 5),
+        (5, 800, 300),
+    ];
+    for (number, (debit, credit, amount)) in (1..).zip(payments) {
+        network.submit(&[transfer(number, (debit, credit), amount)]);
+        network.settle();
+        assert_eq!(network.codes[&number], Code::Accepted);
+    }
+    // Participant 4 has spent some of it otherwise, so that not all of its position is there any more.
+    let spent = Transfer { code: 8, ..transfer(50, (4, 800), 4_000) };
+    network.submit(&[spent]);
+    network.settle();
+    drop(network);
+    ports
+}
+
+/// Does all that is due, starting again each time the fuse blows; answers how often it blew.
+fn run(ports: &Fused, directory: &Path) -> usize {
+    let mut stops = 0;
+    loop {
+        let mut office = Office::new(ports.clone(), directory);
+        loop {
+            match office.look() {
+                Ok(true) => {}
+                Ok(false) => return stops,
+                Err(Trouble::Stopped) => break,
+                Err(trouble) => panic!("{trouble}"),
+            }
+        }
+        stops += 1;
+        *ports.fuse.lock().unwrap() = None;
+    }
+}
+
+/// Closes a window and settles it; then the bank refuses one payout and confirms the others, some by two persons.
+fn a_day(ports: &Fused, directory: &Path, fuse: Option<(usize, bool)>) -> usize {
+    let mut office = Office::new(ports.clone(), directory);
+    office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+    *ports.fuse.lock().unwrap() = fuse;
+    let mut stops = run(ports, directory);
+    let payouts: Vec<_> = ports.network.lock().unwrap().book.windows().payouts().values().copied().collect();
+    for payout in &payouts {
+        let id = format!("{:032x}", payout.id.raw());
+        if payout.participant == 2 && payout.state == PayoutState::Issued {
+            let command = Command::RejectPayout { payout: id, reason: "AC04".to_owned() };
+            while office.perform(command.clone(), &person(1)).is_err() {
+                *ports.fuse.lock().unwrap() = None;
+                stops += 1;
+            }
+            stops += run(ports, directory);
+            continue;
+        }
+        for who in [1, 2] {
+            // Who proposed it cannot confirm it; who comes second to a small one finds it done.
+            if office.perform(Command::ConfirmPayout { payout: id.clone() }, &person(who)).is_err()
+                && ports.fuse.lock().unwrap().take().is_some()
+            {
+                stops += 1;
+                let _again = office.perform(Command::ConfirmPayout { payout: id.clone() }, &person(who));
+            }
+        }
+    }
+    stops + run(ports, directory)
+}
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory.join("payouts")).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+/// Participant, amount, whether it is a collection, and what became of it.
+type Paid = (u32, u128, bool, PayoutState);
+
+/// What a day came to: accounts, payouts, the window's state.
+fn outcome(ports: &Fused) -> (Vec<i128>, Vec<Paid>, WindowState) {
+    let mut network = ports.network.lock().unwrap();
+    network.check_agreement();
+    network.check_replay();
+    let book = &network.book;
+    let balances = book.accounts().map(|account| account.balance()).collect();
+    let payouts = book.windows().payouts().values();
+    let mut payouts: Vec<_> =
+        payouts.map(|payout| (payout.participant, payout.amount, payout.is_collection, payout.state)).collect();
+    payouts.sort_unstable();
+    (balances, payouts, book.windows().window((1, 1)).unwrap().state)
+}
+
+#[test]
+fn whatever_step_is_the_last_before_a_crash_the_day_ends_the_same_and_nothing_is_paid_twice() {
+    for (netting, atomic, format) in [
+        ("multilateral", "scheme", "pain.001"),
+        ("multilateral", "participant", "csv"),
+        ("bilateral", "scheme", "csv"),
+        ("gross", "scheme", "pain.001"),
+    ] {
+        let text = policy(netting, atomic, format);
+        let whole = tempfile::tempdir().unwrap();
+        let ports = ledger(&text);
+        assert_eq!(a_day(&ports, whole.path(), None), 0);
+        let (expected, expected_files) = (outcome(&ports), files(whole.path()));
+        assert_eq!(expected.2, WindowState::Reconciled, "{netting}");
+        let mut step = 0;
+        loop {
+            let mut stopped = false;
+            for is_done in [false, true] {
+                let directory = tempfile::tempdir().unwrap();
+                let ports = ledger(&text);
+                stopped |= a_day(&ports, directory.path(), Some((step, is_done))) > 0;
+                assert_eq!(outcome(&ports), expected, "{netting}, stopped at step {step}, done: {is_done}");
+                let written = files(directory.path());
+                assert_eq!(written, expected_files, "{netting}, stopped at step {step}, done: {is_done}");
+            }
+            if !stopped {
+                break;
+            }
+            step += 1;
+        }
+        assert!(step > 20, "{netting}: only {step} steps");
+    }
+}
+
+#[test]
+fn a_position_is_paid_out_as_far_as_it_is_there_and_the_rest_is_carried_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(&policy("multilateral", "scheme", "pain.001"));
+    a_day(&ports, directory.path(), None);
+    let (balances, payouts, _) = outcome(&ports);
+    // Net: 1 receives 8400 and 2 9400; 3 has 55, less than the minimum; 4 has 2995 but only 495 and an overdraft left; 5 owes 1100.
+    let expected = [
+        (1, 8_400, false, PayoutState::Confirmed),
+        (2, 9_400, false, PayoutState::Returned),
+        (4, 495, false, PayoutState::Confirmed),
+        (5, 1_100, true, PayoutState::Confirmed),
+    ];
+    assert_eq!(payouts, expected);
+    assert_eq!(balances[..5], [0, 9_400, 55, -1_500, 0]);
+    let network = ports.network.lock().unwrap();
+    let next = network.book.windows().window((1, 2)).unwrap();
+    let carried: Vec<i128> = (1..=5).map(|place| next.positions.of(place).net()).collect();
+    assert_eq!((carried, next.positions.total()), (vec![0, 9_400, 55, 2_500, 0], 0));
+    drop(network);
+    let xml = String::from_utf8(files(directory.path())["cards-000001-2026-11-23.xml"].clone()).unwrap();
+    for part in [
+        "<NbOfTxs>3</NbOfTxs>",
+        "<CtrlSum>182.95</CtrlSum>",
+        "<InstdAmt Ccy=\"EUR\">4.95</InstdAmt>",
+        "<Nm>Platform &amp; Co</Nm>",
+        "<Nm>Müller &amp; Söhne &lt;GmbH&gt;</Nm>",
+        "<IBAN>GB82WEST12345698765432</IBAN>",
+        "<Dt>2026-11-23</Dt>",
+    ] {
+        assert!(xml.contains(part), "{part} in {xml}");
+    }
+}
+
+#[test]
+fn a_frozen_account_is_left_out_and_the_others_are_settled() {
+    for atomic in ["scheme", "participant"] {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = ledger(&policy("multilateral", atomic, "csv"));
+        let frozen = heng::ledger::AccountChange {
+            state: Some(heng::ledger::AccountState::Frozen),
+            ..heng::ledger::AccountChange::default()
+        };
+        let change = frozen.request(AccountId::from_raw(1));
+        let mut network = ports.network.lock().unwrap();
+        network.submit(&[Transfer { id: TransferId::from_raw(77), ..change }]);
+        network.settle();
+        assert_eq!(network.codes[&77], Code::Accepted);
+        drop(network);
+        a_day(&ports, directory.path(), None);
+        let (balances, payouts, state) = outcome(&ports);
+        assert_eq!((balances[0], state), (8_400, WindowState::Reconciled), "{atomic}");
+        assert_eq!(payouts.iter().map(|payout| payout.0).collect::<Vec<_>>(), [2, 4, 5]);
+        let csv = String::from_utf8(files(directory.path())["cards-000001-2026-11-23.csv"].clone()).unwrap();
+        assert!(csv.contains(",'=cmd|' /C calc'!A0,") && csv.lines().count() == 3, "{csv}");
+    }
+}
+
+#[test]
+fn a_large_payout_needs_two_persons_and_answers_of_the_bank_are_taken_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(&policy("multilateral", "scheme", "pain.001"));
+    let mut office = Office::new(ports.clone(), directory.path());
+    office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+    run(&ports, directory.path());
+    let ids: BTreeMap<u32, String> = {
+        let network = ports.network.lock().unwrap();
+        let payouts = network.book.windows().payouts().values();
+        payouts.map(|payout| (payout.participant, format!("{:032x}", payout.id.raw()))).collect()
+    };
+    let content = format!(
+        "payout_id,status,reason\n{},confirmed,\n{},REJECTED,account closed for good\n{},confirmed,\n{},underway,\nnonsense,confirmed,\n{:032x},confirmed,\n",
+        ids[&1], ids[&2], ids[&4], ids[&5], 99
+    );
+    let answers = |office: &mut Office<Fused>, who| match office
+        .perform(Command::BankAnswers { content: content.clone() }, &person(who))
+        .unwrap()
+    {
+        Answer::Answers { confirmed, proposed, rejected, unchanged, wrong } => {
+            (confirmed, proposed, rejected, unchanged, wrong.len())
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answers(&mut office, 1), (1, 1, 1, 1, 2), "4 is small, 1 is large");
+    assert_eq!(answers(&mut office, 1), (0, 0, 0, 4, 2), "the same person again");
+    let refused = office.perform(Command::ConfirmPayout { payout: ids[&1].clone() }, &person(1)).unwrap_err();
+    assert_eq!((refused.status, refused.code), (403, "second_person_needed"));
+    assert_eq!(answers(&mut office, 2), (1, 0, 0, 3, 2), "another person");
+    let late = office.perform(Command::RejectPayout { payout: ids[&1].clone(), reason: String::new() }, &person(2));
+    assert_eq!(late.unwrap_err().status, 409, "what is confirmed stays confirmed");
+    run(&ports, directory.path());
+    let (_, payouts, state) = outcome(&ports);
+    assert_eq!(payouts.iter().filter(|payout| payout.3 == PayoutState::Returned).count(), 1);
+    assert_eq!(state, WindowState::Settled, "one collection is still under way");
+}
+
+#[test]
+fn mistakes_of_operators_are_answered_with_what_to_do() {
+    let ports = ledger(&policy("multilateral", "scheme", "pain.001"));
+    let mut office = Office::new(ports, Path::new("unused"));
+    let add = |account: &str, name: &str, iban: &str| Command::AddParticipant {
+        participant: 9,
+        account: account.to_owned(),
+        name: name.to_owned(),
+        iban: iban.to_owned(),
+        bic: String::new(),
+    };
+    for (command, status) in [
+        (add("1", "x", ""), 409),
+        (add("12345", "x", ""), 404),
+        (add("900", "", ""), 400),
+        (add("900", "x", "DE89370400440532013001"), 400),
+        (Command::CloseWindow { scheme: "nothing".to_owned() }, 404),
+        (Command::ConfirmPayout { payout: "1".to_owned() }, 400),
+        (Command::ConfirmPayout { payout: format!("{:032x}", 5) }, 404),
+    ] {
+        let problem = office.perform(command.clone(), &person(1)).unwrap_err();
+        assert_eq!(problem.status, status, "{command:?}: {problem:?}");
+    }
+}

@@ -19,6 +19,7 @@
 //! | `payout_file` | pain.001 and CSV |
 //! | `ports` | what the office needs of the engine |
 //! | `settle` | the step from closed to settled |
+//! | `statement` | bank statements: camt.053, MT940, CSV |
 //! | `views` | what an operator is shown |
 //!
 //! # Invariants
@@ -39,6 +40,7 @@ mod office;
 mod payout_file;
 mod ports;
 mod settle;
+mod statement;
 mod views;
 
 pub use bank_answer::{BankAnswer, BankStatus, read_answers};
@@ -47,4 +49,5 @@ pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
 pub use ports::{EnginePorts, Ports, Settlement, Snapshot, Trouble};
+pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
 pub use views::{PayoutView, PositionView, WindowView};

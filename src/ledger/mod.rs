@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `account` | the account actor: the one place where a balance is decided |
+//! | `bank` | bank accounts that the ledger mirrors, and how files about them are read |
 //! | `blocks` | which blocks of the store changed |
 //! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
 //! | `bucket` | what a limit counted in one part of its period |
@@ -33,6 +34,7 @@
 //! Order and durability: [`crate::settlement`], [`crate::journal`]. Hosting and mailboxes: [`crate::shard`].
 
 mod account;
+mod bank;
 mod blocks;
 mod book;
 mod bucket;
@@ -57,6 +59,7 @@ mod tally;
 mod transfer;
 
 pub use account::{Account, Decision};
+pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
     Applied, Book, BookAccount, BookError, BookSummary, Counters, HOUSE, LIVES_PER_BLOCK, LimitUse, Open,

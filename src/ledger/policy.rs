@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
+use super::bank::{BankAccount, BankAccountText, CsvMapping, bank_accounts, check_mappings};
 use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText};
 use super::scheme::{Scheme, SchemeText, schemes};
 use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
@@ -81,6 +82,8 @@ struct PolicyText {
     fee: Vec<FeeText>,
     reserve: Vec<ReserveText>,
     scheme: Vec<SchemeText>,
+    bank_account: Vec<BankAccountText>,
+    statement_csv: Vec<CsvMapping>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,6 +141,8 @@ pub struct Policy {
     pub(super) fees: Vec<FeeRule>,
     pub(super) reserves: Vec<ReserveRule>,
     pub(super) schemes: Vec<Scheme>,
+    pub(super) bank_accounts: Vec<BankAccount>,
+    pub(super) csv_mappings: Vec<CsvMapping>,
     groups: Vec<LimitGroup>,
     /// By scope: how many buckets a tally has.
     buckets: [usize; 4],
@@ -183,6 +188,9 @@ impl Policy {
         policy.fees = read.fee.iter().map(|fee| fee.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.reserves = read.reserve.iter().map(ReserveText::resolve).collect::<Result<_, _>>()?;
         policy.schemes = schemes(read.scheme, &policy)?;
+        policy.bank_accounts = bank_accounts(read.bank_account, &policy)?;
+        check_mappings(&read.statement_csv)?;
+        policy.csv_mappings = read.statement_csv;
         policy.groups = policy.limit_groups();
         policy.buckets = Scope::ALL.map(|scope| policy.count_buckets(scope));
         for scope in Scope::ALL {

@@ -1,0 +1,146 @@
+//! Bank statements: camt.053, MT940, and CSV by a provider's mapping, all read into the same lines.
+//!
+//! A line that cannot be read is told with its place and does not lose the others. What is booked counts, what is pending does not.
+//! A line's amount is positive when money came in.
+
+mod camt;
+mod csv_file;
+mod mt940;
+
+use jiff::civil::Date;
+
+use crate::ledger::CsvMapping;
+
+/// A line of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// Its number in the file: the line of a CSV or MT940 file, the entry of a camt.053 one.
+    pub line: u32,
+    /// Day of booking, days since 1970-01-01.
+    pub day: i32,
+    /// Minor units; positive is money in.
+    pub amount: i128,
+    /// What is given as reference, all of it.
+    pub reference: String,
+    /// More text.
+    pub text: String,
+    /// Whether it is a fee that the provider kept.
+    pub is_fee: bool,
+}
+
+/// A statement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statement {
+    /// What the bank calls it.
+    pub id: String,
+    /// The bank account, as the file has it; empty when it does not say.
+    pub account: String,
+    /// The currency's letters; empty when it does not say.
+    pub currency: String,
+    /// The balance before, minor units, when the file says.
+    pub opening: Option<i128>,
+    /// The balance after.
+    pub closing: Option<i128>,
+    /// The lines, in order.
+    pub lines: Vec<StatementLine>,
+}
+
+impl Statement {
+    /// What the lines add up to, minor units.
+    pub fn sum(&self) -> i128 {
+        self.lines.iter().fold(0, |sum, line| line.amount.saturating_add(sum))
+    }
+
+    /// By how much opening balance and lines miss the closing balance; `None` when the file does not say both.
+    pub fn difference(&self) -> Option<i128> {
+        let expected = self.opening?.saturating_add(self.sum());
+        Some(self.closing?.saturating_sub(expected))
+    }
+}
+
+/// What was read of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadStatements {
+    /// The statements, in order.
+    pub statements: Vec<Statement>,
+    /// What could not be read, each with its place.
+    pub wrong: Vec<String>,
+}
+
+/// Reads a file; its format is told by its beginning, CSV needs a mapping. `places` are the decimal places of the account's currency.
+pub fn read_statements(bytes: &[u8], mapping: Option<&CsvMapping>, places: u32) -> ReadStatements {
+    let text = decode(bytes);
+    let begin = text.trim_start_matches(['\u{feff}', ' ', '\r', '\n', '\t']);
+    if let Some(mapping) = mapping {
+        csv_file::read(&text, mapping, places)
+    } else if begin.starts_with('<') {
+        camt::read(begin, places)
+    } else if begin.starts_with(':') || begin.starts_with("{1:") {
+        mt940::read(&text, places)
+    } else {
+        let wrong =
+            "line 1: neither camt.053 nor MT940; for CSV name a mapping of the policy (statement_csv)".to_owned();
+        ReadStatements { wrong: vec![wrong], ..ReadStatements::default() }
+    }
+}
+
+/// UTF-8, or else Latin-1 as many banks still write.
+fn decode(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap_or_else(|_not_utf8| bytes.iter().map(|&byte| char::from(byte)).collect())
+}
+
+/// Days since 1970-01-01.
+fn day_number(date: Date) -> i32 {
+    date.since(Date::constant(1970, 1, 1)).map_or(0, |span| span.get_days())
+}
+
+/// An unsigned amount with this decimal sign, in minor units; digits beyond the currency's places must be zero.
+fn minor_units(text: &str, decimal: char, places: u32) -> Option<i128> {
+    let text = text.trim();
+    let cleaned: String = text
+        .chars()
+        .filter(|letter| letter.is_ascii_digit() || *letter == decimal)
+        .map(|letter| if letter == decimal { '.' } else { letter })
+        .collect();
+    let others = text.chars().filter(|letter| !letter.is_ascii_digit() && *letter != decimal);
+    let between = |letter: char| matches!(letter, '.' | ',' | '\'' | ' ' | '\u{a0}' | '\u{202f}');
+    if cleaned.is_empty() || cleaned == "." || !others.into_iter().all(between) {
+        return None;
+    }
+    let (major, minor) = cleaned.split_once('.').unwrap_or((cleaned.as_str(), ""));
+    let kept = usize::try_from(places).ok()?;
+    if minor.contains('.') || !minor.chars().skip(kept).all(|digit| digit == '0') {
+        return None;
+    }
+    let digits: String = minor.chars().chain(std::iter::repeat('0')).take(kept).collect();
+    format!("0{major}{digits}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_as_banks_write_them() {
+        for (text, decimal, expected) in [
+            ("1234.56", '.', Some(123_456)),
+            ("1,234.56", '.', Some(123_456)),
+            ("1.234,5", ',', Some(123_450)),
+            ("1'234", '.', Some(123_400)),
+            ("1 234,500", ',', Some(123_450)),
+            (",5", ',', Some(50)),
+            ("12.345", '.', None),
+            ("1.2.3", '.', None),
+            ("", '.', None),
+            ("12a", '.', None),
+        ] {
+            assert_eq!(minor_units(text, decimal, 2), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_statement_is_told() {
+        let read = read_statements(b"hello", None, 2);
+        assert!(read.statements.is_empty() && read.wrong[0].contains("statement_csv"));
+    }
+}

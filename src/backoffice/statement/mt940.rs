@@ -1,0 +1,179 @@
+//! SWIFT MT940.
+//!
+//! Read by hand: the libraries that there are give up at the first line that is not as the standard has it, and banks differ.
+
+use jiff::civil::Date;
+
+use super::{ReadStatements, Statement, StatementLine, day_number, minor_units};
+
+/// A field: its tag, its value with line ends, and the line where it begins.
+struct Field {
+    tag: String,
+    value: String,
+    line: u32,
+}
+
+fn fields(text: &str) -> Vec<Field> {
+    let mut fields: Vec<Field> = Vec::new();
+    for (line, content) in (1_u32..).zip(text.lines()) {
+        let content = content.trim_end();
+        let tagged = content.strip_prefix(':').and_then(|rest| rest.split_once(':'));
+        match tagged {
+            Some((tag, value)) if (2..=3).contains(&tag.len()) => {
+                fields.push(Field { tag: tag.to_owned(), value: value.to_owned(), line });
+            }
+            // The end of a message, and the blocks around it.
+            _ if content.starts_with('-') || content.starts_with('{') => {}
+            _ => {
+                if let Some(last) = fields.last_mut() {
+                    last.value.push('\n');
+                    last.value.push_str(content);
+                }
+            }
+        }
+    }
+    fields
+}
+
+/// Reads a file of one or more messages.
+pub(super) fn read(text: &str, places: u32) -> ReadStatements {
+    let mut read = ReadStatements::default();
+    let mut current: Option<Statement> = None;
+    for field in fields(text) {
+        if field.tag == "20" {
+            read.statements.extend(current.take());
+            current = Some(Statement { id: field.value.trim().to_owned(), ..Statement::default() });
+            continue;
+        }
+        let Some(statement) = &mut current else {
+            read.wrong.push(format!("line {}: field {} before the first statement (:20:)", field.line, field.tag));
+            continue;
+        };
+        let done = match field.tag.as_str() {
+            "25" | "25P" => {
+                field.value.lines().next().unwrap_or_default().trim().clone_into(&mut statement.account);
+                Some(())
+            }
+            "60F" | "60M" => balance(&field.value, places).map(|(currency, amount)| {
+                statement.currency = currency;
+                statement.opening = statement.opening.or(Some(amount));
+            }),
+            "62F" | "62M" => balance(&field.value, places).map(|(_, amount)| statement.closing = Some(amount)),
+            "61" => entry(&field, places).map(|line| statement.lines.push(line)),
+            "86" => {
+                if let Some(last) = statement.lines.last_mut().filter(|last| last.text.is_empty()) {
+                    last.text = field.value.lines().collect::<Vec<_>>().join(" ");
+                }
+                Some(())
+            }
+            _ => Some(()),
+        };
+        if done.is_none() {
+            read.wrong.push(format!("line {}: field {} cannot be read: `{}`", field.line, field.tag, field.value));
+        }
+    }
+    read.statements.extend(current);
+    read
+}
+
+/// `C261123EUR1234,56`.
+fn balance(value: &str, places: u32) -> Option<(String, i128)> {
+    let value = value.lines().next()?.trim();
+    let (sign, rest) = (value.chars().next()?, value.get(1..)?);
+    date(rest.get(..6)?)?;
+    let (currency, amount) = (rest.get(6..9)?, rest.get(9..)?);
+    let amount = minor_units(amount, ',', places)?;
+    Some((currency.to_owned(), if sign == 'D' { amount.saturating_neg() } else { amount }))
+}
+
+fn date(text: &str) -> Option<Date> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i8>().ok();
+    let year = text.get(..2)?.parse::<i16>().ok()?;
+    Date::new(year.checked_add(2_000)?, number(2..4)?, number(4..6)?).ok()
+}
+
+/// `2611231123CR12,34NTRFreference//bank reference`, the booking day and the third letter of the currency being optional.
+fn entry(field: &Field, places: u32) -> Option<StatementLine> {
+    let mut lines = field.value.lines();
+    let value = lines.next()?;
+    let value_date = date(value.get(..6)?)?;
+    let mut rest = value.get(6..)?;
+    let booked = rest.get(..4).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let mut day = value_date;
+    if let Some(text) = booked {
+        rest = rest.get(4..)?;
+        let (month, of_month) = (text.get(..2)?.parse().ok()?, text.get(2..)?.parse().ok()?);
+        day = Date::new(value_date.year(), month, of_month).ok()?;
+        // Booked around the turn of a year.
+        let apart = day.since(value_date).map_or(0, |span| span.get_days());
+        if apart > 180 {
+            day = Date::new(value_date.year().checked_sub(1)?, month, of_month).ok()?;
+        } else if apart < -180 {
+            day = Date::new(value_date.year().checked_add(1)?, month, of_month).ok()?;
+        }
+    }
+    // RC takes a credit back, RD a debit.
+    let (way, skipped) = match (rest.get(..2), rest.chars().next()?) {
+        (Some("RC"), _) => (-1, 2),
+        (Some("RD"), _) => (1, 2),
+        (_, 'C') => (1, 1),
+        (_, 'D') => (-1, 1),
+        _ => return None,
+    };
+    rest = rest.get(skipped..)?;
+    rest = rest.strip_prefix(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(rest);
+    let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ',')?;
+    let amount = minor_units(rest.get(..end)?, ',', places)?.saturating_mul(way);
+    let reference = rest.get(end.saturating_add(4)..)?.replace("//", " ");
+    let more = lines.collect::<Vec<_>>().join(" ");
+    let reference = if more.is_empty() { reference } else { format!("{reference} {more}") };
+    Some(StatementLine {
+        line: field.line,
+        day: day_number(day),
+        amount,
+        reference: reference.trim().to_owned(),
+        text: String::new(),
+        is_fee: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "{1:F01BANKDEFFXXXX0000000000}{4:\r\n:20:STMT1\r\n:25:DE89370400440532013000\r\n:28C:1/1\r\n:60F:C261122EUR100,00\r\n\
+        :61:2611231123C12,34NTRFfirst//B1\r\n:86:Payment of\r\nsomebody\r\n:61:261123DR5,NMSCsecond\r\n:61:2701021231RC1,00NTRFthird\r\n\
+        :61:nonsense\r\n:62F:C261123EUR106,34\r\n-}\r\n";
+
+    #[test]
+    fn a_statement_with_one_bad_line() {
+        let read = read(FILE, 2);
+        let statement = &read.statements[0];
+        assert_eq!((statement.id.as_str(), statement.account.as_str()), ("STMT1", "DE89370400440532013000"));
+        let lines: Vec<_> = statement
+            .lines
+            .iter()
+            .map(|line| (line.line, line.amount, line.reference.as_str(), line.text.as_str()))
+            .collect();
+        let expected =
+            [(6, 1_234, "first B1", "Payment of somebody"), (9, -500, "second", ""), (10, -100, "third", "")];
+        assert_eq!(lines, expected);
+        assert_eq!(statement.lines[2].day, day_number(Date::constant(2026, 12, 31)));
+        assert_eq!(
+            (statement.opening, statement.closing, statement.difference()),
+            (Some(10_000), Some(10_634), Some(0))
+        );
+        assert!(read.wrong.len() == 1 && read.wrong[0].starts_with("line 11:"), "{:?}", read.wrong);
+    }
+
+    #[test]
+    fn a_damaged_file_never_ends_the_program() {
+        for place in 0..FILE.len() {
+            let mut bytes = FILE.as_bytes().to_vec();
+            bytes[place] = b'9';
+            let _read = read(&String::from_utf8_lossy(&bytes), 2);
+            let _read = read(FILE.get(..place).unwrap(), 2);
+        }
+        let _read = read(":20:x\n:61:26é1123C1,00N", 2);
+    }
+}

@@ -39,6 +39,15 @@ currency = "EUR"
 settlement_account = 900
 weekend = []
 payer = { name = "Platform", iban = "DE89370400440532013000" }
+[[bank_account]]
+name = "bank"
+account = 900
+currency = "EUR"
+[[statement_csv]]
+name = "csv"
+date = "day"
+amount = "amount"
+reference = "reference"
 "#;
 
 /// Runs a command on the back office; its JSON.
@@ -99,6 +108,44 @@ fn until<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
 fn states(process: &Process) -> Vec<String> {
     let windows = office(process, &["windows", "--limit", "1000"]).unwrap();
     windows.as_array().unwrap().iter().map(|window| window["state"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The bank's statement, through the command line: all payouts are there, and one line too many.
+fn reconcile(process: &Process, directory: &Path, payouts: &[Value]) {
+    let mut lines: Vec<_> = payouts
+        .iter()
+        .map(|payout| {
+            let amount = payout["amount"].as_str().unwrap().parse::<u128>().unwrap();
+            format!(
+                "{},-{}.{:02},{}",
+                payout["day"].as_str().unwrap(),
+                amount / 100,
+                amount % 100,
+                payout["payout"].as_str().unwrap()
+            )
+        })
+        .collect();
+    lines.insert(0, "day,amount,reference".to_owned());
+    lines.push("2026-01-01,1.00,who knows".to_owned());
+    let file = directory.join("statement.csv");
+    fs::write(&file, lines.join("\n")).unwrap();
+    let operations = process.operations.to_string();
+    let bank = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--account", "bank", "--operations", &operations, "--json"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let imported = bank(&["statement", "import", file.to_str().unwrap(), "--mapping", "csv"]);
+    assert_eq!(
+        (&imported["imported"]["matched"], &imported["imported"]["breaks_open"]),
+        (&payouts.len().into(), &1.into())
+    );
+    let breaks = bank(&["breaks", "list"]);
+    assert_eq!(breaks[0]["kind"], "extra", "{breaks}");
+    let key = breaks[0]["break"].as_str().unwrap();
+    assert_eq!(bank(&["breaks", "assign", key, "--to", "anna"])[0]["owner"], "anna");
+    assert_eq!(bank(&["breaks", "resolve", key, "--how", "accept"])[0]["state"], "resolved");
+    assert_eq!(bank(&["statement", "list"])[0]["lines"], lines.len() - 1);
 }
 
 #[test]
@@ -169,6 +216,7 @@ fn windows_are_settled_once_however_often_the_server_is_killed_under_load() {
         .map(|manifest| manifest["sum_minor_units"].as_str().unwrap().parse::<u128>().unwrap())
         .sum();
     assert_eq!(written, paid);
+    reconcile(&process, directory.path(), payouts);
     let (status, said) = process.terminate();
     assert!(status.success(), "{said}");
     let verified = run(&["verify", "--data-dir", directory.path().join("data").to_str().unwrap()]);

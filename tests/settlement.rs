@@ -11,20 +11,20 @@
 
 #[path = "common/network.rs"]
 mod network;
+#[path = "common/ports.rs"]
+mod ports;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use heng::backoffice::{Answer, Command, Office, Person, Ports, Settlement, Snapshot, Trouble};
+use heng::backoffice::{Answer, Command, Office, Person, Trouble};
 use heng::ledger::{
-    AccountFlags, AccountId, Book, Code, GatewayId, NewAccount, PayoutState, Record, Transfer, TransferId, WindowState,
+    AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, Transfer, TransferId, WindowState,
 };
 use network::Network;
+use ports::Fused;
 
-/// 2026-11-23, a Monday, 12:00 UTC.
-const NOON_NS: u64 = 1_795_435_200_000_000_000;
 const BANK: u128 = 900;
 const PARTICIPANTS: u32 = 5;
 
@@ -34,81 +34,6 @@ fn policy(netting: &str, atomic: &str, format: &str) -> String {
          settlement_account = {BANK}\npayout_format = \"{format}\"\nminimum_payout = \"1.00\"\nconfirm_above = \"50.00\"\n\
          payer = {{ name = \"Platform & Co\", iban = \"DE89370400440532013000\" }}\n"
     )
-}
-
-/// The ports of a network; after so many calls every call fails, the last one before or after it was done.
-#[derive(Clone)]
-struct Fused {
-    network: Arc<Mutex<Network>>,
-    /// Calls until it stops, and whether the last one is done before it does.
-    fuse: Arc<Mutex<Option<(usize, bool)>>>,
-}
-
-impl Fused {
-    fn new(network: Network) -> Self {
-        Self { network: Arc::new(Mutex::new(network)), fuse: Arc::default() }
-    }
-
-    fn call<T>(&self, effect: impl FnOnce(&mut Network) -> T) -> Result<T, Trouble> {
-        let mut fuse = self.fuse.lock().unwrap();
-        match &mut *fuse {
-            Some((0, is_done)) => {
-                if std::mem::take(is_done) {
-                    effect(&mut self.network.lock().unwrap());
-                }
-                Err(Trouble::Stopped)
-            }
-            Some((left, _)) => {
-                *left -= 1;
-                Ok(effect(&mut self.network.lock().unwrap()))
-            }
-            None => Ok(effect(&mut self.network.lock().unwrap())),
-        }
-    }
-}
-
-impl Ports for Fused {
-    fn snapshot(&self) -> Result<Snapshot, Trouble> {
-        self.call(|network| Snapshot::of(&network.book))
-    }
-
-    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble> {
-        self.call(|network| {
-            network.gateway = GatewayId(0);
-            let mut outcomes = Vec::new();
-            for step in transfers.chunk_by(|before, _| before.is_linked()) {
-                let new = step.iter().filter(|transfer| !network.codes.contains_key(&transfer.id.raw())).count();
-                assert!(new == 0 || new == step.len(), "a transaction of which a part is known");
-                if new > 0 {
-                    network.submit(step);
-                    network.settle();
-                }
-                outcomes.extend(step.iter().map(|transfer| {
-                    let id = transfer.id.raw();
-                    let first = network.records[&id];
-                    // A balancing transfer is recorded with what it moved.
-                    assert_eq!((first.debit, first.credit), (transfer.debit, transfer.credit), "another body");
-                    let code = network.codes[&id];
-                    Settlement { code, amount: if code.is_accepted() { first.amount } else { 0 } }
-                }));
-            }
-            network.gateway = GatewayId(1);
-            outcomes
-        })
-    }
-
-    fn record(&self, records: &[Record]) -> Result<(), Trouble> {
-        // Each record can be the last one that was written.
-        records.iter().try_for_each(|record| self.call(|network| network.append(*record)))
-    }
-
-    fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble> {
-        Ok(read(&self.network.lock().unwrap().book))
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.network.lock().unwrap().now_ns
-    }
 }
 
 fn person(number: u32) -> Person {
@@ -123,7 +48,7 @@ fn transfer(id: u128, (debit, credit): (u128, u128), amount: u128) -> Transfer {
 /// A ledger with a window's worth of payments: participants 1 to 5 with the accounts 1 to 5, customers' money from account 800.
 fn ledger(policy: &str) -> Fused {
     let mut network = Network::new(2, policy);
-    network.tick(NOON_NS);
+    network.tick(ports::NOON_NS);
     for id in (1..=u128::from(PARTICIPANTS)).chain([800, BANK]) {
         let limited = if id < 800 { AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS } else { AccountFlags(0) };
         let overdraft = if id >= 800 { 0 } else { 1_500 };

@@ -2,13 +2,14 @@
 //!
 //! Each command is checked against the state at its turn, recorded with the person's number, and answered when it is durable.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::bank_answer::{BankStatus, read_answers};
 use super::calendar::Calendar;
 use super::office::Office;
 use super::ports::{Ports, Snapshot, Trouble};
-use super::views::PayoutView;
+use super::recon_commands::{BreakOrder, Import};
+use super::views::{BreakView, PayoutView, StatementView};
 use crate::ledger::{
     AccountId, GatewayId, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId, padded, parse_id,
 };
@@ -23,8 +24,7 @@ pub struct Person {
 }
 
 /// Something to do.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Register an account of a participant, or change the participant's name and bank.
     AddParticipant {
@@ -35,10 +35,8 @@ pub enum Command {
         /// Its name, at most 40 bytes.
         name: String,
         /// Where it is paid; empty when by other means.
-        #[serde(default)]
         iban: String,
         /// Its bank.
-        #[serde(default)]
         bic: String,
     },
     /// Close the open window of a scheme now.
@@ -63,6 +61,29 @@ pub enum Command {
         /// The file's content.
         content: String,
     },
+    /// Import a bank statement.
+    Import(Import),
+    /// Match again what is open of a bank account.
+    Match {
+        /// Its name.
+        account: String,
+    },
+    /// Show breaks.
+    Breaks {
+        /// Name of the bank account.
+        account: String,
+        /// In this state only.
+        state: Option<String>,
+        /// Of this kind only.
+        kind: Option<String>,
+    },
+    /// Show what was imported.
+    Statements {
+        /// Name of the bank account.
+        account: String,
+    },
+    /// Do something about a break.
+    Break(BreakOrder),
 }
 
 /// What came of it.
@@ -80,6 +101,23 @@ pub enum Answer {
     },
     /// A payout as it is now.
     Payout(PayoutView),
+    /// A statement was imported and matched.
+    Imported {
+        /// Its number; 0 when what is open was only matched again.
+        statement: u32,
+        /// Lines that were read.
+        lines: usize,
+        /// Matches that it made.
+        matched: u64,
+        /// Breaks that are not resolved now.
+        breaks_open: usize,
+        /// What could not be read, with its place.
+        wrong: Vec<String>,
+    },
+    /// Breaks.
+    Breaks(Vec<BreakView>),
+    /// Imports.
+    Statements(Vec<StatementView>),
     /// A file of answers was read.
     Answers {
         /// Payouts that are confirmed now.
@@ -168,6 +206,11 @@ impl<P: Ports> Office<P> {
                 self.change(&snapshot, PayoutEntry { state: PayoutState::Rejected, reason, by: person.id, ..payout })
             }
             Command::BankAnswers { content } => self.bank_answers(&content, person),
+            Command::Import(import) => self.import(&import, person),
+            Command::Match { account } => self.match_again(&account, person),
+            Command::Breaks { account, state, kind } => self.breaks(&account, state.as_deref(), kind.as_deref()),
+            Command::Statements { account } => self.statements(&account),
+            Command::Break(order) => self.act(&order, person),
         }
     }
 

@@ -18,6 +18,8 @@
 //! | `office` | the steps, one after the other |
 //! | `payout_file` | pain.001 and CSV |
 //! | `ports` | what the office needs of the engine |
+//! | `reconciliation` | what the ledger expects of banks against what their statements say |
+//! | `recon_commands` | what an operator asks for about statements and breaks |
 //! | `settle` | the step from closed to settled |
 //! | `statement` | bank statements: camt.053, MT940, CSV |
 //! | `views` | what an operator is shown |
@@ -39,6 +41,8 @@ mod netting;
 mod office;
 mod payout_file;
 mod ports;
+mod recon_commands;
+mod reconciliation;
 mod settle;
 mod statement;
 mod views;
@@ -49,5 +53,10 @@ pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
 pub use ports::{EnginePorts, Ports, Settlement, Snapshot, Trouble};
+pub use recon_commands::{BreakOrder, BreakOrderAction, Import};
+pub use reconciliation::{
+    BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Reason, Reconciliation,
+    Tolerance, names_in,
+};
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
-pub use views::{PayoutView, PositionView, WindowView};
+pub use views::{BreakView, PayoutView, PositionView, StatementView, WindowView};

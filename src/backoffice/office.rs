@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::calendar::Calendar;
 use super::commands::{Answer, Command, Person, Problem};
 use super::ports::{Ports, Snapshot, Trouble};
+use super::reconciliation::Reconciliation;
 use super::settle::{Settling, return_transfer, settle};
 use crate::ledger::{GatewayId, PayoutEntry, PayoutState, Record, Scheme, Window, WindowEntry, WindowState};
 
@@ -28,6 +29,10 @@ pub struct Office<P> {
     pub(super) ports: P,
     /// Where payout files are put.
     payouts: PathBuf,
+    /// Where statements are kept.
+    pub(super) statements: PathBuf,
+    /// What the ledger expects of banks.
+    pub(super) reconciliation: Reconciliation,
     /// What was last said about a step that cannot be done, so that it is said once.
     said: Option<String>,
 }
@@ -35,13 +40,15 @@ pub struct Office<P> {
 impl<P: Ports> Office<P> {
     /// An office over a data directory.
     pub fn new(ports: P, data_dir: &Path) -> Self {
-        Self { ports, payouts: data_dir.join("payouts"), said: None }
+        let reconciliation = Reconciliation::default();
+        let (payouts, statements) = (data_dir.join("payouts"), data_dir.join("statements"));
+        Self { ports, payouts, statements, reconciliation, said: None }
     }
 
     /// Does all that is due now; answers whether something was done, so that more may be due.
     pub fn look(&mut self) -> Result<bool, Trouble> {
         let snapshot = self.ports.snapshot()?;
-        let mut done = false;
+        let mut done = self.reconcile(&snapshot)?;
         for window in &snapshot.windows {
             if let Some(scheme) = snapshot.policy.scheme(window.scheme) {
                 done |= self.window(&snapshot, scheme, window)?;
@@ -133,7 +140,7 @@ impl<P: Ports> Office<P> {
         Ok(false)
     }
 
-    fn say(&mut self, what: &str) {
+    pub(super) fn say(&mut self, what: &str) {
         if self.said.as_deref() != Some(what) {
             tracing::warn!("{what}");
             self.said = Some(what.to_owned());

@@ -11,7 +11,8 @@ use crate::engine::Engine;
 use crate::flow::{Admission, AnswerSink, Parcel, Span};
 use crate::journal::JournalReader;
 use crate::ledger::{
-    Book, Code, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence, Transfer, Window,
+    Book, Code, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence, StoredRecord, Transfer,
+    Window,
 };
 use crate::router::{RouterHandle, RouterMessage};
 use crate::settlement::{SettlementHandle, SettlementMessage, now_ns};
@@ -92,6 +93,8 @@ pub trait Ports: Send {
     fn record(&self, records: &[Record]) -> Result<(), Trouble>;
     /// Runs something on the book and answers its result.
     fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble>;
+    /// Shows the records from one sequence to another, in order.
+    fn scan(&self, range: (Sequence, Sequence), visit: &mut dyn FnMut(StoredRecord)) -> Result<(), Trouble>;
     /// The time, nanoseconds since 1970 UTC.
     fn now_ns(&self) -> u64;
 }
@@ -194,6 +197,14 @@ impl Ports for EnginePorts {
         });
         self.clearing.send(ClearingMessage::Inspect(inspection)).map_err(|_gone| Trouble::Stopped)?;
         self.wait(&answer)
+    }
+
+    fn scan(&self, (from, until): (Sequence, Sequence), visit: &mut dyn FnMut(StoredRecord)) -> Result<(), Trouble> {
+        let scanned = self.reader.scan(from, until, &mut |stored| {
+            visit(stored);
+            self.running.load(Ordering::Acquire)
+        });
+        scanned.map(drop).map_err(|err| Trouble::Journal(err.to_string()))
     }
 
     fn now_ns(&self) -> u64 {

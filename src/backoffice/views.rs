@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::calendar::{date_of, iso_time};
 use super::ports::Snapshot;
-use crate::ledger::{Book, PayoutEntry, Window, WindowState, unpadded};
+use super::reconciliation::Break;
+use crate::ledger::{Book, PayoutEntry, StatementEntry, Window, WindowState, unpadded};
 
 /// A window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +188,82 @@ impl PayoutView {
             day: date_of(payout.day).to_string(),
             reason: unpadded(&payout.reason),
             by: payout.by.0,
+        }
+    }
+}
+
+/// A break.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakView {
+    /// What names it: `L3.17`, a line of an import, or `E12345`, an entry of the ledger.
+    #[serde(rename = "break")]
+    pub key: String,
+    /// `missing`, `extra`, `amount`, `duplicate` or `late`.
+    pub kind: String,
+    /// By how much the bank has more than the ledger, minor units.
+    pub amount: String,
+    /// The day of the line or entry.
+    pub day: String,
+    /// Days since then.
+    pub age_days: i32,
+    /// `open`, `proposed` or `resolved`.
+    pub state: String,
+    /// How it is, or is to be, resolved; empty while that is open.
+    pub resolution: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Number of the gateway under which the person is registered who proposed or resolved it.
+    pub by: u32,
+    /// What was said.
+    pub comments: Vec<String>,
+}
+
+impl BreakView {
+    /// A break as of a day.
+    pub fn of(known: &Break, today: i32) -> Self {
+        let is_open = known.state == super::reconciliation::BreakState::Open;
+        Self {
+            key: known.key.to_string(),
+            kind: known.kind.name().to_owned(),
+            amount: known.amount.to_string(),
+            day: date_of(known.day).to_string(),
+            age_days: today.saturating_sub(known.day),
+            state: known.state.name().to_owned(),
+            resolution: if is_open { String::new() } else { known.resolution.name().to_owned() },
+            owner: known.owner.clone(),
+            by: known.by.0,
+            comments: known.comments.iter().map(|(by, text)| format!("{}: {text}", by.0)).collect(),
+        }
+    }
+}
+
+/// An import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementView {
+    /// Its number.
+    pub statement: u32,
+    /// BLAKE3 hash of the file, which is kept under it in `data/statements`.
+    pub hash: String,
+    /// Lines that were read.
+    pub lines: u32,
+    /// What could not be read.
+    pub wrong: u32,
+    /// Sum of the lines, minor units.
+    pub sum: String,
+    /// Number of the gateway under which the person is registered who imported it.
+    pub by: u32,
+}
+
+impl StatementView {
+    /// An import as the journal has it.
+    pub fn of(entry: &StatementEntry) -> Self {
+        Self {
+            statement: entry.number,
+            hash: blake3::Hash::from_bytes(entry.hash).to_hex().to_string(),
+            lines: entry.lines,
+            wrong: entry.wrong,
+            sum: entry.sum.to_string(),
+            by: entry.by.0,
         }
     }
 }

@@ -190,7 +190,7 @@ fn text(value: &Value) -> String {
 }
 
 /// A path segment that cannot be taken for anything else.
-fn encoded(segment: &str) -> String {
+pub(super) fn encoded(segment: &str) -> String {
     segment
         .bytes()
         .map(|byte| {

@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod banks;
 mod clearing;
 mod office;
 mod operate;
@@ -58,6 +59,10 @@ enum Command {
     Explain(operate::FromFile),
     /// Close windows, and see what is settled and paid out.
     Clearing(clearing::ClearingCommand),
+    /// Import bank statements.
+    Statement(banks::StatementCommand),
+    /// See and resolve differences between ledger and bank.
+    Breaks(banks::BreaksCommand),
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
@@ -107,6 +112,8 @@ pub fn run() -> ExitCode {
         Command::Transaction(command) => operate::transaction(&command),
         Command::Explain(command) => operate::explain(&command),
         Command::Clearing(command) => clearing::run(&command),
+        Command::Statement(command) => banks::statement(&command),
+        Command::Breaks(command) => banks::breaks(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => admin::verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),

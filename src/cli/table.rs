@@ -134,6 +134,14 @@ pub(super) fn stored_json(stored: &StoredRecord, currency: Option<u16>) -> serde
             "kind": "payout", "id": entry.id.to_string(), "scheme": entry.window.0, "window": entry.window.1,
             "participant": entry.participant, "state": entry.state.name(), "gateway": entry.by.0,
         }),
+        Record::Statement(entry) => serde_json::json!({
+            "kind": "statement", "account": entry.account.to_string(), "number": entry.number, "lines": entry.lines,
+            "gateway": entry.by.0,
+        }),
+        Record::Break(entry) => serde_json::json!({
+            "kind": "break", "account": entry.account.to_string(), "break": entry.key.to_string(),
+            "action": entry.action.name(), "text": unpadded(&entry.text), "gateway": entry.by.0,
+        }),
     };
     if let Some(object) = value.as_object_mut() {
         object.insert("sequence".to_owned(), stored.sequence.into());

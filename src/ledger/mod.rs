@@ -9,6 +9,7 @@
 //! | `bank` | bank accounts that the ledger mirrors, and how files about them are read |
 //! | `blocks` | which blocks of the store changed |
 //! | `book` | the balances at one ledger sequence, and what is open, rebuilt from records alone |
+//! | `break_entry` | what the journal records of bank statements and breaks |
 //! | `bucket` | what a limit counted in one part of its period |
 //! | `charge` | fees, shares, withheld reserves: exact, rounded once |
 //! | `clearing_entry` | what the journal records of participants, windows and payouts |
@@ -37,6 +38,7 @@ mod account;
 mod bank;
 mod blocks;
 mod book;
+mod break_entry;
 mod bucket;
 mod charge;
 mod clearing_entry;
@@ -66,6 +68,7 @@ pub use book::{
     PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions, SettlementPurpose, Shelf,
     TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
 };
+pub use break_entry::{BreakAction, BreakEntry, BreakKey, Resolution, StatementEntry};
 pub use bucket::Bucket;
 pub use charge::divide;
 pub use clearing_entry::{ParticipantEntry, PayoutEntry, PayoutState, WindowEntry, WindowState, padded, unpadded};

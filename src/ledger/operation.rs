@@ -101,6 +101,12 @@ impl Operation {
         matches!(self, Self::Hold | Self::Raise | Self::Delayed)
     }
 
+    /// Whether money moves from one account to the other.
+    pub const fn posts(self) -> bool {
+        !self.is_set_aside()
+            && !matches!(self, Self::Void | Self::Release | Self::Expire | Self::Require | Self::Change)
+    }
+
     /// Whether the related id names a hold or delayed transfer that is still open.
     pub const fn names_pending(self) -> bool {
         matches!(self, Self::Raise | Self::Capture | Self::Void)

@@ -15,8 +15,8 @@
 
 use super::fields::{get, set};
 use super::{
-    AccountFlags, AccountId, Code, GatewayId, Grant, NewAccount, ParticipantEntry, PayoutEntry, Sequence, Transfer,
-    TransferId, WindowEntry,
+    AccountFlags, AccountId, BreakEntry, Code, GatewayId, Grant, NewAccount, ParticipantEntry, PayoutEntry, Sequence,
+    StatementEntry, Transfer, TransferId, WindowEntry,
 };
 
 /// Bytes of a record, and of a transfer or account on the wire.
@@ -31,6 +31,8 @@ const KIND_POLICY: u16 = 6;
 const KIND_PARTICIPANT: u16 = 7;
 const KIND_WINDOW: u16 = 8;
 const KIND_PAYOUT: u16 = 9;
+const KIND_STATEMENT: u16 = 10;
+const KIND_BREAK: u16 = 11;
 
 /// In the place of the outcome: the next record belongs to the same atomic step.
 const JOINED: u16 = 1 << 15;
@@ -79,6 +81,10 @@ pub enum Record {
     Window(WindowEntry),
     /// A payout was issued, or something became of it.
     Payout(PayoutEntry),
+    /// A bank statement was imported, or what is open was matched again.
+    Statement(StatementEntry),
+    /// Someone did something about a break.
+    Break(BreakEntry),
 }
 
 /// A part of a policy's text.
@@ -185,7 +191,7 @@ pub enum RecordError {
     /// The kind is none that this version knows.
     #[error("record kind {0} is unknown to this version")]
     KindUnknown(u16),
-    /// The state of a window or payout is none that this version knows.
+    /// The state of a window, payout or break is none that this version knows.
     #[error("the state in a record of kind {0} is unknown to this version")]
     StateUnknown(u16),
     /// The outcome is none that this version knows.
@@ -235,6 +241,10 @@ impl Record {
             KIND_PAYOUT => {
                 PayoutEntry::decode(bytes, gateway).map(Self::Payout).ok_or(RecordError::StateUnknown(KIND_PAYOUT))
             }
+            KIND_STATEMENT => Ok(Self::Statement(StatementEntry::decode(bytes, gateway))),
+            KIND_BREAK => {
+                BreakEntry::decode(bytes, gateway).map(Self::Break).ok_or(RecordError::StateUnknown(KIND_BREAK))
+            }
             kind => Err(RecordError::KindUnknown(kind)),
         }
     }
@@ -268,6 +278,8 @@ impl Record {
             Self::Participant(entry, by) => (KIND_PARTICIPANT, Code::Accepted, *by, entry.encode()),
             Self::Window(entry) => (KIND_WINDOW, Code::Accepted, entry.by, entry.encode()),
             Self::Payout(entry) => (KIND_PAYOUT, Code::Accepted, entry.by, entry.encode()),
+            Self::Statement(entry) => (KIND_STATEMENT, Code::Accepted, entry.by, entry.encode()),
+            Self::Break(entry) => (KIND_BREAK, Code::Accepted, entry.by, entry.encode()),
         };
         set::<0, 2>(&mut bytes, kind.to_le_bytes());
         set::<2, 2>(&mut bytes, outcome.number().to_le_bytes());

@@ -1,8 +1,9 @@
-//! The operations port: `/metrics`, `/healthz`, `/readyz` and `/clearing` over HTTP.
+//! The operations port: `/metrics`, `/healthz`, `/readyz`, `/clearing` and `/banks` over HTTP.
 //!
 //! Reading has no authentication and belongs on a private address. It answers while the server recovers and drains. Reading it never
 //! disturbs the actors: everything it shows is counted elsewhere.
 
+mod banks;
 mod clearing;
 mod metrics;
 
@@ -75,6 +76,7 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
             .route("/healthz", web::get().to(healthz))
             .route("/readyz", web::get().to(readyz))
             .configure(clearing::routes)
+            .configure(banks::routes)
             .default_service(web::to(nothing_here))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();

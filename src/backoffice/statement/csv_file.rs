@@ -145,17 +145,17 @@ fn lines(
     };
     let fee = field(columns.fee);
     let fee = if fee.is_empty() { 0 } else { with_sign(fee)?.saturating_abs() };
-    let mut made = Vec::with_capacity(2);
+    let mut rows = Vec::with_capacity(2);
     if amount != 0 {
-        made.push(make(amount, false));
+        rows.push(make(amount, false));
     }
     if fee != 0 {
-        made.push(make(fee.saturating_neg(), true));
+        rows.push(make(fee.saturating_neg(), true));
     }
-    if made.is_empty() {
+    if rows.is_empty() {
         return Err("it has no amount".to_owned());
     }
-    Ok((field(columns.currency).to_ascii_uppercase(), made))
+    Ok((field(columns.currency).to_ascii_uppercase(), rows))
 }
 
 /// A day, or a time that falls on a day of the zone.

@@ -332,6 +332,11 @@ impl Book {
             }
             Record::Policy(part) => self.apply_policy(time_ns, part),
             Record::Participant(..) | Record::Window(_) | Record::Payout(_) => self.apply_clearing(time_ns, record),
+            // What banks say changes no balance.
+            Record::Statement(_) | Record::Break(_) => {
+                self.next();
+                Ok(Applied::default())
+            }
         }
     }
 

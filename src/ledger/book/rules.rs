@@ -27,11 +27,10 @@ impl Effect {
             operation,
             Operation::Capture | Operation::Arrive | Operation::Void | Operation::Release | Operation::Expire
         );
-        let gives_back = matches!(operation, Operation::Void | Operation::Release | Operation::Expire);
         let opens = operation.is_set_aside();
         Self {
             amount: transfer.amount,
-            posts: !opens && !gives_back,
+            posts: operation.posts(),
             opens,
             closes,
             returns: operation == Operation::Withhold,

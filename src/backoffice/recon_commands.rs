@@ -1,0 +1,351 @@
+//! What an operator asks for about statements and breaks.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::commands::{Answer, Person, Problem};
+use super::office::Office;
+use super::payout_file::write_whole;
+use super::ports::{Ports, Snapshot, Trouble};
+use super::reconciliation::{BankSide, Break, BreakState, WRITE_OFF_PURPOSE};
+use super::settle::derived_id;
+use super::statement::{ReadStatements, read_statements};
+use super::views::{BreakView, StatementView};
+use crate::ledger::{
+    BankAccount, BreakAction, BreakEntry, BreakKey, PayoutEntry, PayoutState, Record, Resolution, StatementEntry,
+    Transfer, TransferId, padded,
+};
+
+/// Records followed at a time, so that commands never wait long.
+const RECORDS_PER_LOOK: u64 = 500_000;
+
+/// A statement to import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Name of the bank account.
+    pub account: String,
+    /// Name of the mapping; needed for CSV.
+    pub mapping: Option<String>,
+    /// Whether it is taken although it does not add up.
+    pub incomplete: bool,
+    /// The file.
+    pub content: Vec<u8>,
+}
+
+/// Something to do about a break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakOrder {
+    /// Name of the bank account.
+    pub account: String,
+    /// Which break.
+    pub key: String,
+    /// What.
+    pub action: BreakOrderAction,
+    /// Comment, at most 56 bytes.
+    pub text: String,
+}
+
+/// What to do about a break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakOrderAction {
+    /// The text is whose it is.
+    Assign,
+    /// The text is a comment.
+    Comment,
+    /// Resolve it so; `with` another one when it is matched by hand.
+    Resolve {
+        /// `write-off`, `rematch` or `accept`.
+        how: String,
+        /// The other break.
+        with: Option<String>,
+    },
+}
+
+impl<P: Ports> Office<P> {
+    fn statement_path(&self, hash: &[u8; 32]) -> PathBuf {
+        self.statements.join(blake3::Hash::from_bytes(*hash).to_hex().as_str())
+    }
+
+    /// Follows the journal up to a sequence; answers whether it is there.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, most: u64) -> Result<bool, Trouble> {
+        if snapshot.policy.bank_accounts().is_empty() {
+            return Ok(true);
+        }
+        let from = self.reconciliation.sequence().saturating_add(1);
+        let until = snapshot.sequence.min(from.saturating_add(most).saturating_sub(1));
+        let directory = self.statements.clone();
+        let mut missing = None;
+        let reconciliation = &mut self.reconciliation;
+        self.ports.scan((from, until), &mut |stored| {
+            reconciliation.follow(&stored, |hash| {
+                let path = directory.join(blake3::Hash::from_bytes(*hash).to_hex().as_str());
+                let read = fs::read(&path).ok().filter(|bytes| blake3::hash(bytes).as_bytes() == hash);
+                if read.is_none() {
+                    missing = Some(path);
+                }
+                read
+            });
+        })?;
+        if let Some(path) = missing {
+            self.say(&format!("the statement {} is missing or damaged; its lines are left out", path.display()));
+        }
+        Ok(self.reconciliation.sequence() >= snapshot.sequence)
+    }
+
+    /// Follows some of the journal, and hears of payouts that statements show.
+    pub(super) fn reconcile(&mut self, snapshot: &Snapshot) -> Result<bool, Trouble> {
+        let is_there = self.follow(snapshot, RECORDS_PER_LOOK)?;
+        if !is_there {
+            return Ok(true);
+        }
+        let shown = self.reconciliation.take_shown();
+        let mut records = Vec::new();
+        for (id, by) in shown {
+            let payout =
+                snapshot.payouts.iter().find(|payout| payout.id.raw() == id && payout.state == PayoutState::Issued);
+            let Some(payout) = payout else { continue };
+            let limit = snapshot.policy.scheme(payout.window.0).and_then(|scheme| scheme.confirm_above);
+            let needs_two = limit.is_some_and(|limit| payout.amount > limit);
+            let state = if needs_two { PayoutState::Proposed } else { PayoutState::Confirmed };
+            records.push(Record::Payout(PayoutEntry { state, by, ..*payout }));
+        }
+        let some = !records.is_empty();
+        self.ports.record(&records)?;
+        Ok(some)
+    }
+
+    /// Follows the whole journal.
+    fn catch_up(&mut self) -> Result<Snapshot, Problem> {
+        loop {
+            let snapshot = self.ports.snapshot()?;
+            if snapshot.policy.bank_accounts().is_empty() {
+                return Err(Problem::new(409, "conflict", "the policy has no bank_account"));
+            }
+            if self.follow(&snapshot, u64::MAX)? {
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    fn bank_side(&self, name: &str) -> Result<&BankSide, Problem> {
+        let side = self.reconciliation.side(name);
+        side.ok_or_else(|| Problem::new(404, "unknown", format!("the policy has no bank_account `{name}`")))
+    }
+
+    pub(super) fn import(&mut self, import: &Import, person: &Person) -> Result<Answer, Problem> {
+        let invalid = |what: String| Problem::new(400, "invalid", what);
+        let snapshot = self.catch_up()?;
+        let side = self.bank_side(&import.account)?;
+        let hash = *blake3::hash(&import.content).as_bytes();
+        if let Some(number) = side.known(&hash) {
+            let what = format!("this file was imported before, as statement {number}; nothing was changed");
+            return Err(Problem::new(409, "duplicate", what));
+        }
+        let name = import.mapping.as_deref().unwrap_or_default();
+        let mapping = snapshot.policy.csv_mapping(name);
+        if mapping.is_none() && !name.is_empty() {
+            return Err(Problem::new(404, "unknown", format!("the policy has no statement_csv `{name}`")));
+        }
+        let account = side.account.clone();
+        let places = snapshot.policy.exponent(account.currency).unwrap_or(2);
+        let read = read_statements(&import.content, mapping, places);
+        let lines: usize = read.statements.iter().map(|statement| statement.lines.len()).sum();
+        if lines == 0 && !read.wrong.is_empty() {
+            let first = read.wrong.first().cloned().unwrap_or_default();
+            return Err(invalid(format!("nothing in it can be read: {first}")));
+        }
+        let currency = snapshot.policy.currency_code(account.currency).unwrap_or_default();
+        check_account(&read, &account, currency).map_err(invalid)?;
+        let difference =
+            read.statements.iter().filter_map(super::statement::Statement::difference).find(|off| *off != 0);
+        if let Some(off) = difference.filter(|_| !import.incomplete) {
+            return Err(Problem::new(
+                422,
+                "does_not_add_up",
+                format!(
+                    "opening balance and lines miss the closing balance by {off} minor units; {} lines could not be read; import it as incomplete if you know why",
+                    read.wrong.len()
+                ),
+            ));
+        }
+        let number = side.statements.iter().map(|statement| statement.number).max().unwrap_or(0).saturating_add(1);
+        write_whole(&self.statement_path(&hash), &import.content)?;
+        let entry = StatementEntry {
+            number,
+            hash,
+            account: account.account,
+            mapping: padded(name).unwrap_or([0; 24]),
+            lines: u32::try_from(lines).unwrap_or(u32::MAX),
+            wrong: u32::try_from(read.wrong.len()).unwrap_or(u32::MAX),
+            sum: read.statements.iter().fold(0, |sum, statement| statement.sum().saturating_add(sum)),
+            by: person.id,
+        };
+        let before = self.counts(&import.account);
+        self.ports.record(&[Record::Statement(entry)])?;
+        self.catch_up()?;
+        let after = self.counts(&import.account);
+        Ok(Answer::Imported {
+            statement: number,
+            lines,
+            matched: after.0.saturating_sub(before.0),
+            breaks_open: after.1,
+            wrong: read.wrong,
+        })
+    }
+
+    /// How many matches there are, and how many breaks are not resolved.
+    fn counts(&self, account: &str) -> (u64, usize) {
+        self.reconciliation.side(account).map_or((0, 0), |side| {
+            let open = side.breaks.values().filter(|known| known.state != BreakState::Resolved).count();
+            (side.matched.values().sum(), open)
+        })
+    }
+
+    /// Matches again what is open, with entries that came after the last import.
+    pub(super) fn match_again(&mut self, account: &str, person: &Person) -> Result<Answer, Problem> {
+        self.catch_up()?;
+        let entry = StatementEntry {
+            number: 0,
+            hash: [0; 32],
+            account: self.bank_side(account)?.account.account,
+            mapping: [0; 24],
+            lines: 0,
+            wrong: 0,
+            sum: 0,
+            by: person.id,
+        };
+        let before = self.counts(account);
+        self.ports.record(&[Record::Statement(entry)])?;
+        self.catch_up()?;
+        let after = self.counts(account);
+        let matched = after.0.saturating_sub(before.0);
+        Ok(Answer::Imported { statement: 0, lines: 0, matched, breaks_open: after.1, wrong: Vec::new() })
+    }
+
+    pub(super) fn breaks(&mut self, account: &str, state: Option<&str>, kind: Option<&str>) -> Result<Answer, Problem> {
+        self.catch_up()?;
+        let today = i32::try_from(self.ports.now_ns() / 86_400_000_000_000).unwrap_or(0);
+        let side = self.bank_side(account)?;
+        let wanted = side.breaks.values().filter(|known| {
+            state.is_none_or(|state| known.state.name() == state) && kind.is_none_or(|kind| known.kind.name() == kind)
+        });
+        Ok(Answer::Breaks(wanted.map(|known| BreakView::of(known, today)).collect()))
+    }
+
+    pub(super) fn statements(&mut self, account: &str) -> Result<Answer, Problem> {
+        self.catch_up()?;
+        let side = self.bank_side(account)?;
+        Ok(Answer::Statements(side.statements.iter().map(StatementView::of).collect()))
+    }
+
+    pub(super) fn act(&mut self, order: &BreakOrder, person: &Person) -> Result<Answer, Problem> {
+        let invalid = |what: &str| Problem::new(400, "invalid", what);
+        self.catch_up()?;
+        let side = self.bank_side(&order.account)?;
+        let account = side.account.clone();
+        let key: BreakKey = order.key.parse().map_err(|err| Problem::new(400, "invalid", format!("{err}")))?;
+        let known = side.unresolved(key).cloned();
+        let known = known.ok_or_else(|| Problem::new(404, "unknown", format!("{key} is no break that is open")))?;
+        let text = padded(&order.text).ok_or_else(|| invalid("a text has at most 56 bytes"))?;
+        let (action, resolution, other) = match &order.action {
+            BreakOrderAction::Assign => (BreakAction::Assign, Resolution::Matched, None),
+            BreakOrderAction::Comment => (BreakAction::Comment, Resolution::Matched, None),
+            BreakOrderAction::Resolve { how, with } => {
+                let how = Resolution::from_name(how).ok_or_else(|| invalid("how is write-off, rematch or accept"))?;
+                let (action, other) = self.resolve((&account, &known), (how, with.as_deref()), person)?;
+                (action, how, other)
+            }
+        };
+        let entry = BreakEntry { account: account.account, key, action, resolution, other, text, by: person.id };
+        self.ports.record(&[Record::Break(entry)])?;
+        self.catch_up()?;
+        let today = i32::try_from(self.ports.now_ns() / 86_400_000_000_000).unwrap_or(0);
+        let known = self.bank_side(&order.account)?.breaks.get(&key).map(|known| BreakView::of(known, today));
+        Ok(Answer::Breaks(known.into_iter().collect()))
+    }
+
+    /// What resolving comes to: proposed, or done; a write-off is posted here.
+    fn resolve(
+        &self,
+        (account, known): (&BankAccount, &Break),
+        (how, with): (Resolution, Option<&str>),
+        person: &Person,
+    ) -> Result<(BreakAction, Option<BreakKey>), Problem> {
+        let conflict = |what: String| Problem::new(409, "conflict", what);
+        let other: Option<BreakKey> =
+            with.map(str::parse).transpose().map_err(|err| Problem::new(400, "invalid", format!("{err}")))?;
+        match (how, other) {
+            (Resolution::Rematch, Some(other)) => {
+                let unknown = || Problem::new(404, "unknown", format!("{other} is no break that is open"));
+                let with = self.bank_side(&account.name)?.unresolved(other).ok_or_else(unknown)?;
+                let off = known.amount.saturating_add(with.amount);
+                if other == known.key || off.unsigned_abs() > account.amount_tolerance {
+                    return Err(conflict(format!(
+                        "{} and {other} do not offset each other: {off} minor units are left",
+                        known.key
+                    )));
+                }
+                Ok((BreakAction::Resolve, Some(other)))
+            }
+            (Resolution::Rematch, None) => Err(Problem::new(400, "invalid", "a rematch names the other break")),
+            (_, Some(_)) => Err(Problem::new(400, "invalid", "only a rematch names another break")),
+            (Resolution::WriteOff, None) => {
+                if known.state != BreakState::Proposed || known.resolution != Resolution::WriteOff {
+                    return Ok((BreakAction::Propose, None));
+                }
+                if known.by == person.id {
+                    let what = "you proposed this write-off yourself; another person must confirm it";
+                    return Err(Problem::new(403, "second_person_needed", what));
+                }
+                self.write_off(account, known)?;
+                Ok((BreakAction::Resolve, None))
+            }
+            _ => Ok((BreakAction::Resolve, None)),
+        }
+    }
+
+    /// Posts the difference. Its id follows from the break, so that it is posted once.
+    fn write_off(&self, account: &BankAccount, known: &Break) -> Result<(), Problem> {
+        let against = account.write_off_account.ok_or_else(|| {
+            Problem::new(409, "conflict", format!("bank_account `{}` has no write_off_account", account.name))
+        })?;
+        if known.amount == 0 {
+            return Ok(());
+        }
+        // What the bank has more arrives on its mirror.
+        let (debit, credit) = if known.amount > 0 { (account.account, against) } else { (against, account.account) };
+        let id =
+            derived_id(b"heng write-off 1", &[&account.account.raw().to_le_bytes(), known.key.to_string().as_bytes()]);
+        let transfer = Transfer {
+            id: TransferId::from_raw(id.raw()),
+            debit,
+            credit,
+            amount: known.amount.unsigned_abs(),
+            code: account.write_off_code,
+            user_data_32: WRITE_OFF_PURPOSE,
+            ..Transfer::default()
+        };
+        let settled = self.ports.submit(vec![transfer])?;
+        match settled.iter().find(|settled| !settled.code.is_accepted()) {
+            None => Ok(()),
+            Some(refused) => Err(Problem::new(
+                409,
+                "conflict",
+                format!("the ledger refused the write-off: {}", refused.code.meaning()),
+            )),
+        }
+    }
+}
+
+fn check_account(read: &ReadStatements, account: &BankAccount, currency: &str) -> Result<(), String> {
+    for statement in &read.statements {
+        let iban: String = statement.account.chars().filter(|letter| !letter.is_whitespace()).collect();
+        if !account.iban.is_empty() && !iban.is_empty() && !iban.ends_with(&account.iban) {
+            return Err(format!("it is about account {iban}, not about {}", account.iban));
+        }
+        if !statement.currency.is_empty() && statement.currency != currency {
+            return Err(format!("it is in {}, the account in {currency}", statement.currency));
+        }
+    }
+    Ok(())
+}

@@ -35,6 +35,7 @@ currency = "EUR"
 codes = [7]
 settlement_account = 900
 confirm_above = "100.00"
+payer = { name = "Platform", iban = "DE89370400440532013000" }
 [[bank_account]]
 name = "custody"
 account = 900

@@ -8,6 +8,9 @@ use quick_xml::{Reader, XmlVersion};
 
 use crate::ledger::TransferId;
 
+/// Elements within elements in a pain.002 file, and more.
+const DEPTH_MAX: usize = 64;
+
 /// What the bank says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BankStatus {
@@ -46,10 +49,12 @@ fn payout_id(text: &str) -> Option<TransferId> {
 
 /// Reads answers of a bank; what cannot be read is told with its place, and the rest is read all the same.
 pub fn read_answers(bytes: &[u8]) -> (Vec<BankAnswer>, Vec<String>) {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let is_xml = bytes.trim_ascii_start().starts_with(b"<");
     let (answers, mut wrong) = if is_xml { pain_002(bytes) } else { csv_answers(bytes) };
     if answers.is_empty() && wrong.is_empty() {
-        wrong.push("there is no answer about a payout in it".to_owned());
+        let what = "there is no answer about a payout in it (TxInfAndSts); what a bank says of a whole file (GrpSts) is not taken for its payouts";
+        wrong.push(what.to_owned());
     }
     (answers, wrong)
 }
@@ -102,6 +107,10 @@ fn pain_002(bytes: &[u8]) -> (Vec<BankAnswer>, Vec<String>) {
                     current = Some(Transaction::default());
                 }
                 path.push(name);
+                if path.len() > DEPTH_MAX {
+                    wrong.push(format!("byte {place}: elements lie deeper in each other than in any such file"));
+                    return (answers, wrong);
+                }
             }
             Ok(Event::Text(text)) => {
                 if let (Some(current), Some(name)) = (&mut current, path.last()) {

@@ -2,6 +2,8 @@
 //!
 //! Each command is checked against the state at its turn, recorded with the person's number, and answered when it is durable.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::bank_answer::{BankStatus, read_answers};
@@ -11,7 +13,8 @@ use super::ports::{Ports, Snapshot, Trouble};
 use super::recon_commands::{BreakOrder, Import};
 use super::views::{BreakView, PayoutView, StatementView};
 use crate::ledger::{
-    AccountId, GatewayId, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId, padded, parse_id,
+    AccountId, AccountState, Book, GatewayId, HOUSE, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId,
+    WindowState, padded, parse_id, unpadded,
 };
 
 /// Who asks.
@@ -92,6 +95,8 @@ pub enum Command {
 pub enum Answer {
     /// It is done.
     Done,
+    /// It waits for a second person who says the same.
+    Proposed,
     /// A window is closing.
     Closing {
         /// The scheme's name.
@@ -180,6 +185,11 @@ impl From<Trouble> for Problem {
     }
 }
 
+/// Whether XML 1.0 can have a character.
+fn is_xml(letter: char) -> bool {
+    !matches!(letter, '\u{fffe}' | '\u{ffff}')
+}
+
 fn payout_id(text: &str) -> Result<TransferId, Problem> {
     let id = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32);
     id.map(TransferId::from_raw)
@@ -197,13 +207,15 @@ impl<P: Ports> Office<P> {
             Command::ConfirmPayout { payout } => {
                 let snapshot = self.ports.snapshot()?;
                 let payout = find(&snapshot, &payout)?;
-                self.confirm(&snapshot, &payout, person)
+                let state = self.said_by(&snapshot, &payout, person, PayoutState::Confirmed)?;
+                self.change(&snapshot, &payout, PayoutEntry { state, by: person.id, ..payout })
             }
             Command::RejectPayout { payout, reason } => {
                 let snapshot = self.ports.snapshot()?;
                 let payout = find(&snapshot, &payout)?;
                 let reason = padded(&reason).ok_or_else(|| Problem::invalid("a reason has at most 48 bytes"))?;
-                self.change(&snapshot, PayoutEntry { state: PayoutState::Rejected, reason, by: person.id, ..payout })
+                let state = self.said_by(&snapshot, &payout, person, PayoutState::Rejected)?;
+                self.change(&snapshot, &payout, PayoutEntry { state, reason, by: person.id, ..payout })
             }
             Command::BankAnswers { content } => self.bank_answers(&content, person),
             Command::Import(import) => self.import(&import, person),
@@ -226,27 +238,40 @@ impl<P: Ports> Office<P> {
         if !iban.is_empty() && iban.parse::<iban::Iban>().is_err() {
             return Err(Problem::invalid(format!("`{iban}` is no IBAN: its check digits or its length are wrong")));
         }
-        if !(bic.is_empty() || matches!(bic.len(), 8 | 11) && bic.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-            return Err(Problem::invalid(format!("`{bic}` is no BIC: it has 8 or 11 letters and digits")));
+        if !(bic.is_empty()
+            || matches!(bic.len(), 8 | 11)
+                && bic.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()))
+        {
+            return Err(Problem::invalid(format!("`{bic}` is no BIC: it has 8 or 11 capital letters and digits")));
         }
-        let printable = !name.trim().is_empty() && !name.chars().any(char::is_control);
+        let printable = !name.trim().is_empty() && !name.chars().any(|letter| letter.is_control() || !is_xml(letter));
         let name = padded(name).filter(|_| printable).ok_or_else(|| Problem::invalid("a name has 1 to 40 bytes"))?;
         let (iban, bic) = (padded(&iban).unwrap_or([0; 34]), padded(bic).unwrap_or([0; 11]));
         if participant == 0 {
             return Err(Problem::invalid("a participant's number is 1 or more"));
         }
-        let (known, whose) = self.ports.inspect(move |book| {
-            let place = book.windows().place_of_account(account);
-            let whose = book.windows().participants().get(usize::try_from(place).unwrap_or(0)).map(|of| of.id);
-            (book.account(account).is_some(), whose)
-        })?;
-        if !known {
+        let entry = ParticipantEntry { id: participant, account, name, iban, bic, is_proposed: false };
+        let known = self.ports.inspect(move |book| Known::of(book, &entry))?;
+        let Some(currency) = known.currency else {
             return Err(Problem::unknown(format!("there is no account {account}; open it first")));
-        }
-        if whose.is_some_and(|whose| whose != 0 && whose != participant) {
+        };
+        if known.is_of_another {
             return Err(Problem::conflict(format!("account {account} is another participant's")));
         }
-        let entry = ParticipantEntry { id: participant, account, name, iban, bic };
+        if let Some(other) = known.other {
+            let what = format!(
+                "the participant is settled through account {other} in currency {currency}; close that one first"
+            );
+            return Err(Problem::conflict(what));
+        }
+        // Where money goes is changed by two persons.
+        let by_another = known.proposed.is_some_and(|(proposed, by)| {
+            by != person.id && ParticipantEntry { is_proposed: false, ..proposed } == entry
+        });
+        if known.changes_bank && !by_another {
+            self.ports.record(&[Record::Participant(ParticipantEntry { is_proposed: true, ..entry }, person.id)])?;
+            return Ok(Answer::Proposed);
+        }
         self.ports.record(&[Record::Participant(entry, person.id)])?;
         Ok(Answer::Done)
     }
@@ -255,9 +280,8 @@ impl<P: Ports> Office<P> {
         let snapshot = self.ports.snapshot()?;
         let scheme = snapshot.policy.schemes().iter().find(|scheme| scheme.name == name);
         let scheme = scheme.ok_or_else(|| Problem::unknown(format!("the policy has no scheme `{name}`")))?;
-        let open = |window: &&crate::ledger::Window| {
-            window.scheme == scheme.number && window.state == crate::ledger::WindowState::Open
-        };
+        let open =
+            |window: &&crate::ledger::Window| window.scheme == scheme.number && window.state == WindowState::Open;
         let window = snapshot.windows.iter().find(open);
         let window = window.ok_or_else(|| Problem::conflict(format!("scheme `{name}` has no open window")))?;
         let calendar = Calendar::new(scheme).map_err(|err| Problem::conflict(err.to_string()))?;
@@ -266,23 +290,52 @@ impl<P: Ports> Office<P> {
         Ok(Answer::Closing { scheme: name.to_owned(), window: window.number })
     }
 
-    fn confirm(&mut self, snapshot: &Snapshot, payout: &PayoutEntry, person: &Person) -> Result<Answer, Problem> {
-        let state = confirmed_by(snapshot, payout, person)?;
-        self.change(snapshot, PayoutEntry { state, by: person.id, ..*payout })
-    }
-
-    fn change(&mut self, snapshot: &Snapshot, entry: PayoutEntry) -> Result<Answer, Problem> {
-        let known = snapshot.payouts.iter().find(|payout| payout.id == entry.id);
-        let before = known.map(|payout| payout.state).unwrap_or_default();
-        if before == entry.state {
-            return Ok(Answer::Payout(PayoutView::of(snapshot, &entry)));
+    fn change(&mut self, snapshot: &Snapshot, before: &PayoutEntry, entry: PayoutEntry) -> Result<Answer, Problem> {
+        if before.state == entry.state {
+            return Ok(Answer::Payout(PayoutView::of(snapshot, before)));
         }
-        if !before.may_become(entry.state) {
-            let what = format!("the payout is {} and cannot become {}", before.name(), entry.state.name());
+        if !before.state.may_become(entry.state) {
+            let what = format!("the payout is {} and cannot become {}", before.state.name(), entry.state.name());
             return Err(Problem::conflict(what));
         }
         self.ports.record(&[Record::Payout(entry)])?;
         Ok(Answer::Payout(PayoutView::of(snapshot, &entry)))
+    }
+
+    /// Whether two persons must say what became of a payout, by the scheme as it was when the payout's window closed.
+    pub(super) fn needs_two(&mut self, snapshot: &Snapshot, payout: &PayoutEntry) -> bool {
+        let policy = self.terms(snapshot, payout.window);
+        let scheme = policy.ok().and_then(|policy| policy.scheme(payout.window.0).cloned());
+        // When nobody knows any more what the limit was, there are two.
+        scheme.is_none_or(|scheme| scheme.confirm_above.is_some_and(|limit| payout.amount > limit))
+    }
+
+    /// What a payout becomes when this person says that it is confirmed, or rejected.
+    fn said_by(
+        &mut self,
+        snapshot: &Snapshot,
+        payout: &PayoutEntry,
+        person: &Person,
+        end: PayoutState,
+    ) -> Result<PayoutState, Problem> {
+        let window = snapshot.windows.iter().find(|window| window.key() == payout.window);
+        if window.is_some_and(|window| window.state < WindowState::Settled) {
+            return Err(Problem::conflict(
+                "the payout's file is not written yet, so no bank can know of it; try again later",
+            ));
+        }
+        let proposed =
+            if end == PayoutState::Confirmed { PayoutState::Proposed } else { PayoutState::RejectionProposed };
+        if payout.state == proposed {
+            if payout.by == person.id {
+                let what = "you proposed this yourself; another person must say so too";
+                return Err(Problem::new(403, "second_person_needed", what));
+            }
+            return Ok(end);
+        }
+        let waits =
+            matches!(payout.state, PayoutState::Issued | PayoutState::Proposed | PayoutState::RejectionProposed);
+        Ok(if waits && self.needs_two(snapshot, payout) { proposed } else { end })
     }
 
     fn bank_answers(&mut self, content: &str, person: &Person) -> Result<Answer, Problem> {
@@ -290,35 +343,37 @@ impl<P: Ports> Office<P> {
         let snapshot = self.ports.snapshot()?;
         let (mut confirmed, mut proposed, mut rejected, mut unchanged) = (0_usize, 0_usize, 0_usize, 0_usize);
         let mut records = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut waiting: BTreeMap<TransferId, &PayoutEntry> =
+            snapshot.payouts.iter().map(|payout| (payout.id, payout)).collect();
         for answer in answers {
-            let Some(payout) = snapshot.payouts.iter().find(|payout| payout.id == answer.payout) else {
+            let Some(payout) = waiting.remove(&answer.payout) else {
                 wrong.push(format!(
-                    "{:032x} is no payout of a window that is still open for answers",
+                    "{:032x} is no payout that waits for an answer, or is in the file twice",
                     answer.payout.raw()
                 ));
                 continue;
             };
             let mut entry = PayoutEntry { by: person.id, ..*payout };
-            match answer.status {
-                BankStatus::Paid => {
-                    entry.state = confirmed_by(&snapshot, payout, person).unwrap_or(payout.state);
-                }
-                BankStatus::Refused => {
-                    entry.state = PayoutState::Rejected;
-                    let short: String = answer.reason.chars().take(12).collect();
-                    entry.reason = padded(&short).unwrap_or([0; 48]);
-                }
-                BankStatus::Underway(_) => {}
+            let end = match answer.status {
+                BankStatus::Paid => PayoutState::Confirmed,
+                BankStatus::Refused => PayoutState::Rejected,
+                BankStatus::Underway(_) => payout.state,
+            };
+            if end != payout.state {
+                entry.state = self.said_by(&snapshot, payout, person, end).unwrap_or(payout.state);
             }
-            if !payout.state.may_become(entry.state) || !seen.insert(payout.id) {
+            if end == PayoutState::Rejected {
+                let short: String = answer.reason.chars().take(12).collect();
+                entry.reason = padded(&short).unwrap_or([0; 48]);
+            }
+            if !payout.state.may_become(entry.state) {
                 unchanged = unchanged.saturating_add(1);
                 continue;
             }
             let count = match entry.state {
                 PayoutState::Confirmed => &mut confirmed,
-                PayoutState::Proposed => &mut proposed,
-                _ => &mut rejected,
+                PayoutState::Rejected => &mut rejected,
+                _ => &mut proposed,
             };
             *count = count.saturating_add(1);
             records.push(Record::Payout(entry));
@@ -334,15 +389,39 @@ fn find(snapshot: &Snapshot, id: &str) -> Result<PayoutEntry, Problem> {
     found.ok_or_else(|| Problem::unknown(format!("there is no payout {:032x} that still waits for its bank", id.raw())))
 }
 
-/// What a payout becomes when this person confirms it.
-fn confirmed_by(snapshot: &Snapshot, payout: &PayoutEntry, person: &Person) -> Result<PayoutState, Problem> {
-    let limit = snapshot.policy.scheme(payout.window.0).and_then(|scheme| scheme.confirm_above);
-    let needs_two = limit.is_some_and(|limit| payout.amount > limit);
-    match payout.state {
-        PayoutState::Issued if needs_two => Ok(PayoutState::Proposed),
-        PayoutState::Proposed if payout.by == person.id => {
-            Err(Problem::new(403, "second_person_needed", "you proposed this yourself; another person must confirm it"))
+/// What the book knows about the account and the participant of an entry.
+struct Known {
+    /// Of the account, if it is there.
+    currency: Option<u16>,
+    /// Whether it is another participant's.
+    is_of_another: bool,
+    /// Another account of the participant in that currency that is not closed.
+    other: Option<AccountId>,
+    /// Whether the participant has another name or bank.
+    changes_bank: bool,
+    proposed: Option<(ParticipantEntry, GatewayId)>,
+}
+
+impl Known {
+    fn of(book: &Book, entry: &ParticipantEntry) -> Self {
+        let windows = book.windows();
+        let currency = book.account(entry.account).map(|account| account.properties.currency);
+        let place = windows.place_of_account(entry.account);
+        let participant = windows.participant_of(entry.id);
+        let mut accounts = participant.into_iter().flat_map(|known| &known.accounts);
+        let other = accounts.find(|id| {
+            let open = book.account(**id).filter(|account| account.state != AccountState::Closed);
+            **id != entry.account && open.map(|account| account.properties.currency) == currency
+        });
+        let text = |bytes: &[u8]| unpadded(bytes);
+        Self {
+            currency,
+            is_of_another: place != HOUSE && windows.place_of(entry.id) != Some(place),
+            other: other.copied(),
+            changes_bank: participant.is_some_and(|known| {
+                (&known.name, &known.iban, &known.bic) != (&text(&entry.name), &text(&entry.iban), &text(&entry.bic))
+            }),
+            proposed: windows.proposed(entry.id).copied(),
         }
-        _ => Ok(PayoutState::Confirmed),
     }
 }

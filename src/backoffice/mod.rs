@@ -6,8 +6,8 @@
 //! ```
 //!
 //! One thread does one step after the other; each step can be repeated and then changes nothing: records that come twice have no
-//! effect, settlement transfers have ids that follow from the window, and a payout file is written with the same name and bytes.
-//! So after a crash at any point the office goes on where the journal says it is, and nothing is paid twice.
+//! effect, what is settled stands in the ledger with the position that it settles, and a payout file is written with the same name and
+//! bytes. So after a crash at any point the office goes on where the journal says it is, and nothing is paid twice.
 //!
 //! | file | subject |
 //! |---|---|
@@ -22,6 +22,7 @@
 //! | `recon_commands` | what an operator asks for about statements and breaks |
 //! | `settle` | the step from closed to settled |
 //! | `statement` | bank statements: camt.053, MT940, CSV |
+//! | `terms` | whether a policy can be put in force |
 //! | `views` | what an operator is shown |
 //!
 //! # Invariants
@@ -45,18 +46,20 @@ mod recon_commands;
 mod reconciliation;
 mod settle;
 mod statement;
+mod terms;
 mod views;
 
 pub use bank_answer::{BankAnswer, BankStatus, read_answers};
-pub use calendar::{CalendarError, check_schemes};
+pub use calendar::CalendarError;
 pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
-pub use ports::{EnginePorts, Ports, Settlement, Snapshot, Trouble};
+pub use ports::{EnginePorts, Ports, Snapshot, Trouble};
 pub use recon_commands::{BreakOrder, BreakOrderAction, Import};
 pub use reconciliation::{
     BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Reason, Reconciliation,
     Tolerance, names_in,
 };
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
+pub use terms::{TermsError, check_change, check_schemes};
 pub use views::{BreakView, PayoutView, PositionView, StatementView, WindowView};

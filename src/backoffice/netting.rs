@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::{HOUSE, Netting, Positions, Scheme};
+use crate::ledger::{HOUSE, LegKey, Netting, Positions, Scheme};
+
+/// The most that a balancing transfer moves.
+const BALANCING_MAX: u128 = u64::MAX as u128;
 
 /// An amount that is to be settled between a participant and the bank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
     /// Place of the participant.
     pub place: u32,
@@ -20,8 +23,15 @@ pub struct Instruction {
     pub amount: u128,
 }
 
-/// The instructions that settle a window, in order of participant; those below the scheme's minimum payout are left for the next
-/// window. The house settles nothing with itself.
+impl Instruction {
+    /// What names it in its window.
+    pub fn key(&self) -> LegKey {
+        (self.place, self.counterparty, self.is_collection)
+    }
+}
+
+/// The instructions that settle a window: what is collected before what is paid out of it, each in order of participant. Those below the
+/// scheme's minimum payout are left for the next window, and so is what one transfer cannot hold. The house settles nothing with itself.
 pub fn instructions(scheme: &Scheme, positions: &Positions) -> Vec<Instruction> {
     let mut found = match scheme.netting {
         Netting::Multilateral => multilateral(positions),
@@ -31,7 +41,10 @@ pub fn instructions(scheme: &Scheme, positions: &Positions) -> Vec<Instruction> 
     found.retain(|instruction| {
         instruction.amount > 0 && (instruction.is_collection || instruction.amount >= scheme.minimum_payout)
     });
-    found.sort_unstable();
+    for instruction in &mut found {
+        instruction.amount = instruction.amount.min(BALANCING_MAX);
+    }
+    found.sort_unstable_by_key(|found| (!found.is_collection, found.place, found.counterparty));
     found
 }
 

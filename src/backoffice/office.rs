@@ -1,6 +1,8 @@
 //! The office: looks at the journal's state, does what is due, and again; between, what operators ask for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,8 +13,10 @@ use super::calendar::Calendar;
 use super::commands::{Answer, Command, Person, Problem};
 use super::ports::{Ports, Snapshot, Trouble};
 use super::reconciliation::Reconciliation;
-use super::settle::{Settling, return_transfer, settle};
-use crate::ledger::{GatewayId, PayoutEntry, PayoutState, Record, Scheme, Window, WindowEntry, WindowState};
+use super::settle::{Settling, open_account, return_transfer, settle};
+use crate::ledger::{
+    GatewayId, PayoutEntry, PayoutState, Policy, Record, Sequence, TransferId, Window, WindowEntry, WindowState,
+};
 
 /// How often the office looks whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -20,8 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Commands that may wait.
 const COMMANDS_MAX: usize = 64;
 
-/// Attempts at giving back what the bank refused, each after the account could bear it.
-const RETURN_ATTEMPTS_MAX: u32 = 1_000;
+/// How long to wait before what could not be given back is tried again.
+const AGAIN_AFTER_NS: u64 = 60_000_000_000;
+
+/// Different things said before they may be said again.
+const SAID_MAX: usize = 1_000;
 
 /// Does the steps, one after the other.
 #[derive(Debug)]
@@ -33,8 +40,12 @@ pub struct Office<P> {
     pub(super) statements: PathBuf,
     /// What the ledger expects of banks.
     pub(super) reconciliation: Reconciliation,
-    /// What was last said about a step that cannot be done, so that it is said once.
-    said: Option<String>,
+    /// Policies of before, by their last records.
+    policies: BTreeMap<Sequence, Arc<Policy>>,
+    /// When what could not be given back is tried again.
+    again_at: BTreeMap<TransferId, u64>,
+    /// What was said about steps that cannot be done, so that it is said once.
+    said: BTreeSet<String>,
 }
 
 impl<P: Ports> Office<P> {
@@ -42,28 +53,65 @@ impl<P: Ports> Office<P> {
     pub fn new(ports: P, data_dir: &Path) -> Self {
         let reconciliation = Reconciliation::default();
         let (payouts, statements) = (data_dir.join("payouts"), data_dir.join("statements"));
-        Self { ports, payouts, statements, reconciliation, said: None }
+        let (policies, again_at, said) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { ports, payouts, statements, reconciliation, policies, again_at, said }
     }
 
-    /// Does all that is due now; answers whether something was done, so that more may be due.
+    /// Does all that is due now; answers whether something was done, so that more may be due. One that is in trouble does not keep the
+    /// others from being done.
     pub fn look(&mut self) -> Result<bool, Trouble> {
         let snapshot = self.ports.snapshot()?;
-        let mut done = self.reconcile(&snapshot)?;
+        if snapshot.windows.is_empty() && snapshot.policy.bank_accounts().is_empty() {
+            return Ok(false);
+        }
+        let mut results = vec![self.reconcile(&snapshot)];
         for window in &snapshot.windows {
-            if let Some(scheme) = snapshot.policy.scheme(window.scheme) {
-                done |= self.window(&snapshot, scheme, window)?;
-            }
+            results.push(self.window(&snapshot, window));
         }
         for payout in snapshot.payouts.iter().filter(|payout| payout.state == PayoutState::Rejected) {
-            if let Some(scheme) = snapshot.policy.scheme(payout.window.0) {
-                done |= self.give_back(&snapshot, scheme, payout)?;
+            results.push(self.give_back(&snapshot, payout));
+        }
+        let mut done = false;
+        let mut trouble = None;
+        for result in results {
+            match result {
+                Ok(some) => done |= some,
+                Err(Trouble::Stopped) => return Err(Trouble::Stopped),
+                Err(other) => trouble = trouble.or(Some(other)),
             }
         }
-        Ok(done)
+        match trouble {
+            Some(trouble) if !done => Err(trouble),
+            _ => Ok(done),
+        }
     }
 
-    fn window(&mut self, snapshot: &Snapshot, scheme: &Scheme, window: &Window) -> Result<bool, Trouble> {
-        let Ok(calendar) = Calendar::new(scheme) else { return Ok(false) };
+    /// The scheme of a window: as the policy has it while the window is open, as it was when the window closed from then on.
+    pub(super) fn terms(&mut self, snapshot: &Snapshot, key: (u16, u32)) -> Result<Arc<Policy>, Trouble> {
+        let window = snapshot.windows.iter().find(|window| window.key() == key);
+        let at = window.map_or((0, 0), |window| window.policy);
+        if at == (0, 0) || at == snapshot.policy_at {
+            return Ok(Arc::clone(&snapshot.policy));
+        }
+        if let Some(known) = self.policies.get(&at.1) {
+            return Ok(Arc::clone(known));
+        }
+        let (mut parts, mut text) = (Vec::new(), None);
+        self.ports.scan(at, &mut |stored| {
+            if let Record::Policy(part) = stored.record {
+                text = part.join(&mut parts).ok().flatten();
+            }
+        })?;
+        let unreadable = || Trouble::Journal(format!("the policy of records {} to {}", at.0, at.1));
+        let policy = text.as_deref().and_then(|text| Policy::parse(text).ok()).map(Arc::new).ok_or_else(unreadable)?;
+        self.policies.insert(at.1, Arc::clone(&policy));
+        Ok(policy)
+    }
+
+    fn window(&mut self, snapshot: &Snapshot, window: &Window) -> Result<bool, Trouble> {
+        let policy = self.terms(snapshot, window.key())?;
+        let Some(scheme) = policy.scheme(window.scheme) else { return Ok(false) };
+        let calendar = Calendar::new(scheme).map_err(|err| Trouble::Waits(err.to_string()))?;
         match window.state {
             WindowState::Open => {
                 let Some((at_ns, day)) = calendar.next_cut_off(window.opened_ns) else { return Ok(false) };
@@ -87,8 +135,7 @@ impl<P: Ports> Office<P> {
                 }
             }
             WindowState::Settled => {
-                let mut payouts = snapshot.payouts.iter().filter(|payout| payout.window == window.key());
-                if !payouts.all(|payout| payout.state.is_final()) {
+                if snapshot.payouts.iter().any(|payout| payout.window == window.key()) {
                     return Ok(false);
                 }
                 self.enter(entry(window, WindowState::Reconciled))?;
@@ -109,41 +156,50 @@ impl<P: Ports> Office<P> {
     }
 
     /// Gives back to a participant what the bank did not pay, or takes back what it did not collect.
-    fn give_back(&mut self, snapshot: &Snapshot, scheme: &Scheme, payout: &PayoutEntry) -> Result<bool, Trouble> {
-        let known = snapshot.participants.iter().find(|participant| participant.id == payout.participant);
-        let accounts = known.map(|participant| participant.accounts.clone()).unwrap_or_default();
-        let (currency, amount) = (scheme.currency, payout.amount);
-        let found = self.ports.inspect(move |book| {
-            let accounts = accounts.iter().filter_map(|id| book.account(*id));
-            let account = accounts.into_iter().find(|account| account.properties.currency == currency)?;
-            let enough =
-                account.available().is_none_or(|available| u128::try_from(available).is_ok_and(|has| has >= amount));
-            Some((account.properties.id, enough))
+    fn give_back(&mut self, snapshot: &Snapshot, payout: &PayoutEntry) -> Result<bool, Trouble> {
+        let now_ns = self.ports.now_ns();
+        if self.again_at.get(&payout.id).is_some_and(|at| now_ns < *at) {
+            return Ok(false);
+        }
+        let policy = self.terms(snapshot, payout.window)?;
+        let Some(scheme) = policy.scheme(payout.window.0) else { return Ok(false) };
+        let (id, number, currency) = (payout.id, payout.participant, scheme.currency);
+        let (amount, is_collection) = (payout.amount, payout.is_collection);
+        let (is_back, account) = self.ports.inspect(move |book| {
+            let accounts =
+                book.windows().participant_of(number).map(|known| known.accounts.clone()).unwrap_or_default();
+            let account = open_account(book, &accounts, currency, is_collection).filter(|account| {
+                let available = account.available().and_then(|available| u128::try_from(available).ok());
+                !is_collection || account.available().is_none() || available.is_some_and(|has| has >= amount)
+            });
+            (book.windows().is_returned(id), account.map(|account| account.properties.id))
         })?;
-        let Some((account, enough)) = found else { return Ok(false) };
-        for attempt in 0..RETURN_ATTEMPTS_MAX {
-            let transfer = return_transfer(scheme, payout, account, attempt);
-            let settled = self.ports.submit(vec![transfer])?;
-            if settled.iter().all(|settled| settled.code.is_accepted()) {
-                let entry = PayoutEntry { state: PayoutState::Returned, by: GatewayId(0), ..*payout };
-                self.ports.record(&[Record::Payout(entry)])?;
-                return Ok(true);
-            }
-            if payout.is_collection && !enough {
-                break;
+        if !is_back {
+            let codes = match account {
+                Some(account) => {
+                    self.ports.submit(vec![return_transfer(scheme, payout, account, snapshot.sequence)])?
+                }
+                None => Vec::new(),
+            };
+            if !codes.iter().any(|code| code.is_accepted()) {
+                self.again_at.insert(id, now_ns.saturating_add(AGAIN_AFTER_NS));
+                let why = codes.first().map_or("no account of its participant can take part", |code| code.meaning());
+                self.say(&format!("payout {id} was refused by the bank and cannot be given back yet: {why}"));
+                return Ok(false);
             }
         }
-        self.say(&format!(
-            "payout {} was refused by the bank and its account {account} cannot bear the return",
-            payout.id
-        ));
-        Ok(false)
+        let entry = PayoutEntry { state: PayoutState::Returned, by: GatewayId(0), ..*payout };
+        self.ports.record(&[Record::Payout(entry)])?;
+        Ok(true)
     }
 
+    /// Says something once.
     pub(super) fn say(&mut self, what: &str) {
-        if self.said.as_deref() != Some(what) {
+        if self.said.len() > SAID_MAX {
+            self.said.clear();
+        }
+        if self.said.insert(what.to_owned()) {
             tracing::warn!("{what}");
-            self.said = Some(what.to_owned());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A file is written under another name, synced and renamed, so that it is there wholly or not at all. Its name, its message id and
 //! its bytes follow from the journal: written again after a crash it is the same file, which a bank takes once.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::calendar::{date_of, iso_time};
 use super::ports::Trouble;
 use super::settle::Settling;
 use crate::journal::sync_directory;
-use crate::ledger::{Participant, PayoutEntry, PayoutFormat};
+use crate::ledger::{Participant, PayoutEntry, PayoutFormat, Window};
 
 /// A payout file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +40,15 @@ pub(super) fn write_payouts(
     settling: Settling<'_>,
     payouts: &[PayoutEntry],
 ) -> Result<Option<PayoutFile>, Trouble> {
-    let of = |payout: &PayoutEntry| settling.snapshot.participants.iter().find(|known| known.id == payout.participant);
-    let line = |payout| of(payout).map(|participant| Line { payout, participant });
-    let mut lines: Vec<Line<'_>> = payouts.iter().filter_map(line).collect();
+    let participants: BTreeMap<u32, &Participant> =
+        settling.snapshot.participants.iter().map(|participant| (participant.id, participant)).collect();
+    let line = |payout: &'_ PayoutEntry| participants.get(&payout.participant).copied();
+    let mut lines: Vec<Line<'_>> =
+        payouts.iter().filter_map(|payout| Some(Line { payout, participant: line(payout)? })).collect();
     lines.sort_by_key(|line| (line.payout.participant, line.payout.counterparty));
-    let name =
-        format!("{}-{:06}-{}", settling.scheme.name, settling.window.number, date_of(settling.window.settlement_day));
+    let window = settling.window;
+    let day = date_of(window.settlement_day);
+    let name = format!("{}-{:05}-{:06}-{day}", settling.scheme.name, window.scheme, window.number);
     let (collections, payouts): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.payout.is_collection);
     if !collections.is_empty() {
         let path = directory.join(format!("{name}-collections.csv"));
@@ -72,11 +76,13 @@ fn sum_of(lines: &[Line<'_>]) -> u128 {
 /// Puts a file in its place, durably, wholly or not at all.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
     let trouble = |source| Trouble::File { path: path.to_owned(), source };
-    if fs::read(path).is_ok_and(|known| known == bytes) {
-        return Ok(());
-    }
     let directory = path.parent().unwrap_or(Path::new("."));
     let write = || {
+        if fs::read(path).is_ok_and(|known| known == bytes) {
+            // It may have been renamed by a process that was killed before this was durable.
+            File::open(path)?.sync_all()?;
+            return sync_directory(directory);
+        }
         fs::create_dir_all(directory)?;
         let half = path.with_extension("part");
         let mut file = File::create(&half)?;
@@ -158,6 +164,13 @@ pub(super) fn reference(payout: &PayoutEntry) -> String {
     format!("{:032x}", payout.id.raw())
 }
 
+/// What a payout file is called at the bank: scheme, window, and the beginning of the window's digest, so that no other ledger and no other
+/// scheme of the same name has it.
+pub(super) fn message_id(window: &Window) -> String {
+    let [a, b, c, d, ..] = window.digest;
+    format!("{:05}-{:06}-{:08x}", window.scheme, window.number, u32::from_be_bytes([a, b, c, d]))
+}
+
 fn remittance(settling: Settling<'_>) -> String {
     format!("{} window {}", settling.scheme.name, settling.window.number)
 }
@@ -214,7 +227,7 @@ impl Xml {
 fn pain_001(settling: Settling<'_>, lines: &[Line<'_>]) -> Vec<u8> {
     const NAMESPACE: &str = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.09";
     let (currency, places) = currency(settling);
-    let id = format!("{}-{:06}", settling.scheme.name, settling.window.number);
+    let id = message_id(settling.window);
     let (count, sum) = (lines.len().to_string(), decimal(sum_of(lines), places));
     let payer = &settling.scheme.payer;
     let mut xml = Xml(Writer::new_with_indent(Vec::new(), b' ', 1));

@@ -17,8 +17,8 @@ use crate::ledger::{
 use crate::router::{RouterHandle, RouterMessage};
 use crate::settlement::{SettlementHandle, SettlementMessage, now_ns};
 
-/// Most transfers of one settlement transaction.
-pub(super) const LEGS_MAX: usize = 1 << 17;
+/// Transfers of the ledger itself inside at once: several settlement transactions.
+const LEGS_INSIDE_MAX: usize = 1 << 20;
 
 /// How often the office looks, while it waits for the engine, whether that still runs.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
@@ -32,6 +32,9 @@ pub enum Trouble {
     /// The journal cannot be read.
     #[error("a record cannot be read: {0}")]
     Journal(String),
+    /// Something must be done by people first.
+    #[error("{0}")]
+    Waits(String),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}")]
     File {
@@ -51,44 +54,35 @@ pub struct Snapshot {
     pub policy: Arc<Policy>,
     /// The participants by place, the house first.
     pub participants: Arc<Vec<Participant>>,
+    /// First and last record of that policy.
+    pub policy_at: (Sequence, Sequence),
     /// Windows that are not yet reconciled; open ones without their positions.
     pub windows: Vec<Window>,
-    /// The payouts of those windows, and others that are not final.
+    /// Payouts of which something is still to come.
     pub payouts: Vec<PayoutEntry>,
 }
 
 impl Snapshot {
     /// As the book has it now.
     pub fn of(book: &Book) -> Self {
-        let windows: Vec<Window> = book.unfinished_windows().cloned().collect();
-        let wanted = |payout: &&PayoutEntry| {
-            !payout.state.is_final() || windows.iter().any(|window| window.key() == payout.window)
-        };
         Self {
             sequence: book.sequence(),
             policy: Arc::clone(book.policy()),
             participants: Arc::clone(book.windows().participants()),
-            payouts: book.windows().payouts().values().filter(wanted).copied().collect(),
-            windows,
+            policy_at: book.summary().policy,
+            payouts: book.windows().unfinished_payouts().copied().collect(),
+            windows: book.unfinished_windows().cloned().collect(),
         }
     }
-}
-
-/// What became of a settlement transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settlement {
-    /// Its outcome, the first one if it was asked for before.
-    pub code: Code,
-    /// What it moved.
-    pub amount: u128,
 }
 
 /// What the office needs of the engine. Every call may be repeated after a crash.
 pub trait Ports: Send {
     /// The state of clearing now. Records that were answered before are in it.
     fn snapshot(&self) -> Result<Snapshot, Trouble>;
-    /// Makes transfers in the name of the ledger; those linked to each other all or none. Answers when they are durable.
-    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble>;
+    /// Makes transfers in the name of the ledger; those linked to each other all or none. Answers their outcomes, those of the first time
+    /// for what was asked for before, when they are durable.
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble>;
     /// Appends records; answers when they are durable.
     fn record(&self, records: &[Record]) -> Result<(), Trouble>;
     /// Runs something on the book and answers its result.
@@ -130,7 +124,7 @@ impl EnginePorts {
             settlement: engine.settlement.clone(),
             clearing: engine.clearing.clone(),
             reader: Arc::clone(&engine.reader),
-            admission: Admission::new(LEGS_MAX),
+            admission: Admission::new(LEGS_INSIDE_MAX),
         }
     }
 
@@ -150,17 +144,6 @@ impl EnginePorts {
         }
         Err(Trouble::Stopped)
     }
-
-    fn amount(&self, outcome: &Outcome) -> Result<u128, Trouble> {
-        if !outcome.code.is_accepted() {
-            return Ok(0);
-        }
-        let record = self.reader.read(outcome.sequence).map_err(|err| Trouble::Journal(err.to_string()))?;
-        match record.map(|stored| stored.record) {
-            Some(Record::Transfer { transfer, .. }) => Ok(transfer.amount),
-            _ => Err(Trouble::Journal(format!("record {} is no transfer", outcome.sequence))),
-        }
-    }
 }
 
 impl Ports for EnginePorts {
@@ -168,14 +151,15 @@ impl Ports for EnginePorts {
         self.inspect(Snapshot::of)
     }
 
-    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble> {
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
         let (answer, outcomes) = bounded(1);
-        let permit = self.admission.admit(transfers.len()).ok_or(Trouble::Stopped)?;
+        // Its own room, and one call at a time: what does not fit now fits in a moment.
+        let full = || Trouble::Waits("settlement transfers of before are still being answered".to_owned());
+        let permit = self.admission.admit(transfers.len()).ok_or_else(full)?;
         let span = Span { request_id: 0, answer_kind: 0, first: 0, count: transfers.len() };
         let parcel = Parcel::new((GatewayId(0), Grant::ALL), vec![span], Arc::new(Sink(answer)), permit);
         self.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_gone| Trouble::Stopped)?;
-        let outcomes = self.wait(&outcomes)?;
-        outcomes.iter().map(|outcome| Ok(Settlement { code: outcome.code, amount: self.amount(outcome)? })).collect()
+        Ok(self.wait(&outcomes)?.iter().map(|outcome| outcome.code).collect())
     }
 
     fn record(&self, records: &[Record]) -> Result<(), Trouble> {

@@ -1,5 +1,6 @@
 //! What an operator asks for about statements and breaks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -100,12 +101,11 @@ impl<P: Ports> Office<P> {
         }
         let shown = self.reconciliation.take_shown();
         let mut records = Vec::new();
+        let issued = snapshot.payouts.iter().filter(|payout| payout.state == PayoutState::Issued);
+        let issued: BTreeMap<u128, &PayoutEntry> = issued.map(|payout| (payout.id.raw(), payout)).collect();
         for (id, by) in shown {
-            let payout =
-                snapshot.payouts.iter().find(|payout| payout.id.raw() == id && payout.state == PayoutState::Issued);
-            let Some(payout) = payout else { continue };
-            let limit = snapshot.policy.scheme(payout.window.0).and_then(|scheme| scheme.confirm_above);
-            let needs_two = limit.is_some_and(|limit| payout.amount > limit);
+            let Some(&payout) = issued.get(&id) else { continue };
+            let needs_two = self.needs_two(snapshot, payout);
             let state = if needs_two { PayoutState::Proposed } else { PayoutState::Confirmed };
             records.push(Record::Payout(PayoutEntry { state, by, ..*payout }));
         }
@@ -326,13 +326,11 @@ impl<P: Ports> Office<P> {
             ..Transfer::default()
         };
         let settled = self.ports.submit(vec![transfer])?;
-        match settled.iter().find(|settled| !settled.code.is_accepted()) {
+        match settled.iter().find(|code| !code.is_accepted()) {
             None => Ok(()),
-            Some(refused) => Err(Problem::new(
-                409,
-                "conflict",
-                format!("the ledger refused the write-off: {}", refused.code.meaning()),
-            )),
+            Some(refused) => {
+                Err(Problem::new(409, "conflict", format!("the ledger refused the write-off: {}", refused.meaning())))
+            }
         }
     }
 }

@@ -1,30 +1,39 @@
 //! From closed to settled: the settlement transfers, the payouts, their file.
 //!
-//! Settlement moves what is there: a participant that has spent what it received is paid what it has left, and the rest is carried
-//! over. When an account is frozen or closed, its participant is left out and the others are settled without it. Which ones are
-//! left out follows from recorded outcomes alone, so a repeat after a crash asks for the same transfers with the same ids.
+//! A window is settled by the scheme as it was when the window closed. What has been settled is read from the ledger, where each
+//! settlement transfer says which position it settles, and is never asked for again; so a repeat after a crash goes on with what is
+//! left. Settlement moves what is there: a participant that has spent what it received is paid what it has left, and the rest is
+//! carried over. When an account is frozen or closed, its participant is left out and the others are settled without it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::netting::{Instruction, instructions};
 use super::payout_file::{PayoutFile, write_payouts};
-use super::ports::{Ports, Settlement, Snapshot, Trouble};
+use super::ports::{Ports, Snapshot, Trouble};
 use crate::ledger::{
-    AccountId, Atomicity, BALANCING, Code, GatewayId, LINKED, Participant, PayoutEntry, PayoutState, Record, Scheme,
-    SettlementPurpose, Transfer, TransferId, Window, WindowEntry, WindowState,
+    AccountId, AccountState, Atomicity, BALANCING, Book, BookAccount, Code, GatewayId, LINKED, Leg, LegKey,
+    Participant, PayoutEntry, PayoutState, Record, Scheme, SettlementPurpose, Transfer, TransferId, Window,
+    WindowEntry, WindowState,
 };
 
 /// Attempts at one transaction for all; whoever still stands in the way then is settled alone.
-const ATTEMPTS_MAX: u32 = 64;
+const ATTEMPTS_MAX: u64 = 16;
 
-/// One window to settle.
+/// Most transfers of one settlement transaction; a window that needs more is settled in several.
+const LEGS_MAX: usize = 1 << 16;
+
+/// One window to settle, or that was settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settling<'a> {
     pub(super) snapshot: &'a Snapshot,
+    /// The scheme as it was when the window closed.
     pub(super) scheme: &'a Scheme,
     pub(super) window: &'a Window,
 }
+
+/// An instruction and the account through which it is settled.
+type Wanted = (Instruction, AccountId);
 
 /// An id that follows from what it is for.
 pub(super) fn derived_id(what: &[u8], parts: &[&[u8]]) -> TransferId {
@@ -38,6 +47,35 @@ pub(super) fn derived_id(what: &[u8], parts: &[&[u8]]) -> TransferId {
     TransferId::from_raw(raw.clamp(1, u128::MAX.wrapping_sub(1)))
 }
 
+/// The account of a participant in a currency that may take part in settlement now.
+pub(super) fn open_account(book: &Book, accounts: &[AccountId], currency: u16, debits: bool) -> Option<BookAccount> {
+    let accounts = accounts.iter().filter_map(|id| book.account(*id));
+    accounts.into_iter().find(|account| {
+        let takes_part =
+            account.state == AccountState::Open || (!debits && account.state == AccountState::DebitsFrozen);
+        account.properties.currency == currency && takes_part
+    })
+}
+
+/// What an account that may not go below zero has of its own: an overdraft is there to be owed, not to be paid out.
+fn own_means(account: &BookAccount) -> Option<i128> {
+    let overdraft = i128::try_from(account.properties.overdraft).unwrap_or(i128::MAX);
+    account.available().map(|available| available.saturating_sub(overdraft).max(0))
+}
+
+/// How much of an instruction can be settled now; collections come first and pay for what follows.
+fn take(means: &mut Option<i128>, instruction: &Instruction) -> u128 {
+    let Some(means) = means else { return instruction.amount };
+    let amount = i128::try_from(instruction.amount).unwrap_or(i128::MAX);
+    if instruction.is_collection {
+        *means = means.saturating_add(amount);
+        return instruction.amount;
+    }
+    let amount = amount.min(*means).max(0);
+    *means = means.saturating_sub(amount);
+    amount.unsigned_abs()
+}
+
 impl Settling<'_> {
     fn participant(&self, place: u32) -> Option<&Participant> {
         self.snapshot.participants.get(usize::try_from(place).ok()?)
@@ -47,32 +85,46 @@ impl Settling<'_> {
         self.participant(place).map_or(0, |participant| participant.id)
     }
 
-    /// The account through which a participant is settled: its first one in the scheme's currency.
-    fn account<P: Ports>(&self, ports: &P, place: u32) -> Result<Option<AccountId>, Trouble> {
-        let accounts = self.participant(place).map(|participant| participant.accounts.clone()).unwrap_or_default();
+    /// What is left to settle, with the accounts as they are now; amounts are what is there.
+    fn wanted<P: Ports>(&self, ports: &P, legs: &BTreeMap<LegKey, Leg>) -> Result<Vec<Wanted>, Trouble> {
+        let left = instructions(self.scheme, &self.window.positions).into_iter();
+        let left: Vec<(Instruction, Vec<AccountId>)> = left
+            .filter(|instruction| !legs.contains_key(&instruction.key()))
+            .map(|instruction| {
+                let accounts = self.participant(instruction.place).map(|participant| participant.accounts.clone());
+                (instruction, accounts.unwrap_or_default())
+            })
+            .collect();
         let currency = self.scheme.currency;
         ports.inspect(move |book| {
-            let has = |id: &AccountId| book.account(*id).is_some_and(|known| known.properties.currency == currency);
-            accounts.into_iter().find(has)
+            let mut means: BTreeMap<u32, Option<i128>> = BTreeMap::new();
+            let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
+                let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
+                let means = means.entry(instruction.place).or_insert_with(|| own_means(&account));
+                instruction.amount = take(means, &instruction);
+                Some((instruction, account.properties.id)).filter(|_| instruction.amount > 0)
+            });
+            found.collect()
         })
     }
 
-    fn transfer(&self, (instruction, account): (&Instruction, AccountId), attempt: u32) -> Transfer {
+    fn transfer(&self, (instruction, account): &Wanted, attempt: u64) -> Transfer {
         let key = self.window.key();
-        let digest = self.window.positions.digest(key, self.window.last, &self.snapshot.participants);
         let (number, other) = (self.number(instruction.place), self.number(instruction.counterparty));
+        // Nobody can use up ids that nobody can know: from the second attempt on they depend on where the ledger is.
+        let salt = if attempt == 0 { 0 } else { self.snapshot.sequence.saturating_add(attempt) };
         let id = derived_id(
             b"heng settlement 1",
             &[
-                &digest,
-                &attempt.to_le_bytes(),
+                &self.window.digest,
+                &salt.to_le_bytes(),
                 &number.to_le_bytes(),
                 &other.to_le_bytes(),
                 &[u8::from(instruction.is_collection)],
             ],
         );
         let bank = self.scheme.settlement_account;
-        let (debit, credit) = if instruction.is_collection { (bank, account) } else { (account, bank) };
+        let (debit, credit) = if instruction.is_collection { (bank, *account) } else { (*account, bank) };
         Transfer {
             id,
             debit,
@@ -80,26 +132,54 @@ impl Settling<'_> {
             amount: instruction.amount,
             code: self.scheme.settlement_code,
             flags: BALANCING,
-            user_data_128: u128::from(number),
+            user_data_128: u128::from(other) << 64 | u128::from(number),
             user_data_64: Window::tag(key),
-            user_data_32: SettlementPurpose::Position as u32,
+            user_data_32: if instruction.is_collection {
+                SettlementPurpose::Collection
+            } else {
+                SettlementPurpose::Payout
+            } as u32,
             ..Transfer::default()
         }
     }
 
-    fn payout(&self, instruction: &Instruction, transfer: &Transfer, amount: u128) -> PayoutEntry {
+    fn payout(&self, (place, counterparty, is_collection): LegKey, leg: &Leg) -> PayoutEntry {
         PayoutEntry {
-            id: transfer.id,
+            id: leg.id,
             window: self.window.key(),
             state: PayoutState::Issued,
-            is_collection: instruction.is_collection,
-            participant: self.number(instruction.place),
-            counterparty: self.number(instruction.counterparty),
-            amount,
+            is_collection,
+            participant: self.number(place),
+            counterparty: self.number(counterparty),
+            amount: leg.amount,
             day: self.window.settlement_day,
             reason: [0; 48],
             by: GatewayId(0),
         }
+    }
+
+    /// What has been settled so far.
+    fn legs<P: Ports>(&self, ports: &P) -> Result<BTreeMap<LegKey, Leg>, Trouble> {
+        let key = self.window.key();
+        ports.inspect(move |book| {
+            book.windows().windows().get(&key).map(|window| window.legs.as_ref().clone()).unwrap_or_default()
+        })
+    }
+
+    /// Refuses to begin when nothing can come of it.
+    fn check<P: Ports>(&self, ports: &P) -> Result<(), Trouble> {
+        let (bank, currency) = (self.scheme.settlement_account, self.scheme.currency);
+        let fits = ports.inspect(move |book| {
+            let account = book.account(bank);
+            account.is_some_and(|known| known.properties.currency == currency && known.state == AccountState::Open)
+        })?;
+        if fits {
+            return Ok(());
+        }
+        Err(Trouble::Waits(format!(
+            "scheme {}: its settlement account {bank} is not open, or in another currency; open it and settlement goes on",
+            self.scheme.name
+        )))
     }
 }
 
@@ -109,27 +189,25 @@ pub(super) fn settle<P: Ports>(
     settling: Settling<'_>,
     directory: &Path,
 ) -> Result<Option<PayoutFile>, Trouble> {
-    let Settling { snapshot, scheme, window } = settling;
-    let mut wanted = Vec::new();
-    for instruction in instructions(scheme, &window.positions) {
-        if let Some(account) = settling.account(ports, instruction.place)? {
-            wanted.push((instruction, account));
-        }
+    settling.check(ports)?;
+    let wanted = settling.wanted(ports, &settling.legs(ports)?)?;
+    match settling.scheme.atomic {
+        Atomicity::Scheme => together(ports, settling, wanted)?,
+        Atomicity::Participant => each(ports, settling, &wanted, 0)?,
     }
-    let done = match scheme.atomic {
-        Atomicity::Scheme => together(ports, settling, &wanted)?,
-        Atomicity::Participant => each(ports, settling, &wanted)?,
-    };
-    let payouts: Vec<PayoutEntry> = done
-        .iter()
-        .filter(|(_, _, settled)| settled.amount > 0)
-        .map(|(instruction, transfer, settled)| settling.payout(instruction, transfer, settled.amount))
-        .collect();
-    let known: BTreeSet<TransferId> = snapshot.payouts.iter().map(|payout| payout.id).collect();
+    let legs = settling.legs(ports)?;
+    let payouts: Vec<PayoutEntry> =
+        legs.iter().filter(|(_, leg)| leg.amount > 0).map(|(key, leg)| settling.payout(*key, leg)).collect();
+    let key = settling.window.key();
+    let known = ports.inspect(move |book| {
+        let issued = book.windows().payouts().values().filter(|payout| payout.window == key);
+        issued.map(|payout| payout.id).collect::<std::collections::BTreeSet<TransferId>>()
+    })?;
     let new: Vec<Record> =
         payouts.iter().filter(|payout| !known.contains(&payout.id)).map(|payout| Record::Payout(*payout)).collect();
     ports.record(&new)?;
     let file = write_payouts(directory, settling, &payouts)?;
+    let window = settling.window;
     let entry = WindowEntry {
         scheme: window.scheme,
         number: window.number,
@@ -145,80 +223,97 @@ pub(super) fn settle<P: Ports>(
     Ok(file)
 }
 
-type Done = Vec<(Instruction, Transfer, Settlement)>;
-
-/// All in one transaction, without those whose accounts refuse.
-fn together<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[(Instruction, AccountId)]) -> Result<Done, Trouble> {
-    let mut left: Vec<(Instruction, AccountId)> = wanted.to_vec();
-    let mut done = Vec::new();
-    for attempt in 0..ATTEMPTS_MAX {
-        if left.is_empty() {
-            return Ok(done);
-        }
-        let mut transfers: Vec<Transfer> =
-            left.iter().map(|(instruction, account)| settling.transfer((instruction, *account), attempt)).collect();
-        let last = transfers.len().saturating_sub(1);
-        for transfer in transfers.iter_mut().take(last) {
+/// Links transfers into transactions, which end where `ends` says.
+fn link(transfers: &mut [Transfer], ends: impl Fn(&Transfer, &Transfer) -> bool) {
+    let nexts: Vec<Transfer> = transfers.iter().skip(1).copied().collect();
+    for (transfer, next) in transfers.iter_mut().zip(&nexts) {
+        if !ends(transfer, next) {
             transfer.flags |= LINKED;
         }
-        let settled = ports.submit(transfers.clone())?;
-        // Whatever was accepted is never asked for again under another id.
-        let mut outcomes = transfers.into_iter().zip(settled);
-        left.retain(|(instruction, account)| {
-            let Some((transfer, settled)) = outcomes.next() else { return false };
-            if settled.code.is_accepted() {
-                done.push((*instruction, transfer, settled));
-                return false;
-            }
+    }
+}
+
+/// Makes transfers; answers their codes.
+fn submit<P: Ports>(ports: &P, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
+    let codes = ports.submit(transfers)?;
+    // What was decided the first time could not be read: nothing is known, and nothing must be concluded.
+    if codes.contains(&Code::Internal) {
+        return Err(Trouble::Journal("the first outcome of a settlement transfer cannot be read".to_owned()));
+    }
+    Ok(codes)
+}
+
+/// All in one transaction, without those whose accounts refuse.
+fn together<P: Ports>(ports: &P, settling: Settling<'_>, mut left: Vec<Wanted>) -> Result<(), Trouble> {
+    for attempt in 0..ATTEMPTS_MAX {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let chunk: Vec<Wanted> = left.iter().take(LEGS_MAX).copied().collect();
+        let mut transfers: Vec<Transfer> = chunk.iter().map(|wanted| settling.transfer(wanted, attempt)).collect();
+        link(&mut transfers, |_, _| false);
+        let codes = submit(ports, transfers)?;
+        let mut outcomes = chunk.iter().zip(codes);
+        left.retain(|wanted| {
+            let Some((_, code)) = outcomes.next() else { return true };
             // An id that somebody else used says nothing of the account.
-            let stays = matches!(settled.code, Code::TransactionFailed | Code::IdReused);
-            if !stays {
-                tracing::warn!(%account, code = settled.code.name(), "left out of settlement");
+            let stays = matches!(code, Code::TransactionFailed | Code::IdReused);
+            if !stays && !code.is_accepted() {
+                tracing::warn!(account = %wanted.1, code = code.name(), "left out of settlement");
             }
             stays
         });
     }
-    done.extend(each(ports, settling, &left)?);
-    Ok(done)
+    each(ports, settling, &left, ATTEMPTS_MAX)
 }
 
-/// One after the other; those that are refused are left out.
-fn each<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[(Instruction, AccountId)]) -> Result<Done, Trouble> {
-    let mut done = Vec::new();
-    for attempt in ATTEMPTS_MAX..ATTEMPTS_MAX.saturating_add(2) {
-        let left = wanted.iter().filter(|(instruction, _)| {
-            let is_done = |(known, ..): &(Instruction, Transfer, Settlement)| known == instruction;
-            !done.iter().any(is_done)
-        });
-        let left: Vec<_> = left.collect();
-        let transfers: Vec<Transfer> =
-            left.iter().map(|(instruction, account)| settling.transfer((instruction, *account), attempt)).collect();
-        if transfers.is_empty() {
-            break;
+/// Those of each participant in a transaction of its own; those that are refused are left out.
+fn each<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[Wanted], first: u64) -> Result<(), Trouble> {
+    let mut left: Vec<Wanted> = wanted.to_vec();
+    left.sort_by_key(|(instruction, _)| (instruction.place, !instruction.is_collection, instruction.counterparty));
+    for attempt in [first, first.saturating_add(1)] {
+        let mut used = Vec::new();
+        for chunk in left.chunks(LEGS_MAX) {
+            let mut transfers: Vec<Transfer> = chunk.iter().map(|wanted| settling.transfer(wanted, attempt)).collect();
+            let whose = |transfer: &Transfer| transfer.user_data_128 & u128::from(u64::MAX);
+            link(&mut transfers, |transfer, next| whose(transfer) != whose(next));
+            let codes = submit(ports, transfers)?;
+            // A transaction with an id that somebody else used is tried again, all of it.
+            for (of, codes) in chunk.chunk_by(|a, b| a.0.place == b.0.place).zip(by_participant(chunk, &codes)) {
+                if codes.contains(&Code::IdReused) {
+                    used.extend_from_slice(of);
+                }
+            }
         }
-        let settled = ports.submit(transfers.clone())?;
-        let reused = settled.iter().any(|settled| settled.code == Code::IdReused);
-        let all = left.into_iter().zip(transfers).zip(settled);
-        let accepted = all.filter(|(_, settled)| settled.code.is_accepted());
-        done.extend(accepted.map(|(((instruction, _), transfer), settled)| (*instruction, transfer, settled)));
-        if !reused {
-            break;
+        if used.is_empty() {
+            return Ok(());
         }
+        left = used;
     }
-    Ok(done)
+    Ok(())
 }
 
-/// The transfer that gives back what the bank refused; `attempt` counts from 0.
-pub(super) fn return_transfer(scheme: &Scheme, payout: &PayoutEntry, account: AccountId, attempt: u32) -> Transfer {
+/// The codes of each participant's transaction.
+fn by_participant<'a>(chunk: &'a [Wanted], codes: &'a [Code]) -> impl Iterator<Item = &'a [Code]> {
+    let mut from = 0_usize;
+    chunk.chunk_by(|a, b| a.0.place == b.0.place).map(move |of| {
+        let codes = codes.get(from..from.saturating_add(of.len())).unwrap_or_default();
+        from = from.saturating_add(of.len());
+        codes
+    })
+}
+
+/// The transfer that gives back what the bank refused. Which payout it is about stands in it, so that it is not made twice.
+pub(super) fn return_transfer(scheme: &Scheme, payout: &PayoutEntry, account: AccountId, sequence: u64) -> Transfer {
     let bank = scheme.settlement_account;
     let (debit, credit) = if payout.is_collection { (account, bank) } else { (bank, account) };
     Transfer {
-        id: derived_id(b"heng return 1", &[&payout.id.raw().to_le_bytes(), &attempt.to_le_bytes()]),
+        id: derived_id(b"heng return 1", &[&payout.id.raw().to_le_bytes(), &sequence.to_le_bytes()]),
         debit,
         credit,
         amount: payout.amount,
         code: scheme.settlement_code,
-        user_data_128: u128::from(payout.participant),
+        user_data_128: payout.id.raw(),
         user_data_64: Window::tag(payout.window),
         user_data_32: SettlementPurpose::Return as u32,
         ..Transfer::default()

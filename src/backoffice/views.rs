@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::calendar::{date_of, iso_time};
 use super::ports::Snapshot;
 use super::reconciliation::Break;
-use crate::ledger::{Book, PayoutEntry, StatementEntry, Window, WindowState, unpadded};
+use crate::ledger::{Book, Participant, PayoutEntry, Policy, StatementEntry, Window, WindowState, unpadded};
 
 /// A window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub struct PayoutView {
     pub by: u32,
 }
 
-fn scheme_name(policy: &crate::ledger::Policy, number: u16) -> String {
+fn scheme_name(policy: &Policy, number: u16) -> String {
     policy.scheme(number).map_or_else(|| number.to_string(), |scheme| scheme.name.clone())
 }
 
@@ -107,7 +107,6 @@ impl WindowView {
         let positions = whole.map(|whole| whole.positions).unwrap_or_default();
         let is_open = window.state == WindowState::Open;
         let when = |text: String| if is_open { String::new() } else { text };
-        let digest = positions.digest(window.key(), window.last, book.windows().participants());
         Self {
             scheme: scheme_name(book.policy(), window.scheme),
             window: window.number,
@@ -120,7 +119,11 @@ impl WindowView {
             settlement_day: when(date_of(window.settlement_day).to_string()),
             transfers: positions.count(),
             sum: positions.sum().to_string(),
-            digest: when(blake3::Hash::from_bytes(digest).to_hex().to_string()),
+            digest: if window.state < WindowState::Closed {
+                String::new()
+            } else {
+                blake3::Hash::from_bytes(window.digest).to_hex().to_string()
+            },
         }
     }
 }
@@ -142,7 +145,7 @@ impl PositionView {
                 credit_count: position.credit_count,
                 carried: position.carried.to_string(),
                 net: position.net().to_string(),
-                settled: window.settled.get(&place).copied().unwrap_or(0).to_string(),
+                settled: window.settled(place).to_string(),
             }
         });
         let mut views: Vec<Self> = views.collect();
@@ -154,27 +157,32 @@ impl PositionView {
 impl PayoutView {
     /// A payout as an answer shows it.
     pub fn of(snapshot: &Snapshot, payout: &PayoutEntry) -> Self {
-        Self::new(&snapshot.policy, &snapshot.participants, payout)
+        let participant = snapshot.participants.iter().find(|known| known.id == payout.participant);
+        Self::new(&snapshot.policy, participant, payout)
     }
 
-    /// All payouts of a scheme, a window and a state, or of all.
-    pub fn list(book: &Book, scheme: Option<&str>, window: Option<u32>, state: Option<&str>) -> Vec<Self> {
+    /// Payouts of a scheme, a window and a state, or of all; at most so many.
+    pub fn list(
+        book: &Book,
+        (scheme, window, state): (Option<&str>, Option<u32>, Option<&str>),
+        most: usize,
+    ) -> Vec<Self> {
         let views = book.windows().payouts().values().filter(|payout| {
             scheme.is_none_or(|name| scheme_name(book.policy(), payout.window.0) == name)
                 && window.is_none_or(|number| payout.window.1 == number)
                 && state.is_none_or(|state| payout.state.name() == state)
         });
-        let mut views: Vec<Self> =
-            views.map(|payout| Self::new(book.policy(), book.windows().participants(), payout)).collect();
-        views.sort_by(|a, b| {
-            (&a.scheme, a.window, a.participant, &a.payout).cmp(&(&b.scheme, b.window, b.participant, &b.payout))
+        let windows = book.windows();
+        let mut found: Vec<&PayoutEntry> = views.collect();
+        found.sort_unstable_by_key(|payout| {
+            (payout.window, payout.participant, payout.counterparty, payout.is_collection)
         });
-        views
+        let found = found.into_iter().take(most);
+        found.map(|payout| Self::new(book.policy(), windows.participant_of(payout.participant), payout)).collect()
     }
 
-    fn new(policy: &crate::ledger::Policy, participants: &[crate::ledger::Participant], payout: &PayoutEntry) -> Self {
+    fn new(policy: &Policy, participant: Option<&Participant>, payout: &PayoutEntry) -> Self {
         let currency = policy.scheme(payout.window.0).and_then(|scheme| policy.currency_code(scheme.currency));
-        let participant = participants.iter().find(|known| known.id == payout.participant);
         Self {
             payout: super::payout_file::reference(payout),
             scheme: scheme_name(policy, payout.window.0),

@@ -34,7 +34,7 @@ enum GatewayAction {
         #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
         data_dir: PathBuf,
         /// What it may do, separated by commas: transfer, hold, raise, capture, void, delayed, refund, reversal, exchange, require,
-        /// change, open-accounts, clearing, or all. A known gateway keeps what it had; a new one may do everything.
+        /// change, open-accounts, or all; and clearing, for people, which `all` does not contain. A known gateway keeps what it had; a new one may do everything.
         #[arg(long)]
         allow: Option<String>,
         /// The most that one transfer may move, minor units.

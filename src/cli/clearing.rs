@@ -1,6 +1,6 @@
 //! `heng clearing`: windows, positions, participants, payouts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ enum Action {
         #[command(flatten)]
         office: OfficeArguments,
     },
-    /// Register an account of a participant, or change the participant's name and bank.
+    /// Register an account of a participant. Its name or bank is changed by two persons who say the same.
     AddParticipant {
         /// The participant's number.
         participant: u32,
@@ -78,9 +78,12 @@ enum Action {
         /// Of this window only.
         #[arg(long)]
         window: Option<u32>,
-        /// In this state only: issued, proposed, confirmed, rejected, returned.
+        /// In this state only: issued, proposed, confirmed, rejection-proposed, rejected, returned.
         #[arg(long)]
         state: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
         #[command(flatten)]
         office: OfficeArguments,
     },
@@ -91,7 +94,7 @@ enum Action {
         #[command(flatten)]
         office: OfficeArguments,
     },
-    /// Say that the bank has refused it: the money goes back.
+    /// Say that the bank has refused it: the money goes back; above the scheme's limit a second person must say so too.
     Reject {
         /// The payout's id, 32 hexadecimal digits.
         payout: String,
@@ -143,13 +146,20 @@ pub(super) fn run(command: &ClearingCommand) -> Done {
                 "participant": participant, "account": account.to_string(), "name": name, "iban": iban, "bic": bic,
             });
             let answer = office.post("/clearing/participants", &Body::Json(&body))?;
-            told(office, &answer, &format!("Participant {participant} has account {account}."))
+            let proposed = answer == "proposed";
+            let words = if proposed {
+                "Proposed. Another person must say the same before anything is paid there.".to_owned()
+            } else {
+                format!("Participant {participant} has account {account}.")
+            };
+            told(office, &answer, &words)
         }
-        Action::Payouts { scheme, window, state, office } => {
+        Action::Payouts { scheme, window, state, limit, office } => {
             let query = [
                 ("scheme", scheme.clone()),
                 ("window", window.map(|number| number.to_string())),
                 ("state", state.clone()),
+                ("limit", Some(limit.to_string())),
             ];
             let headings =
                 ["payout", "scheme", ">window", "direction", ">to or from", ">amount", "", "state", "reason"];
@@ -164,25 +174,26 @@ pub(super) fn run(command: &ClearingCommand) -> Done {
             let answer = office.post(&format!("/clearing/payouts/{}/reject", encoded(payout)), &Body::Json(&body))?;
             payout_told(office, &answer)
         }
-        Action::Answers { file, office } => {
-            let bytes = std::fs::read(file)
-                .map_err(|err| Failure::configuration(anyhow::anyhow!("cannot read {}: {err}", file.display())))?;
-            let answer = office.post("/clearing/answers", &Body::File(&bytes))?;
-            let read = answer.get("answers").cloned().unwrap_or_default();
-            let wrong: Vec<String> =
-                read.get("wrong").and_then(Value::as_array).into_iter().flatten().map(text).collect();
-            let mut lines = vec![format!(
-                "{} confirmed, {} wait for a second person, {} refused, {} changed nothing.",
-                field(&read, "confirmed"),
-                field(&read, "proposed"),
-                field(&read, "rejected"),
-                field(&read, "unchanged")
-            )];
-            lines.extend(wrong.iter().cloned());
-            told(office, &answer, &lines.join("\n"))?;
-            Ok(wrong.is_empty())
-        }
+        Action::Answers { file, office } => answers(file, office),
     }
+}
+
+fn answers(file: &Path, office: &OfficeArguments) -> Done {
+    let bytes = std::fs::read(file)
+        .map_err(|err| Failure::configuration(anyhow::anyhow!("cannot read {}: {err}", file.display())))?;
+    let answer = office.post("/clearing/answers", &Body::File(&bytes))?;
+    let read = answer.get("answers").cloned().unwrap_or_default();
+    let wrong: Vec<String> = read.get("wrong").and_then(Value::as_array).into_iter().flatten().map(text).collect();
+    let mut lines = vec![format!(
+        "{} confirmed, {} wait for a second person, {} refused, {} changed nothing.",
+        field(&read, "confirmed"),
+        field(&read, "proposed"),
+        field(&read, "rejected"),
+        field(&read, "unchanged")
+    )];
+    lines.extend(wrong.iter().cloned());
+    told(office, &answer, &lines.join("\n"))?;
+    Ok(wrong.is_empty())
 }
 
 fn text(value: &Value) -> String {
@@ -206,7 +217,7 @@ pub(super) fn encoded(segment: &str) -> String {
 fn payout_told(office: &OfficeArguments, answer: &Value) -> Done {
     let payout = answer.get("payout").cloned().unwrap_or_default();
     let state = field(&payout, "state");
-    let more = if state == "proposed" { "; a second person must confirm it" } else { "" };
+    let more = if state.contains("proposed") { "; a second person must say so too" } else { "" };
     told(office, answer, &format!("Payout {} is {state}{more}.", field(&payout, "payout")))
 }
 

@@ -72,6 +72,8 @@ struct Loaded {
     ids: KnownIds,
     checkpoint: Sequence,
     indexed: Sequence,
+    /// Windows are as of this record.
+    windows_at: Sequence,
 }
 
 fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
@@ -86,9 +88,10 @@ fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
     let indexed = store.last_index()?;
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
-    book.load_window_pieces(&store.windows()?).map_err(|err| store.damaged(&err.to_string()))?;
+    let windows = store.windows()?;
+    book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
     let ids = load_ids(ids, store)?;
-    Ok(Loaded { book, ids, checkpoint, indexed })
+    Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
 }
 
 /// The ids that are known without the journal: those in runs, and from the store's index what the runs do not cover.
@@ -111,17 +114,17 @@ pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered
     let ids_path = directory.ids();
     let load = |store: &Store| load(store, &ids_path);
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
-    let Loaded { mut book, mut ids, checkpoint, indexed } = loaded;
+    let Loaded { mut book, mut ids, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
     let reader = JournalReader::new(Arc::clone(&disk));
     let from = checkpoint.min(indexed).saturating_add(1);
     book.start_at(from.saturating_sub(1));
     let covered = ids.covers();
     let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed, covered };
-    let recovered: JournalRecovered =
-        recover_journal(&disk, &reader, (from, checkpoint.max(indexed).max(covered)), &mut |header, body| {
-            replay.group(header.base_sequence, header.time_ns, body)
-        })?;
+    let known = checkpoint.max(indexed).max(covered).max(windows_at);
+    let recovered: JournalRecovered = recover_journal(&disk, &reader, (from, known), &mut |header, body| {
+        replay.group(header.base_sequence, header.time_ns, body)
+    })?;
     for note in book.take_notes() {
         tracing::warn!(%note, "a limit did not hold");
     }

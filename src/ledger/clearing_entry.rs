@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place        8       10     11    12      16           32     48             64    72      106
-//! participant  id                           account      name (40 bytes)             IBAN    BIC
+//! participant  id               proposed    account      name (40 bytes)             IBAN    BIC
 //! window       scheme  state        number  digest (32)         day, settled   sum   count
 //! payout       scheme  state  kind  number  id           of     amount         day   reason (48)
 //! ```
@@ -39,6 +39,8 @@ pub struct ParticipantEntry {
     pub iban: [u8; 34],
     /// Its bank, where needed.
     pub bic: [u8; 11],
+    /// Whether this waits for a second person to say the same.
+    pub is_proposed: bool,
 }
 
 impl ParticipantEntry {
@@ -117,11 +119,14 @@ pub enum PayoutState {
     Rejected = 4,
     /// Refused, and the money is back on the participant's account.
     Returned = 5,
+    /// One person says that the bank has refused it; another must agree.
+    RejectionProposed = 6,
 }
 
 impl PayoutState {
     /// All, in order.
-    pub const ALL: [Self; 5] = [Self::Issued, Self::Proposed, Self::Confirmed, Self::Rejected, Self::Returned];
+    pub const ALL: [Self; 6] =
+        [Self::Issued, Self::Proposed, Self::Confirmed, Self::Rejected, Self::Returned, Self::RejectionProposed];
 
     /// What it is called.
     pub const fn name(self) -> &'static str {
@@ -131,6 +136,7 @@ impl PayoutState {
             Self::Confirmed => "confirmed",
             Self::Rejected => "rejected",
             Self::Returned => "returned",
+            Self::RejectionProposed => "rejection-proposed",
         }
     }
 
@@ -138,8 +144,9 @@ impl PayoutState {
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Issued, Self::Proposed | Self::Confirmed | Self::Rejected)
-                | (Self::Proposed, Self::Confirmed | Self::Rejected)
+            (Self::Issued, Self::Proposed | Self::RejectionProposed | Self::Confirmed | Self::Rejected)
+                | (Self::Proposed, Self::Confirmed | Self::RejectionProposed)
+                | (Self::RejectionProposed, Self::Rejected | Self::Proposed)
                 | (Self::Rejected, Self::Returned)
         )
     }
@@ -183,6 +190,7 @@ impl ParticipantEntry {
             name: get::<32, 40>(bytes),
             iban: get::<72, 34>(bytes),
             bic: get::<106, 11>(bytes),
+            is_proposed: get::<12, 1>(bytes) == [1],
         }
     }
 
@@ -193,6 +201,7 @@ impl ParticipantEntry {
         set::<32, 40>(&mut bytes, self.name);
         set::<72, 34>(&mut bytes, self.iban);
         set::<106, 11>(&mut bytes, self.bic);
+        set::<12, 1>(&mut bytes, [u8::from(self.is_proposed)]);
         bytes
     }
 }
@@ -275,7 +284,7 @@ mod tests {
             let by = GatewayId(small[0]);
             let participant = ParticipantEntry {
                 id: small[1], account: AccountId::from_raw(wide[0]), name: padded(&text).unwrap(), iban: padded(&text).unwrap(),
-                bic: [7; 11],
+                bic: [7; 11], is_proposed: state == 1,
             };
             let scheme = u16::try_from(small[2] >> 16).unwrap();
             let window = WindowEntry {

@@ -22,8 +22,12 @@ impl Default for Grant {
 }
 
 impl Grant {
-    /// Everything.
+    /// Everything that a payment gateway does. The work of clearing is for people, and is only permitted by name.
     pub const ALL: Self = Self { operations: u32::MAX, amount_max: AMOUNT_MAX };
+    /// Everything, and the work of clearing.
+    pub const ALL_AND_CLEARING: Self = Self { operations: Self::ALL_CLEARING_BITS, amount_max: AMOUNT_MAX };
+    /// All bits but one that means nothing: all bits are what gateways have that were permitted everything else.
+    const ALL_CLEARING_BITS: u32 = u32::MAX >> 1;
     /// Whether accounts may be opened.
     pub const OPEN_ACCOUNTS: u32 = 1 << 16;
     /// Whether windows may be closed, payouts confirmed and breaks resolved.
@@ -57,12 +61,13 @@ impl Grant {
 
     /// Whether the work of clearing may be done.
     pub const fn may_clear(&self) -> bool {
-        self.operations & Self::CLEARING != 0
+        self.operations & Self::CLEARING != 0 && self.operations != u32::MAX
     }
 
     /// Reads permissions as people write them: names of operations, `open-accounts` and `clearing`, or `all`.
     pub fn parse_operations(text: &str) -> Result<u32, String> {
         let mut bits = 0;
+        let mut clearing = false;
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let operation =
                 Operation::ALL.iter().find(|operation| operation.name() == name && !operation.is_internal());
@@ -73,14 +78,20 @@ impl Grant {
                 (_, Some(&operation)) => Self::bit(operation),
                 _ => return Err(name.to_owned()),
             };
+            clearing |= name == Self::CLEARING_NAME;
+        }
+        if bits == u32::MAX {
+            return Ok(if clearing { Self::ALL_CLEARING_BITS } else { bits });
         }
         Ok(bits)
     }
 
     /// The names of what is permitted.
     pub fn names(&self) -> Vec<&'static str> {
-        if self.operations == u32::MAX {
-            return vec!["all"];
+        match self.operations {
+            u32::MAX => return vec!["all"],
+            Self::ALL_CLEARING_BITS => return vec!["all", Self::CLEARING_NAME],
+            _ => {}
         }
         let operations = Operation::ALL.iter().filter(|operation| !operation.is_internal());
         let permitted = operations.filter(|&&operation| self.operations & Self::bit(operation) != 0);
@@ -121,5 +132,14 @@ mod tests {
         assert_eq!(grant.check(&transfer(Operation::Hold, 101)), Err(Code::AmountNotPermitted));
         assert_eq!(grant.check(&transfer(Operation::Refund, 1)), Err(Code::OperationNotPermitted));
         assert_eq!(Grant::parse_operations("fee"), Err("fee".to_owned()), "the ledger's own");
+        for (text, may_clear) in
+            [("all", false), ("clearing", true), ("all,clearing", true), ("clearing, all", true), ("hold", false)]
+        {
+            let operations = Grant::parse_operations(text).unwrap();
+            let grant = Grant::decode(&Grant { operations, amount_max: 1 }.encode());
+            assert_eq!(grant.may_clear(), may_clear, "{text}");
+            assert_eq!(Grant::parse_operations(&grant.names().join(",")), Ok(operations));
+        }
+        assert!(Grant::ALL_AND_CLEARING.may_clear() && Grant::ALL_AND_CLEARING.may_open() && !Grant::ALL.may_clear());
     }
 }

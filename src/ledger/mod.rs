@@ -64,7 +64,7 @@ pub use account::{Account, Decision};
 pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
-    Applied, Book, BookAccount, BookError, BookSummary, Counters, HOUSE, LIVES_PER_BLOCK, LimitUse, Open,
+    Applied, Book, BookAccount, BookError, BookSummary, Counters, HOUSE, LIVES_PER_BLOCK, Leg, LegKey, LimitUse, Open,
     PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions, SettlementPurpose, Shelf,
     TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
 };

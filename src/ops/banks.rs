@@ -5,7 +5,7 @@ use actix_web_httpauth::extractors::basic::BasicAuth;
 use serde::Deserialize;
 
 use super::OpsContext;
-use super::clearing::{answer, ask, perform};
+use super::clearing::{answer, ask, file_of, perform, problem};
 use crate::backoffice::{BreakOrder, BreakOrderAction, Command, Import};
 
 /// Adds the routes.
@@ -36,9 +36,13 @@ async fn import(
     who: BasicAuth,
     account: web::Path<String>,
     query: web::Query<ImportQuery>,
-    file: web::Bytes,
+    file: web::Payload,
 ) -> HttpResponse {
     let ImportQuery { mapping, incomplete } = query.into_inner();
+    let file = match file_of(&context, &who, file).await {
+        Ok(file) => file,
+        Err(why) => return problem(&why),
+    };
     let import = Import { account: account.into_inner(), mapping, incomplete, content: file.to_vec() };
     answer(perform(&context, &who, Command::Import(import)).await)
 }

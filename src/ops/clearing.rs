@@ -17,8 +17,14 @@ use crate::ledger::{Book, GatewayId, Participant};
 /// What the interface is.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-/// Largest file that is taken.
-const FILE_BYTES_MAX: usize = 512 << 20;
+/// Largest file that is taken, of someone who is known.
+const FILE_BYTES_MAX: usize = 256 << 20;
+
+/// Most of a list that is shown at once.
+const SHOWN_MAX: usize = 20_000;
+
+/// Payouts shown unless asked for more.
+const PAYOUTS_SHOWN: usize = 1_000;
 
 /// Windows shown unless asked for more.
 const WINDOWS_SHOWN: usize = 50;
@@ -26,7 +32,6 @@ const WINDOWS_SHOWN: usize = 50;
 /// Adds the routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .app_data(web::PayloadConfig::new(FILE_BYTES_MAX))
         .route("/openapi.json", web::get().to(openapi))
         .route("/clearing/windows", web::get().to(windows))
         .route("/clearing/windows/{scheme}/close", web::post().to(close))
@@ -43,7 +48,7 @@ async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(OPENAPI)
 }
 
-fn problem(problem: &Problem) -> HttpResponse {
+pub(super) fn problem(problem: &Problem) -> HttpResponse {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     HttpResponse::build(status).content_type("application/problem+json").json(problem)
 }
@@ -122,7 +127,7 @@ struct WindowsQuery {
 
 async fn windows(context: web::Data<OpsContext>, query: web::Query<WindowsQuery>) -> HttpResponse {
     let WindowsQuery { scheme, limit } = query.into_inner();
-    let most = limit.unwrap_or(WINDOWS_SHOWN);
+    let most = limit.unwrap_or(WINDOWS_SHOWN).min(SHOWN_MAX / 20);
     answer(read(&context, move |book| WindowView::list(book, scheme.as_deref(), most)).await)
 }
 
@@ -153,11 +158,14 @@ struct PayoutsQuery {
     scheme: Option<String>,
     window: Option<u32>,
     state: Option<String>,
+    limit: Option<usize>,
 }
 
 async fn payouts(context: web::Data<OpsContext>, query: web::Query<PayoutsQuery>) -> HttpResponse {
-    let PayoutsQuery { scheme, window, state } = query.into_inner();
-    answer(read(&context, move |book| PayoutView::list(book, scheme.as_deref(), window, state.as_deref())).await)
+    let PayoutsQuery { scheme, window, state, limit } = query.into_inner();
+    let most = limit.unwrap_or(PAYOUTS_SHOWN).min(SHOWN_MAX);
+    let which = move |book: &Book| PayoutView::list(book, (scheme.as_deref(), window, state.as_deref()), most);
+    answer(read(&context, which).await)
 }
 
 #[derive(Debug, Deserialize)]
@@ -205,9 +213,21 @@ async fn reject(
     answer(perform(&context, &who, command).await)
 }
 
-async fn answers(context: web::Data<OpsContext>, who: BasicAuth, file: web::Bytes) -> HttpResponse {
+async fn answers(context: web::Data<OpsContext>, who: BasicAuth, file: web::Payload) -> HttpResponse {
+    let file = match file_of(&context, &who, file).await {
+        Ok(file) => file,
+        Err(why) => return problem(&why),
+    };
     let command = Command::BankAnswers { content: String::from_utf8_lossy(&file).into_owned() };
     answer(perform(&context, &who, command).await)
+}
+
+/// Takes a file, but of nobody who is not known.
+pub(super) async fn file_of(context: &OpsContext, who: &BasicAuth, file: web::Payload) -> Result<web::Bytes, Problem> {
+    person(context, who)?;
+    let broken = |_err| Problem::new(400, "invalid", "the file did not arrive whole");
+    let too_large = |_err| Problem::new(413, "too_large", "the file is larger than 256 MiB");
+    file.to_bytes_limited(FILE_BYTES_MAX).await.map_err(too_large)?.map_err(broken)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::backoffice::{EnginePorts, Office, check_schemes, spawn_office};
+use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, spawn_office};
 use crate::config::Config;
 use crate::engine::{
     DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, append_offline, recover,
@@ -222,6 +222,7 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     }
     let policy = Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
     check_schemes(&policy).map_err(|err| policy_error(err.to_string()))?;
+    check_change(&recovered.book, &policy).map_err(|err| policy_error(err.to_string()))?;
     let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();
     append_offline(recovered, &records, config.segment_bytes).map_err(ServerError::Failed)?;
     tracing::info!(policy = %path.display(), "another policy is in force");
@@ -243,7 +244,12 @@ fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) ->
         tracing::warn!("the publicly known development key is accepted; set development_key = false before real money");
         let name = GatewayEntry::pad_name(DEVELOPMENT_GATEWAY).unwrap_or([0; GatewayEntry::NAME_BYTES]);
         let key_hash = *blake3::hash(&DEVELOPMENT_KEY).as_bytes();
-        recovered.gateways.put(GatewayEntry { id: DEVELOPMENT_GATEWAY_ID, name, key_hash, grant: Grant::ALL });
+        recovered.gateways.put(GatewayEntry {
+            id: DEVELOPMENT_GATEWAY_ID,
+            name,
+            key_hash,
+            grant: Grant::ALL_AND_CLEARING,
+        });
     } else if recovered.gateways.list().is_empty() {
         tracing::warn!("no gateway is registered, so nobody can connect; add one with `heng gateway add NAME`");
     }

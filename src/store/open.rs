@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, INDEX_ENTRY_BYTES, IndexEntry, account_blocks, decode_accounts, index_block_base};
 use super::links::LinkLog;
-use crate::journal::FORMAT_VERSION;
 use crate::ledger::{GatewayEntry, GatewayId, Grant, PackedAccount, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
@@ -45,7 +44,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Written by a newer version of this program.
-    #[error("the store at {path} has format {version}, this program reads up to {FORMAT_VERSION}; use a newer version")]
+    #[error("the store at {path} has format {version}, this program reads up to {STORE_FORMAT}; use a newer version")]
     Newer {
         /// Where it is.
         path: PathBuf,
@@ -73,6 +72,9 @@ pub struct Store {
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 const FORMAT_KEY: &str = "format";
+
+/// The format of the store. One that is earlier is set aside, and the store made again from the journal.
+const STORE_FORMAT: u64 = 2;
 const CHECKPOINT_KEY: &str = "checkpoint";
 
 impl Store {
@@ -107,10 +109,13 @@ impl Store {
         };
         let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;
         match version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes))) {
-            Some(version) if version > FORMAT_VERSION => Err(StoreError::Newer { path: path.to_owned(), version }),
+            Some(version) if version > STORE_FORMAT => Err(StoreError::Newer { path: path.to_owned(), version }),
+            Some(version) if version < STORE_FORMAT => {
+                Err(store.damaged(&format!("it has format {version}, and this program writes {STORE_FORMAT}")))
+            }
             Some(_) => Ok(store),
             None => {
-                store.meta.insert(FORMAT_KEY, &FORMAT_VERSION.to_be_bytes()).map_err(sled_error)?;
+                store.meta.insert(FORMAT_KEY, &STORE_FORMAT.to_be_bytes()).map_err(sled_error)?;
                 store.sync()?;
                 for directory in [path.join("blobs"), path.to_owned(), path.parent().unwrap_or(path).to_owned()] {
                     if directory.exists() {

@@ -18,8 +18,11 @@ impl Store {
     pub(crate) fn put_windows(&self, windows: &WindowPieces) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (key, bytes) in &windows.pieces {
-            for old in self.windows.scan_prefix(prefix(key)).keys().skip(bytes.len().div_ceil(PART_BYTES)) {
+            for old in self.windows.scan_prefix(prefix(key)).keys().skip(bytes.len().div_ceil(PART_BYTES).max(1)) {
                 batch.remove(old.map_err(|source| self.error(source))?);
+            }
+            if bytes.is_empty() {
+                batch.insert([&prefix(key)[..], &[0; 4]].concat(), &[]);
             }
             for (number, part) in (0_u32..).zip(bytes.chunks(PART_BYTES)) {
                 batch.insert([&prefix(key)[..], &number.to_be_bytes()].concat(), part);

@@ -220,5 +220,19 @@ impl Network {
         assert!(again.open().lives.iter().eq(self.book.open().lives.iter()));
         assert!(again.open().tallies.iter().eq(self.book.open().tallies.iter()));
         assert_eq!(again.summary(), self.book.summary());
+        let windows = |book: &Book| {
+            let of = book.windows();
+            let windows: Vec<_> = of.windows().keys().filter_map(|key| of.window(*key)).collect();
+            (windows, of.payouts().clone(), of.participants().to_vec())
+        };
+        // Times are not kept here.
+        let timeless = |book: &Book| {
+            let (mut all, payouts, participants) = windows(book);
+            for window in &mut all {
+                (window.opened_ns, window.closed_ns) = (0, 0);
+            }
+            (all, payouts, participants)
+        };
+        assert_eq!(timeless(&again), timeless(&self.book));
     }
 }

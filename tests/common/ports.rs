@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use heng::backoffice::{Ports, Settlement, Snapshot, Trouble};
-use heng::ledger::{Book, GatewayId, Record, StoredRecord, Transfer};
+use heng::backoffice::{Ports, Snapshot, Trouble};
+use heng::ledger::{Book, Code, GatewayId, Record, StoredRecord, Transfer};
 
 use super::network::Network;
 
@@ -46,28 +46,34 @@ impl Ports for Fused {
         self.call(|network| Snapshot::of(&network.book))
     }
 
-    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Settlement>, Trouble> {
+    fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
         self.call(|network| {
             network.gateway = GatewayId(0);
-            let mut outcomes = Vec::new();
+            let mut codes = Vec::new();
             for step in transfers.chunk_by(|before, _| before.is_linked()) {
-                let new = step.iter().filter(|transfer| !network.codes.contains_key(&transfer.id.raw())).count();
-                assert!(new == 0 || new == step.len(), "a transaction of which a part is known");
-                if new > 0 {
+                let is_known = |transfer: &&Transfer| network.codes.contains_key(&transfer.id.raw());
+                let known: Vec<Transfer> = step.iter().filter(is_known).copied().collect();
+                if known.is_empty() {
                     network.submit(step);
                     network.settle();
                 }
-                outcomes.extend(step.iter().map(|transfer| {
+                // As the router does: of a transaction of which a part is known, the rest is refused.
+                codes.extend(step.iter().map(|transfer| {
                     let id = transfer.id.raw();
-                    let first = network.records[&id];
-                    // A balancing transfer is recorded with what it moved.
-                    assert_eq!((first.debit, first.credit), (transfer.debit, transfer.credit), "another body");
-                    let code = network.codes[&id];
-                    Settlement { code, amount: if code.is_accepted() { first.amount } else { 0 } }
+                    let first = network.records.get(&id).filter(|_| known.is_empty() || known.contains(transfer));
+                    match first {
+                        Some(first)
+                            if first.as_requested(true) != transfer.as_requested(true) && known.contains(transfer) =>
+                        {
+                            Code::IdReused
+                        }
+                        Some(_) => network.codes[&id],
+                        None => Code::TransactionFailed,
+                    }
                 }));
             }
             network.gateway = GatewayId(1);
-            outcomes
+            codes
         })
     }
 

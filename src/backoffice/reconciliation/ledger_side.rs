@@ -6,8 +6,8 @@ use super::breaks::{Break, BreakKind, BreakState};
 use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};
 use crate::backoffice::statement::{ReadStatements, StatementLine, read_statements};
 use crate::ledger::{
-    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, Policy, Record, Resolution, Scheme, Sequence,
-    SettlementPurpose, StatementEntry, StoredRecord, Transfer, unpadded,
+    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, Policy, Record, Resolution, Sequence,
+    SettlementPurpose, StatementEntry, StoredRecord, Transfer, Window, unpadded,
 };
 
 /// What a write-off's transfer has in its `user_data_32`.
@@ -83,9 +83,8 @@ impl Reconciliation {
                 let currency = self.sides.get(&entry.account).map_or(0, |side| side.account.currency);
                 let places = self.policy.exponent(currency).unwrap_or(2);
                 let read = read.map(|bytes| read_statements(&bytes, mapping, places)).unwrap_or_default();
-                let batches = self.policy.schemes();
                 if let Some(side) = self.sides.get_mut(&entry.account) {
-                    let shown = side.import(*entry, &read, batches, stored.sequence);
+                    let shown = side.import(*entry, &read, stored.sequence);
                     self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
                 }
             }
@@ -123,7 +122,7 @@ impl Reconciliation {
             if by_ledger && transfer.user_data_32 == WRITE_OFF_PURPOSE {
                 continue;
             }
-            let is_payout = by_ledger && transfer.user_data_32 == SettlementPurpose::Position as u32;
+            let is_payout = by_ledger && transfer.user_data_32 == SettlementPurpose::Payout as u32;
             let day = i32::try_from(stored.time_ns / DAY_NS).unwrap_or(i32::MAX);
             let place = side.matcher.expect(Expected {
                 sequence: stored.sequence,
@@ -158,17 +157,11 @@ impl BankSide {
         self.statements.iter().find(|statement| statement.hash == *hash).map(|statement| statement.number)
     }
 
-    fn import(
-        &mut self,
-        entry: StatementEntry,
-        read: &ReadStatements,
-        schemes: &[Scheme],
-        sequence: Sequence,
-    ) -> Vec<u128> {
+    fn import(&mut self, entry: StatementEntry, read: &ReadStatements, sequence: Sequence) -> Vec<u128> {
         let lines = read.statements.iter().flat_map(|statement| &statement.lines);
         for (place, line) in (1_u32..).zip(lines) {
             self.latest_day = self.latest_day.max(line.day);
-            let (names, batches) = names_in(line, schemes);
+            let (names, batches) = names_in(line);
             let made = BankLine {
                 statement: entry.number,
                 place,
@@ -329,17 +322,16 @@ fn key_sequence(key: BreakKey) -> Sequence {
     }
 }
 
-/// What a line names: ids of 32 hexadecimal digits, numbers of four digits or more, and payout files of the schemes.
-pub fn names_in(line: &StatementLine, schemes: &[Scheme]) -> (Vec<u128>, Vec<u64>) {
+/// What a line names: ids of 32 hexadecimal digits, numbers of four digits or more, and payout files by their message ids.
+pub fn names_in(line: &StatementLine) -> (Vec<u128>, Vec<u64>) {
     let (mut names, mut batches) = (Vec::new(), Vec::new());
     for text in [&line.reference, &line.text] {
         for word in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-') {
-            if let Some((scheme, number)) = word.rsplit_once('-')
-                && number.len() == 6
-                && let Ok(number) = number.parse::<u32>()
-                && let Some(scheme) = schemes.iter().find(|known| known.name == scheme)
+            if let [scheme, number, digest] = *word.split('-').collect::<Vec<_>>()
+                && (scheme.len(), number.len(), digest.len()) == (5, 6, 8)
+                && let (Ok(scheme), Ok(number)) = (scheme.parse::<u16>(), number.parse::<u32>())
             {
-                batches.push(u64::from(scheme.number) << 32 | u64::from(number));
+                batches.push(Window::tag((scheme, number)));
                 continue;
             }
             for part in word.split('-') {

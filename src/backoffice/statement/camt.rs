@@ -8,6 +8,9 @@ use quick_xml::{Reader, XmlVersion};
 
 use super::{ReadStatements, Statement, StatementLine, day_number, minor_units};
 
+/// Elements within elements in a camt.053 file, and more.
+const DEPTH_MAX: usize = 64;
+
 /// What has been read of an entry or of a transaction in it.
 #[derive(Debug, Default)]
 struct Part {
@@ -64,6 +67,14 @@ pub(super) fn read(text: &str, places: u32) -> ReadStatements {
         match reader.read_event() {
             Ok(Event::Start(start)) => {
                 let attribute = start.try_get_attribute("Ccy").ok().flatten();
+                if reading.path.len() > DEPTH_MAX {
+                    let place = reader.buffer_position();
+                    reading
+                        .read
+                        .wrong
+                        .push(format!("byte {place}: elements lie deeper in each other than in any such file"));
+                    break;
+                }
                 reading.start(start.local_name().as_ref(), attribute.map(|currency| currency.value.to_string()));
             }
             Ok(Event::Text(piece)) => reading.text.push_str(&piece.xml_content(XmlVersion::Implicit1_0)),

@@ -19,6 +19,7 @@
 
 mod counters;
 mod open;
+mod positions;
 mod records;
 mod rules;
 mod shelf;
@@ -41,10 +42,11 @@ use super::{
 };
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
+pub use positions::{Position, Positions};
 use rules::Effect;
 pub use shelf::Shelf;
 pub use window_store::{Piece, PieceError, WindowPieces};
-pub use windows::{HOUSE, Participant, Position, Positions, SettlementPurpose, Window, Windows};
+pub use windows::{HOUSE, Leg, LegKey, Participant, SettlementPurpose, Window, Windows};
 
 /// An account's sums of entries, minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

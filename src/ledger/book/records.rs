@@ -15,12 +15,12 @@ impl Book {
             return Ok(Applied::default());
         }
         let (what, applied) = match record {
-            Record::Participant(entry, _) => {
+            Record::Participant(entry, by) => {
                 let slot = self.accounts.find(entry.account);
-                (format!("participant {}", entry.id), self.windows.participant(entry, slot))
+                (format!("participant {}", entry.id), self.windows.participant(entry, *by, slot))
             }
             Record::Window(entry) => {
-                let applied = self.windows.window_entry(entry, (sequence, time_ns));
+                let applied = self.windows.window_entry(entry, (sequence, time_ns), self.summary.policy);
                 (format!("window {} of scheme {}", entry.number, entry.scheme), applied)
             }
             Record::Payout(entry) => (format!("payout {}", entry.id), self.windows.payout(entry)),

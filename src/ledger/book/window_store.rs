@@ -42,6 +42,9 @@ impl Book {
         let mut pieces = Vec::new();
         if changed.participants {
             pieces.push((b"participants".to_vec(), encode(self.windows.participants().as_ref())));
+            let proposed =
+                self.windows.all_proposed().flat_map(|(entry, by)| Record::Participant(*entry, *by).encode());
+            pieces.push((b"proposed".to_vec(), proposed.collect()));
         }
         for key in changed.windows {
             if let Some(window) = self.windows.window(key) {
@@ -52,7 +55,9 @@ impl Book {
         for id in changed.payouts {
             if let Some(payout) = self.windows.payouts().get(&id) {
                 let name = [&b"payout"[..], &id.raw().to_be_bytes()].concat();
-                pieces.push((name, Record::Payout(*payout).encode().to_vec()));
+                let mut bytes = Record::Payout(*payout).encode().to_vec();
+                bytes.push(u8::from(self.windows.is_returned(id)));
+                pieces.push((name, bytes));
             }
         }
         WindowPieces { as_of: self.sequence, pieces }
@@ -66,8 +71,13 @@ impl Book {
                 self.windows.load_participants(decode::<Vec<Participant>>(bytes)?);
             } else if key.starts_with(b"window") {
                 self.windows.load_window(decode::<Window>(bytes)?);
+            } else if key.starts_with(b"proposed") {
+                for bytes in bytes.as_chunks::<RECORD_BYTES>().0 {
+                    let Ok(Record::Participant(entry, by)) = Record::decode(bytes) else { return Err(PieceError) };
+                    self.windows.load_proposed(entry, by);
+                }
             } else {
-                self.windows.load_payout(payout(bytes)?);
+                self.windows.load_payout(payout(bytes)?, bytes.last() == Some(&1));
             }
         }
         let accounts: Vec<_> = self.windows.accounts().collect();

@@ -60,7 +60,7 @@ impl Ledger {
         let account = AccountId::from_raw(account);
         let name = padded("someone").unwrap();
         self.append(Record::Participant(
-            ParticipantEntry { id, account, name, iban: [0; 34], bic: [0; 11] },
+            ParticipantEntry { id, account, name, iban: [0; 34], bic: [0; 11], is_proposed: false },
             GatewayId(1),
         ));
     }
@@ -91,8 +91,11 @@ impl Ledger {
         let net = self.book.windows().window((1, number)).unwrap().positions.of(place).net();
         let own = self.book.windows().participants()[place as usize].accounts[0].raw();
         let pair = if net > 0 { (own, ACCOUNTS) } else { (ACCOUNTS, own) };
+        let participant = self.book.windows().participants()[place as usize].id;
+        let purpose = if net > 0 { SettlementPurpose::Payout } else { SettlementPurpose::Collection };
         let settlement = Transfer {
-            user_data_32: SettlementPurpose::Position as u32,
+            user_data_128: u128::from(participant),
+            user_data_32: purpose as u32,
             user_data_64: Window::tag((1, number)),
             ..transfer(1_000_000 + self.journal.len() as u128, pair, net.unsigned_abs(), 1)
         };

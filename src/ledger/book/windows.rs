@@ -21,16 +21,17 @@
 //!
 //! When a window closes and what is then done: [`crate::backoffice`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::positions::Positions;
 use super::signed;
 use crate::ledger::policy::Policy;
 use crate::ledger::{
-    AccountId, Netting, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer, TransferId, WindowEntry,
-    WindowState, unpadded,
+    AccountId, GatewayId, Netting, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer, TransferId,
+    WindowEntry, WindowState, unpadded,
 };
 
 /// The place of whoever is no participant.
@@ -40,137 +41,16 @@ pub const HOUSE: u32 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SettlementPurpose {
-    /// It settles a position of the window in `user_data_64`.
-    Position = 1,
-    /// It gives back what the bank refused to pay.
+    /// It settles what a participant is to receive of the window in `user_data_64`; participant and other side are in `user_data_128`.
+    Payout = 1,
+    /// It gives back what the bank refused to pay; which payout is in `user_data_128`.
     Return = 2,
+    /// It settles what a participant owes.
+    Collection = 4,
 }
 
-/// What a participant received and paid in a window, minor units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Paid.
-    pub debits: u128,
-    /// Received.
-    pub credits: u128,
-    /// How often it paid.
-    pub debit_count: u64,
-    /// How often it received.
-    pub credit_count: u64,
-    /// Left over from windows before; negative when it owes.
-    pub carried: i128,
-}
-
-impl Position {
-    /// What it is to receive, or, when negative, owes.
-    pub fn net(&self) -> i128 {
-        signed(self.credits).saturating_sub(signed(self.debits)).saturating_add(self.carried)
-    }
-}
-
-/// The positions of a window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Positions {
-    /// By place of the participant; the house first.
-    of: Vec<Position>,
-    /// Payer and payee, each pair in both directions, where netting is bilateral.
-    pairs: BTreeMap<(u32, u32), u128>,
-    /// Transfers.
-    count: u64,
-}
-
-fn index_of(number: u32) -> usize {
+pub(super) fn index_of(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-impl Positions {
-    /// The position of the participant in a place.
-    pub fn of(&self, place: u32) -> Position {
-        self.of.get(index_of(place)).copied().unwrap_or_default()
-    }
-
-    /// All positions with their places, the house first.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &Position)> {
-        (0..).zip(&self.of)
-    }
-
-    /// What each payer paid to each payee, by place.
-    pub fn pairs(&self) -> &BTreeMap<(u32, u32), u128> {
-        &self.pairs
-    }
-
-    /// How many transfers.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// What those who receive are to receive, minor units.
-    pub fn sum(&self) -> u128 {
-        let nets = self.of.iter().map(|position| u128::try_from(position.net()).unwrap_or(0));
-        nets.fold(0, u128::saturating_add)
-    }
-
-    /// What all positions add up to: nothing.
-    pub fn total(&self) -> i128 {
-        self.of.iter().fold(0, |sum, position| position.net().saturating_add(sum))
-    }
-
-    #[inline]
-    fn at(&mut self, place: u32) -> &mut Position {
-        let place = index_of(place);
-        if place >= self.of.len() {
-            self.of.resize(place.saturating_add(1), Position::default());
-        }
-        #[expect(clippy::indexing_slicing, reason = "made long enough just now")]
-        &mut self.of[place]
-    }
-
-    #[inline]
-    fn transfer(&mut self, debit: u32, credit: u32, amount: u128, with_pairs: bool) {
-        self.count = self.count.saturating_add(1);
-        if debit == credit {
-            return;
-        }
-        let from = self.at(debit);
-        from.debits = from.debits.saturating_add(amount);
-        from.debit_count = from.debit_count.saturating_add(1);
-        let to = self.at(credit);
-        to.credits = to.credits.saturating_add(amount);
-        to.credit_count = to.credit_count.saturating_add(1);
-        if with_pairs {
-            let pair = self.pairs.entry((debit, credit)).or_default();
-            *pair = pair.saturating_add(amount);
-        }
-    }
-
-    fn carry(&mut self, place: u32, amount: i128) {
-        let position = self.at(place);
-        position.carried = position.carried.saturating_add(amount);
-        let house = self.at(HOUSE);
-        house.carried = house.carried.saturating_sub(amount);
-    }
-
-    /// The digest of what is final: the same positions have the same digest, in whatever order participants registered.
-    pub fn digest(&self, window: (u16, u32), last: Sequence, participants: &[Participant]) -> [u8; 32] {
-        let id = |place: u32| participants.get(index_of(place)).map_or(0, |participant| participant.id);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"heng window 1");
-        hasher.update(&window.0.to_le_bytes()).update(&window.1.to_le_bytes()).update(&last.to_le_bytes());
-        hasher.update(&self.count.to_le_bytes());
-        let mut rows: Vec<(u32, &Position)> = self.iter().map(|(place, position)| (id(place), position)).collect();
-        rows.sort_unstable_by_key(|(id, _)| *id);
-        for (id, position) in rows.into_iter().filter(|(_, position)| **position != Position::default()) {
-            hasher.update(&id.to_le_bytes()).update(&position.debits.to_le_bytes());
-            hasher.update(&position.credits.to_le_bytes()).update(&position.carried.to_le_bytes());
-            hasher.update(&position.debit_count.to_le_bytes()).update(&position.credit_count.to_le_bytes());
-        }
-        let pairs: BTreeMap<(u32, u32), u128> =
-            self.pairs.iter().map(|(&(payer, payee), &amount)| ((id(payer), id(payee)), amount)).collect();
-        for ((payer, payee), amount) in pairs {
-            hasher.update(&payer.to_le_bytes()).update(&payee.to_le_bytes()).update(&amount.to_le_bytes());
-        }
-        *hasher.finalize().as_bytes()
-    }
 }
 
 /// A participant in clearing.
@@ -209,16 +89,42 @@ pub struct Window {
     pub day: i32,
     /// The business day of settlement.
     pub settlement_day: i32,
+    /// First and last record of the policy by which it was closed, and by which it is settled.
+    pub policy: (Sequence, Sequence),
+    /// Digest of its positions, once closed.
+    pub digest: [u8; 32],
     /// Final positions; empty while it is open.
     pub positions: Arc<Positions>,
-    /// What was settled, by place: negative for what a participant brought.
-    pub settled: BTreeMap<u32, i128>,
+    /// What was settled.
+    pub legs: Arc<BTreeMap<LegKey, Leg>>,
+}
+
+/// What a settlement transfer settles: place of the participant, of the other side where netting is bilateral, and whether the
+/// participant owes it.
+pub type LegKey = (u32, u32, bool);
+
+/// What was settled by one transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// The transfer.
+    pub id: TransferId,
+    /// Minor units.
+    pub amount: u128,
 }
 
 impl Window {
     /// What names it.
     pub fn key(&self) -> (u16, u32) {
         (self.scheme, self.number)
+    }
+
+    /// What was settled of a participant's position: negative for what it brought.
+    pub fn settled(&self, place: u32) -> i128 {
+        let legs = self.legs.range((place, 0, false)..=(place, u32::MAX, true));
+        legs.fold(0, |sum, ((_, _, is_collection), leg)| {
+            let amount = signed(leg.amount);
+            if *is_collection { sum.saturating_sub(amount) } else { sum.saturating_add(amount) }
+        })
     }
 
     /// Its key in the `user_data_64` of settlement transfers.
@@ -240,6 +146,14 @@ pub struct Windows {
     /// Scheme, window and positions of those that are open.
     open: Vec<(u16, u32, Positions)>,
     payouts: BTreeMap<TransferId, PayoutEntry>,
+    /// Payouts of which something is still to come.
+    unfinished: BTreeSet<TransferId>,
+    /// Payouts whose money is back.
+    returned: BTreeSet<TransferId>,
+    /// By number of the participant.
+    numbers: BTreeMap<u32, u32>,
+    /// Changes of a participant's name or bank that wait for a second person.
+    proposed: BTreeMap<u32, (ParticipantEntry, GatewayId)>,
     changed: Changed,
 }
 
@@ -247,8 +161,8 @@ pub struct Windows {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changed {
     pub(super) participants: bool,
-    pub(super) windows: std::collections::BTreeSet<(u16, u32)>,
-    pub(super) payouts: std::collections::BTreeSet<TransferId>,
+    pub(super) windows: BTreeSet<(u16, u32)>,
+    pub(super) payouts: BTreeSet<TransferId>,
 }
 
 impl Windows {
@@ -259,8 +173,7 @@ impl Windows {
 
     /// A participant's place, by its number.
     pub fn place_of(&self, id: u32) -> Option<u32> {
-        let found = self.participants.iter().skip(1).position(|participant| participant.id == id)?;
-        u32::try_from(found).ok()?.checked_add(1)
+        self.numbers.get(&id).copied()
     }
 
     /// The place of the participant that has an account; the house's when none has.
@@ -291,6 +204,26 @@ impl Windows {
     /// All payouts by id.
     pub fn payouts(&self) -> &BTreeMap<TransferId, PayoutEntry> {
         &self.payouts
+    }
+
+    /// A participant, by its number.
+    pub fn participant_of(&self, id: u32) -> Option<&Participant> {
+        self.participants.get(index_of(self.place_of(id)?))
+    }
+
+    /// Payouts that are neither confirmed nor returned.
+    pub fn unfinished_payouts(&self) -> impl Iterator<Item = &PayoutEntry> {
+        self.unfinished.iter().filter_map(|id| self.payouts.get(id))
+    }
+
+    /// Whether the money of a payout was given back already.
+    pub fn is_returned(&self, payout: TransferId) -> bool {
+        self.returned.contains(&payout)
+    }
+
+    /// The change of a participant that waits for a second person, and who proposed it.
+    pub fn proposed(&self, id: u32) -> Option<&(ParticipantEntry, GatewayId)> {
+        self.proposed.get(&id)
     }
 
     /// The window of a scheme to which a record belongs.
@@ -340,7 +273,7 @@ impl Windows {
         let Self { open, by_slot, changed, .. } = self;
         let place = |slot| by_slot.get(index_of(slot)).copied().unwrap_or(HOUSE);
         let Some((_, number, positions)) = open.iter_mut().find(|open| open.0 == scheme.number) else { return };
-        if positions.count == 0 {
+        if positions.count() == 0 {
             changed.windows.insert((scheme.number, *number));
         }
         let with_pairs = scheme.netting == Netting::Bilateral;
@@ -355,19 +288,22 @@ impl Windows {
             u32::try_from(transfer.user_data_64 & u64::from(u32::MAX)).unwrap_or(0),
         );
         let amount = signed(transfer.amount);
-        if transfer.user_data_32 == SettlementPurpose::Position as u32 {
+        let is_collection = transfer.user_data_32 == SettlementPurpose::Collection as u32;
+        if is_collection || transfer.user_data_32 == SettlementPurpose::Payout as u32 {
+            let number = u32::try_from(transfer.user_data_128 & u128::from(u64::MAX)).unwrap_or(0);
+            let place = self.place_of(number).unwrap_or(HOUSE);
+            let other = u32::try_from(transfer.user_data_128 >> 64).unwrap_or(0);
+            let other = if other == 0 { HOUSE } else { self.place_of(other).unwrap_or(HOUSE) };
             if let Some(window) = self.all.get_mut(&key) {
-                for (place, amount) in [(from, amount), (to, amount.saturating_neg())] {
-                    if place != HOUSE {
-                        let settled = window.settled.entry(place).or_default();
-                        *settled = settled.saturating_add(amount);
-                    }
-                }
+                let leg = Leg { id: transfer.id, amount: transfer.amount };
+                Arc::make_mut(&mut window.legs).insert((place, other, is_collection), leg);
                 self.changed.windows.insert(key);
             }
-        } else if transfer.user_data_32 == SettlementPurpose::Return as u32
-            && let Some((scheme, number, positions)) = self.open.iter_mut().find(|open| open.0 == key.0)
-        {
+        } else if transfer.user_data_32 == SettlementPurpose::Return as u32 {
+            self.returned.insert(TransferId::from_raw(transfer.user_data_128));
+            self.changed.payouts.insert(TransferId::from_raw(transfer.user_data_128));
+            let open = self.open.iter_mut().find(|open| open.0 == key.0);
+            let Some((scheme, number, positions)) = open else { return };
             for (place, amount) in [(from, amount.saturating_neg()), (to, amount)] {
                 if place != HOUSE {
                     positions.carry(place, amount);
@@ -378,24 +314,33 @@ impl Windows {
     }
 
     /// Applies what a record says of a participant. `slot` is that of its account, if it is open.
-    pub(super) fn participant(&mut self, entry: &ParticipantEntry, slot: Option<Slot>) -> Result<(), &'static str> {
+    pub(super) fn participant(
+        &mut self,
+        entry: &ParticipantEntry,
+        by: GatewayId,
+        slot: Option<Slot>,
+    ) -> Result<(), &'static str> {
+        if entry.id == 0 {
+            return Err("a participant without a number");
+        }
+        self.changed.participants = true;
+        if entry.is_proposed {
+            self.proposed.insert(entry.id, (*entry, by));
+            return Ok(());
+        }
+        self.proposed.remove(&entry.id);
         let participants = Arc::make_mut(&mut self.participants);
         if participants.is_empty() {
             participants.push(Participant { name: "house".to_owned(), ..Participant::default() });
         }
-        if entry.id == 0 {
-            return Err("a participant without a number");
-        }
-        let known = participants.iter().position(|participant| participant.id == entry.id);
-        let place = known.unwrap_or_else(|| {
+        let number = *self.numbers.entry(entry.id).or_insert_with(|| {
             participants.push(Participant { id: entry.id, ..Participant::default() });
-            participants.len().saturating_sub(1)
+            u32::try_from(participants.len().saturating_sub(1)).unwrap_or(HOUSE)
         });
-        let number = u32::try_from(place).unwrap_or(HOUSE);
         if self.places.get(&entry.account).is_some_and(|&of| of != number) {
             return Err("an account of two participants");
         }
-        if let Some(participant) = participants.get_mut(place) {
+        if let Some(participant) = participants.get_mut(index_of(number)) {
             participant.name = unpadded(&entry.name);
             participant.iban = unpadded(&entry.iban);
             participant.bic = unpadded(&entry.bic);
@@ -407,7 +352,6 @@ impl Windows {
         if let Some(slot) = slot {
             self.set_slot(slot, number);
         }
-        self.changed.participants = true;
         Ok(())
     }
 
@@ -416,6 +360,7 @@ impl Windows {
         &mut self,
         entry: &WindowEntry,
         (sequence, time_ns): (Sequence, u64),
+        policy: (Sequence, Sequence),
     ) -> Result<(), &'static str> {
         let key = (entry.scheme, entry.number);
         let Some(window) = self.all.get_mut(&key) else { return Err("a window that was never opened") };
@@ -431,6 +376,7 @@ impl Windows {
             WindowState::Closing => {
                 (window.last, window.closed_ns) = (sequence, time_ns);
                 (window.day, window.settlement_day) = (entry.day, entry.settlement_day);
+                window.policy = policy;
                 if let Some(place) = self.open.iter().position(|open| (open.0, open.1) == key) {
                     window.positions = Arc::new(self.open.swap_remove(place).2);
                 }
@@ -445,11 +391,11 @@ impl Windows {
                 if (digest, positions.sum(), positions.count()) != (entry.digest, entry.sum, entry.count) {
                     return Err("a window was closed with other positions than its transfers make");
                 }
+                window.digest = digest;
             }
             WindowState::Settled => {
                 let left = window.positions.iter().skip(1).filter_map(|(place, position)| {
-                    let settled = window.settled.get(&place).copied().unwrap_or(0);
-                    Some((place, position.net().saturating_sub(settled))).filter(|(_, left)| *left != 0)
+                    Some((place, position.net().saturating_sub(window.settled(place)))).filter(|(_, left)| *left != 0)
                 });
                 let left: Vec<(u32, i128)> = left.collect();
                 if let Some((scheme, number, positions)) = self.open.iter_mut().find(|open| open.0 == entry.scheme) {
@@ -481,14 +427,24 @@ impl Windows {
                 }
             }
         }
+        self.noted(entry.id);
         self.changed.payouts.insert(entry.id);
         Ok(())
+    }
+
+    /// Keeps the list of payouts of which something is still to come.
+    fn noted(&mut self, id: TransferId) {
+        if self.payouts.get(&id).is_some_and(|payout| !payout.state.is_final()) {
+            self.unfinished.insert(id);
+        } else {
+            self.unfinished.remove(&id);
+        }
     }
 
     pub(super) fn take_changed(&mut self) -> Changed {
         let mut changed = std::mem::take(&mut self.changed);
         // What counts is not noted one by one.
-        changed.windows.extend(self.open.iter().filter(|open| open.2.count > 0).map(|open| (open.0, open.1)));
+        changed.windows.extend(self.open.iter().filter(|open| open.2.count() > 0).map(|open| (open.0, open.1)));
         changed
     }
 
@@ -496,6 +452,9 @@ impl Windows {
     pub(super) fn load_participants(&mut self, participants: Vec<Participant>) {
         for (place, participant) in (0_u32..).zip(&participants) {
             self.places.extend(participant.accounts.iter().map(|&account| (account, place)));
+            if place != HOUSE {
+                self.numbers.insert(participant.id, place);
+            }
         }
         self.participants = Arc::new(participants);
     }
@@ -510,8 +469,21 @@ impl Windows {
     }
 
     /// Takes over a payout from the store.
-    pub(super) fn load_payout(&mut self, payout: PayoutEntry) {
+    pub(super) fn load_payout(&mut self, payout: PayoutEntry, is_returned: bool) {
         self.payouts.insert(payout.id, payout);
+        self.noted(payout.id);
+        if is_returned {
+            self.returned.insert(payout.id);
+        }
+    }
+
+    /// Takes over changes that wait for a second person.
+    pub(super) fn load_proposed(&mut self, entry: ParticipantEntry, by: GatewayId) {
+        self.proposed.insert(entry.id, (entry, by));
+    }
+
+    pub(super) fn all_proposed(&self) -> impl Iterator<Item = &(ParticipantEntry, GatewayId)> {
+        self.proposed.values()
     }
 
     pub(super) fn accounts(&self) -> impl Iterator<Item = (AccountId, u32)> + '_ {

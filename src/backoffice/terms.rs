@@ -1,0 +1,96 @@
+//! Whether a policy can be put in force: calendars, payers, and what it would do to windows that are not finished.
+
+use super::calendar::{Calendar, CalendarError};
+use crate::ledger::{Book, PayoutFormat, Policy, Scheme};
+
+/// Why a policy cannot be put in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TermsError {
+    /// A calendar.
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
+    /// Something else about a scheme.
+    #[error("scheme {scheme}: {what}")]
+    Scheme {
+        /// Its name.
+        scheme: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+}
+
+fn wrong(scheme: &Scheme, what: &str) -> TermsError {
+    TermsError::Scheme { scheme: scheme.name.clone(), what: what.to_owned() }
+}
+
+/// Checks the schemes of a policy by themselves.
+pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
+    for scheme in policy.schemes() {
+        Calendar::new(scheme)?;
+        let payer = &scheme.payer;
+        let iban: String = payer.iban.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let named = !payer.name.trim().is_empty() && !payer.name.chars().any(char::is_control);
+        if scheme.payout_format == PayoutFormat::Pain001 && (!named || iban.parse::<iban::Iban>().is_err()) {
+            return Err(wrong(
+                scheme,
+                "a pain.001 file needs a payer with a name and a valid iban; or choose payout_format = \"csv\"",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what another policy would do to windows that take transfers now. Windows that are closed are settled by the policy by which
+/// they were closed.
+pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
+    for before in book.policy().schemes() {
+        let window = book.windows().open_window(before.number).and_then(|open| book.windows().window(open.key()));
+        let is_used = window.is_some_and(|window| {
+            window.positions.count() > 0 || window.positions.iter().any(|(_, position)| position.net() != 0)
+        });
+        let waiting = book.windows().unfinished_payouts().any(|payout| payout.window.0 == before.number);
+        match after.scheme(before.number) {
+            Some(scheme) if scheme.currency != before.currency => {
+                return Err(wrong(before, "its number stands for another currency already; use another number"));
+            }
+            None if is_used || waiting => {
+                let what = "it has positions or payouts that are not finished; close its window and let the bank answer before it is removed";
+                return Err(wrong(before, what));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{PolicyPart, Record};
+
+    fn policy(more: &str) -> String {
+        format!("[[scheme]]\nname = \"x\"\nnumber = 1\nsettlement_account = 9\n{more}")
+    }
+
+    #[test]
+    fn a_scheme_keeps_its_currency_and_pain_001_needs_a_payer() {
+        let mut book = Book::new();
+        for part in PolicyPart::split(&policy("currency = \"EUR\"")) {
+            book.apply(1, &Record::Policy(part)).unwrap();
+        }
+        let dollars = Policy::parse(&policy("currency = \"USD\"")).unwrap();
+        assert!(check_change(&book, &dollars).unwrap_err().to_string().contains("another currency"));
+        assert_eq!(check_change(&book, &Policy::default()), Ok(()), "nothing is in its window yet");
+        let error = check_schemes(book.policy()).unwrap_err().to_string();
+        assert!(error.contains("needs a payer"), "{error}");
+        let csv = Policy::parse(&policy("currency = \"EUR\"\npayout_format = \"csv\"")).unwrap();
+        assert_eq!(check_schemes(&csv), Ok(()));
+    }
+
+    #[test]
+    fn the_shipped_policy_can_be_put_in_force() {
+        let policy = Policy::parse(include_str!("../../config/policy.toml")).unwrap();
+        assert_eq!(check_schemes(&policy), Ok(()));
+        assert_eq!(check_change(&Book::new(), &policy), Ok(()));
+    }
+}

@@ -4,10 +4,12 @@
 //! generator had to wait for room. It keeps its own model of what was accepted and compares every account at the end.
 
 mod arguments;
+mod day;
 mod drive;
 mod measure;
 mod mix;
 mod model;
+mod office;
 mod report;
 mod run;
 mod spawn;
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Open accounts, drive transfers, print rate and latency, verify every account.
     Run(Box<arguments::RunArguments>),
+    /// Simulate a day: payments, cut-offs, payouts, a bank statement with errors; find all of them and nothing else.
+    Day(Box<day::DayArguments>),
     /// The server that `--spawn` starts: the same as `heng serve`.
     #[command(hide = true)]
     Serve(Box<heng::cli::ServeCommand>),
@@ -37,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Day(arguments) => day::run(&arguments),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }
 }

@@ -145,6 +145,10 @@ fn reconcile(process: &Process, directory: &Path, payouts: &[Value]) {
     let key = breaks[0]["break"].as_str().unwrap();
     assert_eq!(bank(&["breaks", "assign", key, "--to", "anna"])[0]["owner"], "anna");
     assert_eq!(bank(&["breaks", "resolve", key, "--how", "accept"])[0]["state"], "resolved");
+    let today = payouts[0]["day"].as_str().unwrap();
+    let report = run(&["report", "day", today, "--operations", &operations]);
+    let report = text(&report.stdout) + &text(&report.stderr);
+    assert!(report.contains("window,cards 1,reconciled,") && report.contains("bank,,statements,1,"), "{report}");
     assert_eq!(bank(&["statement", "list"])[0]["lines"], lines.len() - 1);
 }
 

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use heng::backoffice::{Answer, Command, Office, Person, Trouble};
+use heng::backoffice::{Answer, Command, DayReporter, Office, Person, Trouble};
 use heng::ledger::{
-    AccountFlags, AccountId, AccountState, Code, GatewayId, NewAccount, PayoutState, PolicyPart, Record, Transfer,
-    TransferId, WindowState,
+    AccountFlags, AccountId, AccountState, Code, GatewayId, NewAccount, PayoutState, PolicyPart, Record, StoredRecord,
+    Transfer, TransferId, WindowState,
 };
 use network::Network;
 use ports::{Fused, NOON_NS};
@@ -484,4 +484,46 @@ fn nothing_is_said_of_a_payout_before_its_file_is_there_and_banks_are_changed_by
     assert_eq!(office.perform(change(new), &person(2)), Ok(Answer::Done));
     assert_eq!(iban(&ports), new);
     ports.network.lock().unwrap().check_replay();
+}
+
+#[test]
+fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(&policy("multilateral", "scheme", "csv"));
+    a_day(&ports, directory.path(), None);
+    let day = i32::try_from(NOON_NS / 86_400_000_000_000).unwrap();
+    let report = |more: u64| {
+        let network = ports.network.lock().unwrap();
+        let mut reporter = DayReporter::new(day, Some(9_000));
+        for (sequence, record) in (1..).zip(&network.journal) {
+            let stored = StoredRecord { sequence, time_ns: NOON_NS + sequence, record: *record };
+            assert!(reporter.follow(&stored).unwrap());
+        }
+        for later in 0..more {
+            let stored = StoredRecord {
+                sequence: 1_000 + later,
+                time_ns: NOON_NS + 50_000_000_000_000,
+                record: Record::Clock { second: 1 },
+            };
+            assert!(!reporter.follow(&stored).unwrap(), "the day is over");
+        }
+        reporter.finish()
+    };
+    let (whole, again, early) = (report(1), report(5), report(0));
+    assert_eq!((&whole, whole.csv()), (&again, again.csv()));
+    assert!(whole.is_complete && !early.is_complete);
+    let windows: Vec<_> = whole.windows.iter().map(|window| (window.window, window.state.as_str())).collect();
+    assert_eq!(windows, [(1, "reconciled")]);
+    assert_eq!((whole.payouts.len(), whole.balances.len(), whole.accepted), (4, 5, whole.transfers));
+    let payments =
+        whole.volumes.iter().find(|volume| (volume.operation.as_str(), volume.code) == ("transfer", 7)).unwrap();
+    assert_eq!((payments.count, payments.sum.as_str(), payments.currency.as_str()), (9, "23855", "EUR"));
+    assert_eq!(whole.large.iter().map(|large| large.amount.as_str()).collect::<Vec<_>>(), ["10000", "9400", "9400"]);
+    let csv = String::from_utf8(whole.csv()).unwrap();
+    assert!(csv.starts_with("section,subject,item,count,minor_units,currency\r\nday,2026-11-23,complete,"), "{csv}");
+    for line in
+        ["window,cards 1,reconciled,9,20850,\r\n", "balance,2,2,,9400,EUR\r\n", "position,cards-000001,5,3,-1100,\r\n"]
+    {
+        assert!(csv.contains(line), "{line} in {csv}");
+    }
 }

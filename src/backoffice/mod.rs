@@ -20,6 +20,7 @@
 //! | `ports` | what the office needs of the engine |
 //! | `reconciliation` | what the ledger expects of banks against what their statements say |
 //! | `recon_commands` | what an operator asks for about statements and breaks |
+//! | `report` | the end-of-day report |
 //! | `settle` | the step from closed to settled |
 //! | `statement` | bank statements: camt.053, MT940, CSV |
 //! | `terms` | whether a policy can be put in force |
@@ -44,6 +45,7 @@ mod payout_file;
 mod ports;
 mod recon_commands;
 mod reconciliation;
+mod report;
 mod settle;
 mod statement;
 mod terms;
@@ -60,6 +62,7 @@ pub use reconciliation::{
     BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Reason, Reconciliation,
     Tolerance, names_in,
 };
+pub use report::{Balance, DayReport, DayReporter, LargeTransfer, Volume};
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
 pub use terms::{TermsError, check_change, check_schemes};
 pub use views::{BreakView, PayoutView, PositionView, StatementView, WindowView};

@@ -154,9 +154,11 @@ fn csv_file(settling: Settling<'_>, lines: &[Line<'_>]) -> Vec<u8> {
     out.into_inner().unwrap_or_default()
 }
 
-/// A text that no spreadsheet takes for a formula.
+/// A text that no spreadsheet takes for a formula; a number stays as it is.
 pub(super) fn guarded(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    let is_number = text.parse::<i128>().is_ok();
+    let is_formula = !is_number && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if is_formula { format!("'{text}") } else { text.to_owned() }
 }
 
 /// The end-to-end reference of a payout: its id in hexadecimal, 32 digits.

@@ -10,6 +10,7 @@ mod clearing;
 mod office;
 mod operate;
 mod remote;
+mod report;
 mod serve;
 mod table;
 mod transfer;
@@ -63,6 +64,8 @@ enum Command {
     Statement(banks::StatementCommand),
     /// See and resolve differences between ledger and bank.
     Breaks(banks::BreaksCommand),
+    /// Reports from the journal.
+    Report(report::ReportCommand),
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
@@ -114,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Clearing(command) => clearing::run(&command),
         Command::Statement(command) => banks::statement(&command),
         Command::Breaks(command) => banks::breaks(&command),
+        Command::Report(command) => report::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => admin::verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),

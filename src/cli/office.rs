@@ -64,6 +64,11 @@ impl OfficeArguments {
 
     /// Reads something.
     pub(super) fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Value, Failure> {
+        Ok(serde_json::from_str(&self.get_text(path, query)?)?)
+    }
+
+    /// Reads something as it comes.
+    pub(super) fn get_text(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<String, Failure> {
         let mut request = Self::agent().get(self.url(path));
         for (name, value) in query {
             if let Some(value) = value {
@@ -76,11 +81,12 @@ impl OfficeArguments {
     /// Changes something.
     pub(super) fn post(&self, path: &str, body: &Body<'_>) -> Result<Value, Failure> {
         let request = Self::agent().post(self.url(path)).header("Authorization", self.credentials());
-        self.read(match body {
+        let answer = self.read(match body {
             Body::Json(value) => request.send_json(value),
             Body::File(bytes) => request.header("Content-Type", "application/octet-stream").send(*bytes),
             Body::Empty => request.send_empty(),
-        })
+        })?;
+        Ok(serde_json::from_str(&answer)?)
     }
 
     fn unreachable(&self, err: &ureq::Error) -> Failure {
@@ -91,10 +97,10 @@ impl OfficeArguments {
         .into()
     }
 
-    fn read(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
+    fn read(&self, response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, Failure> {
         let mut response = response.map_err(|err| self.unreachable(&err))?;
         let text = response.body_mut().with_config().limit(1 << 30).read_to_string()?;
-        if response.status().is_success() { Ok(serde_json::from_str(&text)?) } else { Err(problem(&text)) }
+        if response.status().is_success() { Ok(text) } else { Err(problem(&text)) }
     }
 }
 

@@ -6,6 +6,7 @@
 mod banks;
 mod clearing;
 mod metrics;
+mod reports;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,7 @@ use crate::backoffice::OfficeHandle;
 use crate::clearing::ClearingHandle;
 use crate::engine::Engine;
 use crate::flow::Admission;
+use crate::journal::JournalReader;
 use crate::router::RouterHandle;
 use crate::settlement::SettlementHandle;
 use crate::shard::ShardHandle;
@@ -46,6 +48,7 @@ struct Queues {
     shards: Vec<ShardHandle>,
     gateways: Gateways,
     office: OfficeHandle,
+    reader: Arc<JournalReader>,
 }
 
 impl OpsContext {
@@ -59,6 +62,7 @@ impl OpsContext {
             shards: engine.shards.clone(),
             gateways: engine.gateways.clone(),
             office,
+            reader: Arc::clone(&engine.reader),
         };
         // A second engine in one server does not happen.
         let _first = self.queues.set(queues);
@@ -77,6 +81,7 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
             .route("/readyz", web::get().to(readyz))
             .configure(clearing::routes)
             .configure(banks::routes)
+            .configure(reports::routes)
             .default_service(web::to(nothing_here))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();

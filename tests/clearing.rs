@@ -228,6 +228,20 @@ fn windows_are_settled_once_however_often_the_server_is_killed_under_load() {
 }
 
 #[test]
+fn the_example_of_a_day_ends_reconciled_and_verified() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/a-day.sh");
+    let mut command = std::process::Command::new(script);
+    command.env("HENG", env!("CARGO_BIN_EXE_heng")).env("HENG_SERVER", free()).env("HENG_OPERATIONS", free());
+    let output = command.output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for part in ["reconciled", "L1.3   extra", "write-off", "volume,transfer,900,2,155030,EUR", "All invariants hold"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
 fn changing_something_needs_the_permission_and_a_wrong_scheme_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let process = start(directory.path());

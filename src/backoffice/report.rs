@@ -244,7 +244,11 @@ impl DayReport {
         };
         row(["section", "subject", "item", "count", "minor_units", "currency"]);
         let complete = if self.is_complete { "complete" } else { "incomplete" };
-        row(["day", &self.day, complete, &self.last_sequence.saturating_sub(self.first_sequence).to_string(), "", ""]);
+        let records = match self.first_sequence {
+            0 => 0,
+            first => self.last_sequence.saturating_sub(first).saturating_add(1),
+        };
+        row(["day", &self.day, complete, &records.to_string(), "", ""]);
         row(["transfers", "", "asked", &self.transfers.to_string(), "", ""]);
         row(["transfers", "", "accepted", &self.accepted.to_string(), "", ""]);
         for (code, count) in &self.refused {

@@ -98,6 +98,9 @@ pub(crate) struct RunArguments {
     /// Give the spawned server a policy with limits of every kind, none of which is met.
     #[arg(long, value_enum, default_value_t = Limits::Off)]
     pub(crate) limits: Limits,
+    /// Reads per second beside the load, on a connection of their own: balances with limits, balances, pages of history.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) reads: u32,
     /// Transfer ids in order of time or random.
     #[arg(long, value_enum, default_value_t = Ids::Time)]
     pub(crate) ids: Ids,

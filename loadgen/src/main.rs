@@ -10,6 +10,7 @@ mod measure;
 mod mix;
 mod model;
 mod office;
+mod reader;
 mod report;
 mod run;
 mod spawn;

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) verified: Option<bool>,
     /// Accounts compared.
     pub(crate) verified_accounts: u64,
+    /// Reads that were answered beside the load.
+    pub(crate) reads: u64,
     /// What the server used; null for a server that was not spawned.
     pub(crate) server: Option<ServerUse>,
     /// Processor time of the generator, seconds.
@@ -63,6 +65,7 @@ pub(crate) struct Conditions {
     pub(crate) limits: String,
     pub(crate) seed: u64,
     pub(crate) warmup: u64,
+    pub(crate) reads: u32,
     pub(crate) version: &'static str,
     pub(crate) processors: usize,
 }
@@ -142,16 +145,22 @@ impl Report {
                 ),
             );
         }
-        let verified = match self.verified {
+        if self.reads > 0 {
+            line("reads", format!("{} beside the load", grouped(self.reads)));
+        }
+        line("verified", self.verified_text());
+        text
+    }
+
+    fn verified_text(&self) -> String {
+        match self.verified {
             Some(true) => format!(
                 "yes: all {} accounts are as the generator knows them, and all balances add up to zero",
                 grouped(self.verified_accounts)
             ),
             Some(false) => "NO: the server's accounts are not what its answers said; see above".to_owned(),
             None => "not compared".to_owned(),
-        };
-        line("verified", verified);
-        text
+        }
     }
 }
 

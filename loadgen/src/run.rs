@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use crate::drive::{Connection, Counts, Known, Plan, lock};
 use crate::measure::{Latencies, Recorder};
 use crate::mix::{Due, Mixer};
 use crate::model::Model;
+use crate::reader::Reader;
 use crate::report::{Conditions, Latency, Report, grouped};
 use crate::spawn::Spawned;
 use crate::workload::{Workload, account_id};
@@ -125,7 +126,14 @@ impl Run<'_> {
         }
         let cpu_before = process_stats().cpu_s;
         let phase = Phase { name: "transfers", transfers: arguments.transfers };
+        let reads = Arc::new(AtomicU64::new(0));
+        let reader = self.reader(base, &reads).await?;
         let (connections, mut report) = self.drive(connections, &phase, &model).await?;
+        if let Some(reader) = reader {
+            anyhow::ensure!(!reader.is_finished(), "reading failed: {:?}", reader.await);
+            reader.abort();
+        }
+        report.reads = reads.load(Relaxed);
         report.generator_cpu_s = process_stats().cpu_s - cpu_before;
         drop(connections);
         if !arguments.no_verify {
@@ -136,6 +144,25 @@ impl Run<'_> {
             report.verified_accounts = arguments.accounts;
         }
         Ok(report)
+    }
+
+    /// Begins to read beside the load, if that is asked for.
+    async fn reader(
+        &self,
+        base: u128,
+        done: &Arc<AtomicU64>,
+    ) -> anyhow::Result<Option<tokio::task::JoinHandle<Result<(), heng::client::ClientError>>>> {
+        if self.arguments.reads == 0 {
+            return Ok(None);
+        }
+        let reader = Reader {
+            client: Client::connect(self.address.as_str(), &self.who()?).await?,
+            accounts: self.arguments.accounts,
+            first_account: base.wrapping_add(1),
+            per_second: self.arguments.reads,
+            done: Arc::clone(done),
+        };
+        Ok(Some(tokio::spawn(reader.run())))
     }
 
     async fn open_accounts(&self, client: &mut Client, base: u128) -> anyhow::Result<()> {
@@ -235,6 +262,7 @@ impl Run<'_> {
             latency_us: Latency::from(&latencies.total),
             verified: None,
             verified_accounts: 0,
+            reads: 0,
             server: None,
             generator_cpu_s: 0.0,
             operations: lock(&counts.operations).clone(),
@@ -250,6 +278,7 @@ impl Run<'_> {
                 limits: format!("{:?}", arguments.limits),
                 seed: arguments.seed,
                 warmup: arguments.warmup,
+                reads: arguments.reads,
                 version: env!("CARGO_PKG_VERSION"),
                 processors: std::thread::available_parallelism().map_or(1, usize::from),
             },

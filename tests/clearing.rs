@@ -140,6 +140,12 @@ fn reconcile(process: &Process, directory: &Path, payouts: &[Value]) {
         (&imported["imported"]["matched"], &imported["imported"]["breaks_open"]),
         (&payouts.len().into(), &1.into())
     );
+    let shown = |line: &str| {
+        let (_, metrics) = common::http_get(process.operations, "/metrics");
+        metrics.contains(line).then_some(())
+    };
+    until("the metric of a break", || shown("heng_breaks_open 1"));
+    until("the metric of payouts", || shown("heng_payouts_unfinished 0"));
     let breaks = bank(&["breaks", "list"]);
     assert_eq!(breaks[0]["kind"], "extra", "{breaks}");
     let key = breaks[0]["break"].as_str().unwrap();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use tokio::sync::oneshot;
 use super::calendar::Calendar;
 use super::commands::{Answer, Command, Person, Problem};
 use super::ports::{Ports, Snapshot, Trouble};
-use super::reconciliation::Reconciliation;
+use super::reconciliation::{BankSide, Reconciliation};
 use super::settle::{Settling, open_account, return_transfer, settle};
 use crate::ledger::{
     GatewayId, PayoutEntry, PayoutState, Policy, Record, Sequence, TransferId, Window, WindowEntry, WindowState,
 };
+use crate::telemetry::Telemetry;
 
 /// How often the office looks whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -44,6 +46,7 @@ pub struct Office<P> {
     policies: BTreeMap<Sequence, Arc<Policy>>,
     /// When what could not be given back is tried again.
     again_at: BTreeMap<TransferId, u64>,
+    telemetry: Option<Telemetry>,
     /// What was said about steps that cannot be done, so that it is said once.
     said: BTreeSet<String>,
 }
@@ -54,7 +57,28 @@ impl<P: Ports> Office<P> {
         let reconciliation = Reconciliation::default();
         let (payouts, statements) = (data_dir.join("payouts"), data_dir.join("statements"));
         let (policies, again_at, said) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { ports, payouts, statements, reconciliation, policies, again_at, said }
+        Self { ports, payouts, statements, reconciliation, policies, again_at, telemetry: None, said }
+    }
+
+    /// Shows what is open there.
+    #[must_use]
+    pub fn with_telemetry(self, telemetry: Telemetry) -> Self {
+        Self { telemetry: Some(telemetry), ..self }
+    }
+
+    fn publish(&self, snapshot: &Snapshot) {
+        let Some(telemetry) = &self.telemetry else { return };
+        let closed = |window: &&Window| window.state > WindowState::Open && window.state < WindowState::Settled;
+        let sides = self.reconciliation.sides().values();
+        let breaks = sides.map(BankSide::breaks_open).sum::<usize>();
+        let counters = telemetry.counters();
+        for (counter, count) in [
+            (&counters.windows_unsettled, snapshot.windows.iter().filter(closed).count()),
+            (&counters.payouts_unfinished, snapshot.payouts.len()),
+            (&counters.breaks_open, breaks),
+        ] {
+            counter.store(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+        }
     }
 
     /// Does all that is due now; answers whether something was done, so that more may be due. One that is in trouble does not keep the
@@ -64,6 +88,7 @@ impl<P: Ports> Office<P> {
         if snapshot.windows.is_empty() && snapshot.policy.bank_accounts().is_empty() {
             return Ok(false);
         }
+        self.publish(&snapshot);
         let mut results = vec![self.reconcile(&snapshot)];
         for window in &snapshot.windows {
             results.push(self.window(&snapshot, window));

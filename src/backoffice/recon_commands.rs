@@ -195,10 +195,7 @@ impl<P: Ports> Office<P> {
 
     /// How many matches there are, and how many breaks are not resolved.
     fn counts(&self, account: &str) -> (u64, usize) {
-        self.reconciliation.side(account).map_or((0, 0), |side| {
-            let open = side.breaks.values().filter(|known| known.state != BreakState::Resolved).count();
-            (side.matched.values().sum(), open)
-        })
+        self.reconciliation.side(account).map_or((0, 0), |side| (side.matched.values().sum(), side.breaks_open()))
     }
 
     /// Matches again what is open, with entries that came after the last import.

@@ -90,6 +90,28 @@ impl Collected {
         Ok(())
     }
 
+    /// What waits for the bank or for people.
+    fn back_office(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = &self.counters;
+        for (name, help, value) in [
+            (
+                "heng_windows_unsettled",
+                "Settlement windows that are closed and not yet settled",
+                counters.windows_unsettled,
+            ),
+            (
+                "heng_payouts_unfinished",
+                "Payouts and collections of which the bank has not said the last",
+                counters.payouts_unfinished,
+            ),
+            ("heng_breaks_open", "Differences between ledger and banks that nobody has resolved", counters.breaks_open),
+        ] {
+            let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            value.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+
     fn depths(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family =
             encoder.encode_descriptor("heng_mailbox_depth", "Messages waiting in an inbox", None, MetricType::Gauge)?;
@@ -156,6 +178,7 @@ impl Collector for Collected {
         self.outcomes(&mut encoder)?;
         self.depths(&mut encoder)?;
         self.funds(&mut encoder)?;
+        self.back_office(&mut encoder)?;
         let counters = &self.counters;
         for (name, help, value) in [
             ("heng_connections_accepted", "Connections accepted", counters.connections_total),

@@ -160,7 +160,7 @@ async fn serve(
     let engine = start_engine(config, telemetry, recovered)?;
     let ports = EnginePorts::new(&engine);
     let running = ports.running();
-    let (office, office_thread) = spawn_office(Office::new(ports, directory.path()))?;
+    let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
     ops_context.watch(&engine, office);
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));

@@ -63,6 +63,12 @@ counters! {
     accounts,
     /// Holds, delayed transfers and reserves that are open.
     open_pendings,
+    /// Settlement windows that are closed and not yet settled.
+    windows_unsettled,
+    /// Payouts and collections of which the bank has not said the last.
+    payouts_unfinished,
+    /// Differences between ledger and banks that nobody has resolved.
+    breaks_open,
     /// Account balances compared between shards and book.
     audited_accounts_total,
     /// The sequence at which shards and book were last compared.

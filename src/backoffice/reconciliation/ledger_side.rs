@@ -152,6 +152,11 @@ impl BankSide {
         }
     }
 
+    /// How many breaks nobody has resolved.
+    pub fn breaks_open(&self) -> usize {
+        self.breaks.values().filter(|known| known.state != BreakState::Resolved).count()
+    }
+
     /// Whether this file was imported before, and as which number.
     pub fn known(&self, hash: &[u8; 32]) -> Option<u32> {
         self.statements.iter().find(|statement| statement.hash == *hash).map(|statement| statement.number)

@@ -30,7 +30,22 @@ pub(super) struct Calendar {
     settle_after_days: u8,
 }
 
-fn day_number(date: Date) -> i32 {
+/// Nanoseconds of a day of UTC.
+pub(super) const DAY_NS: u64 = 86_400_000_000_000;
+
+/// The day of UTC in which a time is, counted from 1970-01-01.
+pub(super) fn day_of(ns: u64) -> i32 {
+    i32::try_from(ns / DAY_NS).unwrap_or(i32::MAX)
+}
+
+/// Reads a day like `2026-11-23`, counted from 1970-01-01; none before that.
+pub fn parse_day(text: &str) -> Option<i32> {
+    let date: Date = text.parse().ok().filter(|_| text.len() == 10)?;
+    Some(day_number(date)).filter(|day| *day >= 0)
+}
+
+/// A date as days since 1970-01-01.
+pub(super) fn day_number(date: Date) -> i32 {
     date.since(Date::constant(1970, 1, 1)).map_or(0, |span| span.get_days())
 }
 

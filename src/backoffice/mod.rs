@@ -52,7 +52,7 @@ mod terms;
 mod views;
 
 pub use bank_answer::{BankAnswer, BankStatus, read_answers};
-pub use calendar::CalendarError;
+pub use calendar::{CalendarError, parse_day};
 pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};

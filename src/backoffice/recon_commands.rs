@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::calendar::day_of;
 use super::commands::{Answer, Person, Problem};
 use super::office::Office;
 use super::payout_file::write_whole;
@@ -221,7 +222,7 @@ impl<P: Ports> Office<P> {
 
     pub(super) fn breaks(&mut self, account: &str, state: Option<&str>, kind: Option<&str>) -> Result<Answer, Problem> {
         self.catch_up()?;
-        let today = i32::try_from(self.ports.now_ns() / 86_400_000_000_000).unwrap_or(0);
+        let today = day_of(self.ports.now_ns());
         let side = self.bank_side(account)?;
         let wanted = side.breaks.values().filter(|known| {
             state.is_none_or(|state| known.state.name() == state) && kind.is_none_or(|kind| known.kind.name() == kind)
@@ -256,7 +257,7 @@ impl<P: Ports> Office<P> {
         let entry = BreakEntry { account: account.account, key, action, resolution, other, text, by: person.id };
         self.ports.record(&[Record::Break(entry)])?;
         self.catch_up()?;
-        let today = i32::try_from(self.ports.now_ns() / 86_400_000_000_000).unwrap_or(0);
+        let today = day_of(self.ports.now_ns());
         let known = self.bank_side(&order.account)?.breaks.get(&key).map(|known| BreakView::of(known, today));
         Ok(Answer::Breaks(known.into_iter().collect()))
     }

@@ -10,12 +10,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::calendar::date_of;
+use super::calendar::{DAY_NS, date_of};
 use super::payout_file::guarded;
 use super::views::{PayoutView, PositionView, WindowView};
 use crate::ledger::{AccountClass, Book, BookError, Record, Sequence, StoredRecord, Transfer, WindowState};
-
-const DAY_NS: u64 = 86_400_000_000_000;
 
 /// A count and a sum.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

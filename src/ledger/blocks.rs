@@ -1,5 +1,7 @@
 //! Which blocks of the store changed: a set of block numbers, one bit each, walked in order.
 
+use std::collections::BTreeSet;
+
 /// A set of block numbers.
 #[derive(Debug, Default)]
 pub struct BlockSet {
@@ -30,6 +32,12 @@ impl BlockSet {
         let Some(bits) = self.words.get_mut(word).filter(|bits| **bits & bit != 0) else { return false };
         *bits &= !bit;
         true
+    }
+
+    /// Takes all blocks out, in order.
+    pub fn take_all(&mut self) -> BTreeSet<u32> {
+        let taken = std::mem::take(self);
+        std::iter::successors(taken.next(0), |&block| taken.next(block.saturating_add(1))).collect()
     }
 
     /// The first block at or after this one.

@@ -31,7 +31,8 @@ pub(super) struct Rows {
     last: [Option<(u128, u32)>; 4],
 }
 
-fn index_of(number: u32) -> usize {
+/// A number as an index; one that does not fit is beyond every end.
+pub(super) fn index_of(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 

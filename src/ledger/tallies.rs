@@ -5,11 +5,8 @@
 use super::bucket::{Bucket, add, take_back, touched, used};
 use super::policy::Policy;
 use super::rows::Rows;
-use super::tally::{Counted, Parts, Subject};
+use super::tally::{Counted, GROUPS_MAX, Parts, Subject};
 use super::{Code, Slot};
-
-/// Groups of limits that a policy may have: four scopes, two directions.
-const GROUPS_MAX: usize = 8;
 
 /// The tallies of a desk.
 #[derive(Debug)]

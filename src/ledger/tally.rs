@@ -22,6 +22,8 @@ use super::bucket::{Bucket, SLIDING_BUCKETS, SLIDING_STEPS};
 use super::policy::{Policy, PolicyError, amount as minor, invalid};
 use super::{AccountId, Code, GatewayId, Slot};
 
+/// Groups of limits that a policy may have: four scopes, two directions.
+pub(super) const GROUPS_MAX: usize = 8;
 const DAY_S: i64 = 86_400;
 
 /// For whom is counted together.

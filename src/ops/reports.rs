@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::OpsContext;
 use super::clearing::problem;
-use crate::backoffice::{DayReport, DayReporter, Problem};
+use crate::backoffice::{DayReport, DayReporter, Problem, parse_day};
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
 
@@ -27,7 +27,7 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
     let Some(queues) = context.queues.get().cloned() else {
         return problem(&Problem::new(503, "starting", "the server is not ready yet; /readyz says when it is"));
     };
-    let Some(number) = day_number(&day) else {
+    let Some(number) = parse_day(&day) else {
         return problem(&Problem::new(400, "invalid", format!("`{day}` is no day like 2026-11-23")));
     };
     let until = context.telemetry.counters().durable_sequence.load(Relaxed);
@@ -41,11 +41,6 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
         (Ok(Err(what)), _) => problem(&Problem::new(500, "internal", what)),
         (Err(_stopped), _) => problem(&Problem::new(503, "stopping", "the server is stopping")),
     }
-}
-
-fn day_number(text: &str) -> Option<i32> {
-    let date: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == 10)?;
-    date.since(jiff::civil::Date::constant(1970, 1, 1)).ok().map(|span| span.get_days()).filter(|day| *day >= 0)
 }
 
 fn report(reader: &JournalReader, (day, large): (i32, Option<u128>), until: Sequence) -> Result<DayReport, String> {

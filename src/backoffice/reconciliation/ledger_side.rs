@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::breaks::{Break, BreakKind, BreakState};
 use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};
+use crate::backoffice::calendar::day_of;
 use crate::backoffice::statement::{ReadStatements, StatementLine, read_statements};
 use crate::ledger::{
     AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, Policy, Record, Resolution, Sequence,
@@ -12,8 +13,6 @@ use crate::ledger::{
 
 /// What a write-off's transfer has in its `user_data_32`.
 pub(in crate::backoffice) const WRITE_OFF_PURPOSE: u32 = 3;
-
-const DAY_NS: u64 = 86_400_000_000_000;
 
 /// One bank account.
 #[derive(Debug)]
@@ -123,7 +122,7 @@ impl Reconciliation {
                 continue;
             }
             let is_payout = by_ledger && transfer.user_data_32 == SettlementPurpose::Payout as u32;
-            let day = i32::try_from(stored.time_ns / DAY_NS).unwrap_or(i32::MAX);
+            let day = day_of(stored.time_ns);
             let place = side.matcher.expect(Expected {
                 sequence: stored.sequence,
                 id: transfer.id.raw(),

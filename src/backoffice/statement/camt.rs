@@ -6,7 +6,8 @@ use jiff::civil::Date;
 use quick_xml::events::Event;
 use quick_xml::{Reader, XmlVersion};
 
-use super::{ReadStatements, Statement, StatementLine, day_number, minor_units};
+use super::{ReadStatements, Statement, StatementLine, minor_units};
+use crate::backoffice::calendar::day_number;
 
 /// Elements within elements in a camt.053 file, and more.
 const DEPTH_MAX: usize = 64;

@@ -3,7 +3,8 @@
 use jiff::fmt::strtime::parse;
 use jiff::tz::TimeZone;
 
-use super::{ReadStatements, Statement, StatementLine, day_number, minor_units};
+use super::{ReadStatements, Statement, StatementLine, minor_units};
+use crate::backoffice::calendar::day_number;
 use crate::ledger::CsvMapping;
 
 /// Where the columns of a mapping are.

@@ -7,8 +7,6 @@ mod camt;
 mod csv_file;
 mod mt940;
 
-use jiff::civil::Date;
-
 use crate::ledger::CsvMapping;
 
 /// A line of a statement.
@@ -87,11 +85,6 @@ pub fn read_statements(bytes: &[u8], mapping: Option<&CsvMapping>, places: u32) 
 /// UTF-8, or else Latin-1 as many banks still write.
 fn decode(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap_or_else(|_not_utf8| bytes.iter().map(|&byte| char::from(byte)).collect())
-}
-
-/// Days since 1970-01-01.
-fn day_number(date: Date) -> i32 {
-    date.since(Date::constant(1970, 1, 1)).map_or(0, |span| span.get_days())
 }
 
 /// An unsigned amount with this decimal sign, in minor units; digits beyond the currency's places must be zero.

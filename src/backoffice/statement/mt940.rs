@@ -4,7 +4,8 @@
 
 use jiff::civil::Date;
 
-use super::{ReadStatements, Statement, StatementLine, day_number, minor_units};
+use super::{ReadStatements, Statement, StatementLine, minor_units};
+use crate::backoffice::calendar::day_number;
 
 /// A field: its tag, its value with line ends, and the line where it begins.
 struct Field {

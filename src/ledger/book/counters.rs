@@ -10,15 +10,12 @@ use std::collections::BTreeSet;
 
 use crate::ledger::bucket::{Bucket, add, take_back, used};
 use crate::ledger::policy::Policy;
-use crate::ledger::rows::Rows;
-use crate::ledger::tally::{Counted, GroupLimit, Parts, Subject};
+use crate::ledger::rows::{Rows, index_of};
+use crate::ledger::tally::{Counted, GROUPS_MAX, GroupLimit, Parts, Subject};
 use crate::ledger::{BlockSet, Sequence, Slot};
 
 /// Tallies per block of the store, so that a block stays below 7 KiB with the most buckets that a tally can have.
 pub const TALLIES_PER_BLOCK: u32 = 10;
-
-/// Groups of limits that a policy may have: four scopes, two directions.
-const GROUPS_MAX: usize = 8;
 
 /// What the limits of one scope counted for a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +46,6 @@ pub struct Counters {
     loaded: Vec<Option<Tally>>,
     /// Laid out by a policy that is still to come.
     ahead: Vec<Tally>,
-}
-
-fn index_of(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 impl Counters {
@@ -96,8 +89,7 @@ impl Counters {
 
     /// The numbers of the blocks that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<u32> {
-        let changed = std::mem::take(&mut self.changed);
-        std::iter::successors(changed.next(0), |&block| changed.next(block.saturating_add(1))).collect()
+        self.changed.take_all()
     }
 
     /// Takes over the next place, as the store has it; in order, and before the policy is known.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::signed;
-use super::windows::{HOUSE, Participant, index_of};
+use super::windows::{HOUSE, Participant};
 use crate::ledger::Sequence;
+use crate::ledger::rows::index_of;
 
 /// What a participant received and paid in a window, minor units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -117,8 +117,7 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
 
     /// The numbers of the blocks that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<u32> {
-        let changed = std::mem::take(&mut self.changed);
-        std::iter::successors(changed.next(0), |&block| changed.next(block.saturating_add(1))).collect()
+        self.changed.take_all()
     }
 }
 

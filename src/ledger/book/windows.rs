@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::positions::Positions;
 use super::signed;
 use crate::ledger::policy::Policy;
+use crate::ledger::rows::index_of;
 use crate::ledger::{
     AccountId, GatewayId, Netting, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer, TransferId,
     WindowEntry, WindowState, unpadded,
@@ -47,10 +48,6 @@ pub enum SettlementPurpose {
     Return = 2,
     /// It settles what a participant owes.
     Collection = 4,
-}
-
-pub(super) fn index_of(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// A participant in clearing.

@@ -140,6 +140,8 @@ impl Run<'_> {
             if due.arrives() {
                 wait_until(Duration::from_nanos(due.last_ns.load(Relaxed)).saturating_add(ARRIVAL_SLACK)).await;
             }
+            // Nothing was said on the first connection for as long as the load took.
+            let mut client = Client::connect(self.address.as_str(), &who).await?;
             report.verified = Some(self.verify(&mut client, base, &model).await?);
             report.verified_accounts = arguments.accounts;
         }

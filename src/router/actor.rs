@@ -275,7 +275,11 @@ impl RouterActor {
                 return self.send();
             }
             RouterMessage::Find(ids, reply) => reply(ids.into_iter().map(|id| self.ids.find(id)).collect()),
-            RouterMessage::Durable(group) => self.durable(&group),
+            RouterMessage::Durable(group) => {
+                self.durable(&group);
+                // Not only at the end of a drain: under full load there is none.
+                self.ids.turn();
+            }
         }
         let full = self.outgoing.transfers.iter().any(|batch| batch.len() >= TRANSFERS_PER_SEND);
         if full { self.send() } else { Ok(()) }

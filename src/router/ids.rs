@@ -129,6 +129,15 @@ impl IdIndex {
         }
     }
 
+    /// Forgets all, but keeps the room.
+    pub fn clear(&mut self) {
+        self.parts.iter_mut().for_each(|part| {
+            part.places.fill(Place::default());
+            part.used = 0;
+        });
+        self.pending = 0;
+    }
+
     /// How many are pending.
     pub fn pending(&self) -> usize {
         self.pending

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
-//! for nearly every new id that it is not there. Runs are written and merged by a thread of their own; four of about one size become
-//! one, so there are few.
+//! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
+//! ids in memory; eight of about one size become one, so there are few, and an id is merged hardly ever.
 //!
 //! # Invariants
 //!
@@ -34,17 +34,19 @@ use crate::telemetry::chain;
 const ACTIVE_MAX: usize = 2 << 20;
 
 /// Runs of about one size that are merged into one.
-const MERGED: usize = 4;
+const MERGED: usize = 8;
 
 /// Something for the thread.
 enum Job {
     Write(Arc<IdIndex>, Sequence),
+    Clear(IdIndex),
     Merge(Vec<Arc<Run>>),
 }
 
 /// What the thread has done.
 enum Done {
     Written(Run),
+    Cleared(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
     Failed(io::Error),
 }
@@ -53,6 +55,8 @@ enum Done {
 #[derive(Debug)]
 pub struct KnownIds {
     active: IdIndex,
+    /// Empty, with room for as many as one that is full.
+    spare: Option<IdIndex>,
     active_max: usize,
     /// Full, with ids that are still pending, and all records up to this sequence settled when it left.
     leaving: Option<(IdIndex, Sequence)>,
@@ -61,9 +65,16 @@ pub struct KnownIds {
     runs: Vec<Arc<Run>>,
     is_merging: bool,
     settled: Sequence,
-    jobs: Option<Sender<Job>>,
+    workers: Option<Workers>,
     done: Receiver<Done>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The two threads: one writes, one merges.
+#[derive(Debug)]
+struct Workers {
+    writer: Sender<Job>,
+    merger: Sender<Job>,
 }
 
 impl KnownIds {
@@ -81,29 +92,21 @@ impl KnownIds {
             fs::create_dir_all(directory)?;
         }
         let runs = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
-        let (jobs, work) = unbounded();
         let (told, done) = unbounded();
-        let directory: PathBuf = directory.to_owned();
-        let run = move || {
-            for job in work {
-                let done = perform(&directory, job).unwrap_or_else(Done::Failed);
-                if told.send(done).is_err() {
-                    break;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("heng-ids".to_owned()).spawn(run)?;
+        let (writer, writing) = start("heng-ids", directory, told.clone())?;
+        let (merger, merging) = start("heng-ids-merge", directory, told)?;
         Ok(Self {
             active: IdIndex::new(),
+            spare: None,
             active_max,
             leaving: None,
             writing: None,
             settled: 0,
             runs,
             is_merging: false,
-            jobs: Some(jobs),
+            workers: Some(Workers { writer, merger }),
             done,
-            thread: Some(thread),
+            threads: vec![writing, merging],
         })
     }
 
@@ -204,7 +207,8 @@ impl KnownIds {
             self.take_up(done);
         }
         if self.active.len() >= self.active_max && self.leaving.is_none() && self.writing.is_none() {
-            self.leaving = Some((std::mem::take(&mut self.active), self.settled));
+            let next = self.spare.take().unwrap_or_default();
+            self.leaving = Some((std::mem::replace(&mut self.active, next), self.settled));
         }
         if self.leaving.as_ref().is_some_and(|(leaving, _)| leaving.pending() == 0)
             && let Some((leaving, covers)) = self.leaving.take()
@@ -228,18 +232,24 @@ impl KnownIds {
     }
 
     fn give(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // The thread ends only with this.
-            let _taken = jobs.send(job);
+        if let Some(workers) = &self.workers {
+            let worker = if matches!(job, Job::Merge(_)) { &workers.merger } else { &workers.writer };
+            // The threads end only with this.
+            let _taken = worker.send(job);
         }
     }
 
     fn take_up(&mut self, done: Done) {
         match done {
             Done::Written(run) => {
-                self.writing = None;
+                // The thread has let go of it.
+                if let Some(written) = self.writing.take().and_then(Arc::into_inner) {
+                    self.give(Job::Clear(written));
+                }
                 self.runs.push(Arc::new(run));
+                self.runs.sort_by_key(|run| run.covers());
             }
+            Done::Cleared(index) => self.spare = Some(index),
             Done::Merged(merged, run) => {
                 self.is_merging = false;
                 self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
@@ -256,7 +266,7 @@ impl KnownIds {
         }
         let level = |run: &Arc<Run>| {
             let ratio = run.len().checked_div(self.active_max.max(1)).unwrap_or(0).max(1);
-            ratio.ilog2() / 2
+            ratio.ilog(MERGED)
         };
         // Neighbours in age only, so that a run covers what it says.
         let newest = self.runs.last().map(level);
@@ -275,8 +285,8 @@ impl KnownIds {
 
 impl Drop for KnownIds {
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        self.workers = None;
+        for thread in self.threads.drain(..) {
             // A thread that panicked has ended the process already.
             let _ended = thread.join();
         }
@@ -291,9 +301,33 @@ fn unreadable(err: &io::Error) -> ! {
     panic!("the known ids cannot be read or written: {err}");
 }
 
+/// Starts a thread that does jobs until nobody can give it any.
+fn start(name: &str, directory: &Path, told: Sender<Done>) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
+    let (jobs, work) = unbounded();
+    let directory: PathBuf = directory.to_owned();
+    let run = move || {
+        for job in work {
+            let done = perform(&directory, job).unwrap_or_else(Done::Failed);
+            if told.send(done).is_err() {
+                break;
+            }
+        }
+    };
+    Ok((jobs, std::thread::Builder::new().name(name.to_owned()).spawn(run)?))
+}
+
 fn perform(directory: &Path, job: Job) -> io::Result<Done> {
     match job {
-        Job::Write(index, covers) => Ok(Done::Written(Run::write(directory, index.entries(), covers)?)),
+        Job::Write(index, covers) => {
+            let entries = index.entries();
+            // Whoever asks for it next can have it whole.
+            drop(index);
+            Ok(Done::Written(Run::write(directory, entries, covers)?))
+        }
+        Job::Clear(mut index) => {
+            index.clear();
+            Ok(Done::Cleared(index))
+        }
         Job::Merge(runs) => {
             let merged = Run::merge(directory, &runs)?;
             Ok(Done::Merged(runs, merged))

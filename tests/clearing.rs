@@ -62,6 +62,24 @@ fn office(process: &Process, arguments: &[&str]) -> Result<Value, String> {
     }
 }
 
+/// The whole of the journal is replayed beside the load, and what the server has is compared.
+fn full_check(process: &Process) {
+    let operations = process.operations.to_string();
+    let checked = |more: &[&str]| {
+        let output = run(&[&["check", "--operations", &operations, "--json"], more].concat());
+        (output.status.success(), serde_json::from_slice::<Value>(&output.stdout), text(&output.stderr))
+    };
+    let (ok, report, said) = checked(&[]);
+    let report = report.unwrap_or_default();
+    assert!(ok && report["ok"] == true, "{report} {said}");
+    let sequence = report["sequence"].as_u64().unwrap();
+    assert!(sequence > 40 && report["store"].as_str().unwrap().contains(&format!("compared, at {sequence}")));
+    let (ok, report, _) = checked(&["--at", "40"]);
+    assert!(ok && report.unwrap()["sequence"] == 40);
+    let (ok, _, said) = checked(&["--at", "99999999"]);
+    assert!(!ok && said.contains("the ledger is at sequence"), "{said}");
+}
+
 fn start(directory: &Path) -> Process {
     let policy = directory.join("policy.toml");
     fs::write(&policy, POLICY).unwrap();
@@ -179,6 +197,9 @@ fn windows_are_settled_once_however_often_the_server_is_killed_under_load() {
         let stop = Arc::new(AtomicBool::new(false));
         let load = pay(&process, Arc::clone(&stop), u128::from(cycle) + 1);
         until("a payment", || (office(&process, &["windows"]).unwrap()[0]["transfers"] != 0).then_some(()));
+        if cycle % 4 == 3 {
+            full_check(&process);
+        }
         office(&process, &["close", "cards"]).unwrap();
         // At once, and a little later each time: closing, closed, settling, settled.
         thread::park_timeout(Duration::from_micros(cycle * cycle * 700));

@@ -1,4 +1,4 @@
-//! Cut-offs and business days of a scheme, in its time zone.
+//! What a schedule means in time: cut-offs and business days, in a time zone.
 //!
 //! A cut-off that falls into an hour that a change of clocks skips is as much later; in an hour that comes twice, the first one
 //! counts.
@@ -7,24 +7,25 @@ use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
-use crate::ledger::Scheme;
+use crate::ledger::{BankAccount, Distribution, Recurrence, Schedule, Scheme};
 
 /// Days looked through for one with business; more holidays in a row are a mistake.
 const DAYS_MAX: u32 = 400;
 
-/// Why a scheme's calendar cannot be used.
+/// Why a schedule cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("scheme {scheme}: {what}")]
+#[error("{of}: {what}")]
 pub struct CalendarError {
-    scheme: String,
+    of: String,
     what: String,
 }
 
-/// A scheme's calendar, read from its texts.
+/// A schedule, read from its texts.
 #[derive(Clone, Debug)]
 pub(super) struct Calendar {
     zone: TimeZone,
-    cut_offs: Vec<Time>,
+    times: Vec<Time>,
+    on: Recurrence,
     weekend: Vec<Weekday>,
     holidays: Vec<Date>,
     settle_after_days: u8,
@@ -69,19 +70,38 @@ pub(super) fn iso_time(ns: u64) -> String {
 }
 
 impl Calendar {
-    /// Reads a scheme's calendar.
-    pub(super) fn new(scheme: &Scheme) -> Result<Self, CalendarError> {
-        let wrong = |what: String| CalendarError { scheme: scheme.name.clone(), what };
-        let zone = TimeZone::get(&scheme.time_zone)
-            .map_err(|_err| wrong(format!("there is no time zone `{}`", scheme.time_zone)))?;
-        let cut_offs = scheme.cut_offs.iter().map(|text| text.parse::<Time>());
-        let cut_offs = cut_offs.collect::<Result<_, _>>().map_err(|err| wrong(err.to_string()))?;
-        let holidays = scheme.holidays.iter().map(|text| {
+    /// That of a scheme.
+    pub(super) fn of_scheme(scheme: &Scheme) -> Result<Self, CalendarError> {
+        Self::new(&format!("scheme {}", scheme.name), &scheme.schedule, scheme.settle_after_days)
+    }
+
+    /// That of a distribution.
+    pub(super) fn of_distribution(distribution: &Distribution) -> Result<Self, CalendarError> {
+        Self::new(&format!("distribution {}", distribution.name), &distribution.schedule, 0)
+    }
+
+    /// That of a bank account.
+    pub(super) fn of_bank_account(account: &BankAccount) -> Result<Self, CalendarError> {
+        Self::new(&format!("bank_account {}", account.name), &account.schedule, account.due_days)
+    }
+
+    /// The day in which a time falls here.
+    pub(super) fn local_day(&self, ns: u64) -> i32 {
+        day_number(instant(ns).to_zoned(self.zone.clone()).date())
+    }
+
+    fn new(of: &str, schedule: &Schedule, settle_after_days: u8) -> Result<Self, CalendarError> {
+        let wrong = |what: String| CalendarError { of: of.to_owned(), what };
+        let zone = TimeZone::get(&schedule.time_zone)
+            .map_err(|_err| wrong(format!("there is no time zone `{}`", schedule.time_zone)))?;
+        let times = schedule.times.iter().map(|text| text.parse::<Time>());
+        let times = times.collect::<Result<_, _>>().map_err(|err| wrong(err.to_string()))?;
+        let holidays = schedule.holidays.iter().map(|text| {
             text.parse::<Date>().map_err(|_err| wrong(format!("`{text}` is no day of the calendar, like 2026-12-25")))
         });
         let holidays = holidays.collect::<Result<_, _>>()?;
-        let weekend = scheme.weekend.iter().map(|name| weekday(name)).collect();
-        let calendar = Self { zone, cut_offs, weekend, holidays, settle_after_days: scheme.settle_after_days };
+        let weekend = schedule.weekend.iter().map(|name| weekday(name)).collect();
+        let calendar = Self { zone, times, on: schedule.on, weekend, holidays, settle_after_days };
         let some_day = calendar.business_day_from(Date::constant(2026, 1, 1));
         some_day.ok_or_else(|| wrong("there is no business day in more than a year".to_owned()))?;
         Ok(calendar)
@@ -103,22 +123,47 @@ impl Calendar {
         None
     }
 
-    /// The first cut-off after a time: when it is, and its business day. None when the scheme has no cut-offs.
-    pub(super) fn next_cut_off(&self, after_ns: u64) -> Option<(u64, i32)> {
+    /// Whether something is due on a business day.
+    fn recurs_on(&self, day: Date) -> bool {
+        let next = day.tomorrow().ok().and_then(|next| self.business_day_from(next));
+        match self.on {
+            Recurrence::BusinessDays => true,
+            Recurrence::MonthEnd => next.is_none_or(|next| next.month() != day.month()),
+            Recurrence::WeekEnd => next.is_none_or(|next| next.iso_week_date().week() != day.iso_week_date().week()),
+        }
+    }
+
+    /// The latest time that is after one and not after another. None when there is none.
+    pub(super) fn latest(&self, after_ns: u64, until_ns: u64) -> Option<u64> {
+        let mut latest = None;
+        let mut from = after_ns;
+        while let Some((at, _)) = self.next(from).filter(|(at, _)| *at <= until_ns) {
+            latest = Some(at);
+            from = at;
+        }
+        latest
+    }
+
+    /// The first time after one: when it is, and its business day. None when the schedule has no times.
+    pub(super) fn next(&self, after_ns: u64) -> Option<(u64, i32)> {
+        if self.times.is_empty() {
+            return None;
+        }
         let mut day = instant(after_ns).to_zoned(self.zone.clone()).date();
         for _ in 0..DAYS_MAX {
             day = self.business_day_from(day)?;
             // When clocks go forward, two cut-offs may come in the other order.
-            let times = self.cut_offs.iter().map(|cut_off| {
-                let at = day.to_datetime(*cut_off).to_zoned(self.zone.clone()).ok()?;
+            if !self.recurs_on(day) {
+                day = day.tomorrow().ok()?;
+                continue;
+            }
+            let times = self.times.iter().map(|time| {
+                let at = day.to_datetime(*time).to_zoned(self.zone.clone()).ok()?;
                 Some(nanoseconds(at.timestamp()))
             });
             let next = times.collect::<Option<Vec<u64>>>()?.into_iter().filter(|at| *at > after_ns).min();
             if let Some(at) = next {
                 return Some((at, day_number(day)));
-            }
-            if self.cut_offs.is_empty() {
-                return None;
             }
             day = day.tomorrow().ok()?;
         }
@@ -167,7 +212,7 @@ mod tests {
 
     fn calendar(more: &str) -> Result<Calendar, CalendarError> {
         let text = format!("[[scheme]]\nname = \"x\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 9\n{more}");
-        Calendar::new(&Policy::parse(&text).unwrap().schemes()[0])
+        Calendar::of_scheme(&Policy::parse(&text).unwrap().schemes()[0])
     }
 
     fn ns(text: &str) -> u64 {
@@ -187,7 +232,7 @@ mod tests {
             ("2026-03-27T18:00:00Z", "2026-03-30T09:00:00Z", "2026-03-30"),
         ] {
             let day = day_number(day.parse().unwrap());
-            assert_eq!(calendar.next_cut_off(ns(after)), Some((ns(at), day)), "{after}");
+            assert_eq!(calendar.next(ns(after)), Some((ns(at), day)), "{after}");
         }
         assert_eq!(calendar.day_at(ns("2026-11-21T10:00:00Z")), day_number("2026-11-23".parse().unwrap()));
     }
@@ -201,7 +246,29 @@ mod tests {
             assert_eq!(date_of(settled).to_string(), expected);
             assert_eq!(calendar.begins(settled), ns(&format!("{expected}T00:00:00Z")));
         }
-        assert_eq!(calendar("").unwrap().next_cut_off(5), None, "closed by hand only");
+        assert_eq!(calendar("").unwrap().next(5), None, "closed by hand only");
+    }
+
+    #[test]
+    fn the_ends_of_weeks_and_months_are_their_last_business_days() {
+        let distribution = |on: &str| {
+            let text = format!(
+                "[[calendar]]\nname = \"c\"\nholidays = [\"2026-11-30\", \"2026-12-25\"]\n[[distribution]]\nname = \"x\"\nnumber = 1\n\
+                 account = 9\ncurrency = \"EUR\"\ncode = 5\nto = [{{ account = 8 }}]\ntimes = [\"18:00\"]\ncalendar = \"c\"\non = \"{on}\""
+            );
+            Calendar::of_distribution(&Policy::parse(&text).unwrap().distributions()[0]).unwrap()
+        };
+        for (on, after, at) in [
+            ("month-end", "2026-11-01T00:00:00Z", "2026-11-27T18:00:00Z"),
+            ("month-end", "2026-11-27T18:00:00Z", "2026-12-31T18:00:00Z"),
+            ("week-end", "2026-12-21T00:00:00Z", "2026-12-24T18:00:00Z"),
+            ("business-days", "2026-11-27T18:00:00Z", "2026-12-01T18:00:00Z"),
+        ] {
+            assert_eq!(distribution(on).next(ns(after)).map(|next| next.0), Some(ns(at)), "{on} {after}");
+        }
+        let (from, until) = (ns("2026-01-01T00:00:00Z"), ns("2026-11-28T00:00:00Z"));
+        assert_eq!(distribution("month-end").latest(from, until), Some(ns("2026-11-27T18:00:00Z")));
+        assert_eq!(distribution("month-end").latest(ns("2026-11-27T18:00:00Z"), until), None);
     }
 
     #[test]

@@ -47,6 +47,11 @@ pub enum Command {
         /// The scheme's name.
         scheme: String,
     },
+    /// Run a distribution now.
+    Distribute {
+        /// Its name.
+        distribution: String,
+    },
     /// Say that the bank has done a payout or collection.
     ConfirmPayout {
         /// The payout's id, 32 hexadecimal digits.
@@ -79,6 +84,8 @@ pub enum Command {
         state: Option<String>,
         /// Of this kind only.
         kind: Option<String>,
+        /// At most so many, those that are not resolved first.
+        limit: usize,
     },
     /// Show what was imported.
     Statements {
@@ -103,6 +110,13 @@ pub enum Answer {
         scheme: String,
         /// The window's number.
         window: u32,
+    },
+    /// A distribution is being paid.
+    Distributing {
+        /// Its name.
+        distribution: String,
+        /// Minor units.
+        amount: String,
     },
     /// A payout as it is now.
     Payout(PayoutView),
@@ -204,6 +218,7 @@ impl<P: Ports> Office<P> {
                 self.add_participant((participant, &account), [&name, &iban, &bic], person)
             }
             Command::CloseWindow { scheme } => self.close_window(&scheme, person),
+            Command::Distribute { distribution } => self.distribute_now(&distribution, person),
             Command::ConfirmPayout { payout } => {
                 let snapshot = self.ports.snapshot()?;
                 let payout = find(&snapshot, &payout)?;
@@ -212,7 +227,7 @@ impl<P: Ports> Office<P> {
             }
             Command::RejectPayout { payout, reason } => {
                 let snapshot = self.ports.snapshot()?;
-                let payout = find(&snapshot, &payout)?;
+                let payout = find(&snapshot, &payout).or_else(|_finished| self.find_finished(&payout))?;
                 let reason = padded(&reason).ok_or_else(|| Problem::invalid("a reason has at most 48 bytes"))?;
                 let state = self.said_by(&snapshot, &payout, person, PayoutState::Rejected)?;
                 self.change(&snapshot, &payout, PayoutEntry { state, reason, by: person.id, ..payout })
@@ -220,7 +235,9 @@ impl<P: Ports> Office<P> {
             Command::BankAnswers { content } => self.bank_answers(&content, person),
             Command::Import(import) => self.import(&import, person),
             Command::Match { account } => self.match_again(&account, person),
-            Command::Breaks { account, state, kind } => self.breaks(&account, state.as_deref(), kind.as_deref()),
+            Command::Breaks { account, state, kind, limit } => {
+                self.breaks(&account, (state.as_deref(), kind.as_deref()), limit)
+            }
             Command::Statements { account } => self.statements(&account),
             Command::Break(order) => self.act(&order, person),
         }
@@ -284,10 +301,17 @@ impl<P: Ports> Office<P> {
             |window: &&crate::ledger::Window| window.scheme == scheme.number && window.state == WindowState::Open;
         let window = snapshot.windows.iter().find(open);
         let window = window.ok_or_else(|| Problem::conflict(format!("scheme `{name}` has no open window")))?;
-        let calendar = Calendar::new(scheme).map_err(|err| Problem::conflict(err.to_string()))?;
+        let calendar = Calendar::of_scheme(scheme).map_err(|err| Problem::conflict(err.to_string()))?;
         let day = calendar.day_at(self.ports.now_ns());
         self.close(window, day, calendar.settlement_day(day), person.id)?;
         Ok(Answer::Closing { scheme: name.to_owned(), window: window.number })
+    }
+
+    /// A payout that is confirmed, and that the bank may give back after all.
+    fn find_finished(&self, id: &str) -> Result<PayoutEntry, Problem> {
+        let id = payout_id(id)?;
+        let found = self.ports.inspect(move |book| book.windows().payouts().get(&id).copied())?;
+        found.ok_or_else(|| Problem::unknown(format!("there is no payout {:032x}", id.raw())))
     }
 
     fn change(&mut self, snapshot: &Snapshot, before: &PayoutEntry, entry: PayoutEntry) -> Result<Answer, Problem> {
@@ -335,7 +359,9 @@ impl<P: Ports> Office<P> {
         }
         let waits =
             matches!(payout.state, PayoutState::Issued | PayoutState::Proposed | PayoutState::RejectionProposed);
-        Ok(if waits && self.needs_two(snapshot, payout) { proposed } else { end })
+        // What was confirmed is taken back by two persons, however small it is.
+        let again = payout.state == PayoutState::Confirmed && end == PayoutState::Rejected;
+        Ok(if again || (waits && self.needs_two(snapshot, payout)) { proposed } else { end })
     }
 
     fn bank_answers(&mut self, content: &str, person: &Person) -> Result<Answer, Problem> {

@@ -14,9 +14,11 @@
 //! | `bank_answer` | what the bank says of payouts: pain.002, CSV |
 //! | `calendar` | cut-offs and business days in time |
 //! | `commands` | what an operator asks for |
+//! | `distribute` | what is divided by ratio on a schedule |
 //! | `netting` | from positions to who pays whom |
 //! | `office` | the steps, one after the other |
 //! | `payout_file` | pain.001 and CSV |
+//! | `policy_file` | the policy's file, with the calendars it names |
 //! | `ports` | what the office needs of the engine |
 //! | `reconciliation` | what the ledger expects of banks against what their statements say |
 //! | `recon_commands` | what an operator asks for about statements and breaks |
@@ -39,9 +41,11 @@
 mod bank_answer;
 mod calendar;
 mod commands;
+mod distribute;
 mod netting;
 mod office;
 mod payout_file;
+mod policy_file;
 mod ports;
 mod recon_commands;
 mod reconciliation;
@@ -56,13 +60,14 @@ pub use calendar::{CalendarError, parse_day};
 pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
+pub use policy_file::{PolicyFileError, read_policy};
 pub use ports::{EnginePorts, Ports, Snapshot, Trouble};
-pub use recon_commands::{BreakOrder, BreakOrderAction, Import};
+pub use recon_commands::{BreakOrder, BreakOrderAction, Import, Overlap};
 pub use reconciliation::{
-    BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Reason, Reconciliation,
-    Tolerance, names_in,
+    BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Named, Reason,
+    Reconciliation, Tolerance, names_in,
 };
 pub use report::{Balance, DayReport, DayReporter, LargeTransfer, Volume};
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
 pub use terms::{TermsError, check_change, check_schemes};
-pub use views::{BreakView, PayoutView, PositionView, StatementView, WindowView};
+pub use views::{BreakView, DistributionView, PayoutView, PositionView, StatementView, WindowView};

@@ -69,8 +69,7 @@ impl<P: Ports> Office<P> {
     fn publish(&self, snapshot: &Snapshot) {
         let Some(telemetry) = &self.telemetry else { return };
         let closed = |window: &&Window| window.state > WindowState::Open && window.state < WindowState::Settled;
-        let sides = self.reconciliation.sides().values();
-        let breaks = sides.map(BankSide::breaks_open).sum::<usize>();
+        let breaks = self.reconciliation.in_force().map(BankSide::breaks_open).sum::<usize>();
         let counters = telemetry.counters();
         for (counter, count) in [
             (&counters.windows_unsettled, snapshot.windows.iter().filter(closed).count()),
@@ -85,7 +84,8 @@ impl<P: Ports> Office<P> {
     /// others from being done.
     pub fn look(&mut self) -> Result<bool, Trouble> {
         let snapshot = self.ports.snapshot()?;
-        if snapshot.windows.is_empty() && snapshot.policy.bank_accounts().is_empty() {
+        let policy = Arc::clone(&snapshot.policy);
+        if snapshot.windows.is_empty() && policy.bank_accounts().is_empty() && policy.distributions().is_empty() {
             return Ok(false);
         }
         self.publish(&snapshot);
@@ -95,6 +95,9 @@ impl<P: Ports> Office<P> {
         }
         for payout in snapshot.payouts.iter().filter(|payout| payout.state == PayoutState::Rejected) {
             results.push(self.give_back(&snapshot, payout));
+        }
+        for distribution in policy.distributions() {
+            results.push(self.distribute(&snapshot, distribution));
         }
         let mut done = false;
         let mut trouble = None;
@@ -114,7 +117,18 @@ impl<P: Ports> Office<P> {
     /// The scheme of a window: as the policy has it while the window is open, as it was when the window closed from then on.
     pub(super) fn terms(&mut self, snapshot: &Snapshot, key: (u16, u32)) -> Result<Arc<Policy>, Trouble> {
         let window = snapshot.windows.iter().find(|window| window.key() == key);
-        let at = window.map_or((0, 0), |window| window.policy);
+        let at = if let Some(window) = window {
+            window.policy
+        } else {
+            // It is finished, and one of its payouts came back.
+            let find = move |book: &crate::ledger::Book| book.windows().windows().get(&key).map(|known| known.policy);
+            self.ports.inspect(find)?.unwrap_or((0, 0))
+        };
+        self.policy_at(snapshot, at)
+    }
+
+    /// The policy whose first and last record these are; none for the one in force.
+    pub(super) fn policy_at(&mut self, snapshot: &Snapshot, at: (Sequence, Sequence)) -> Result<Arc<Policy>, Trouble> {
         if at == (0, 0) || at == snapshot.policy_at {
             return Ok(Arc::clone(&snapshot.policy));
         }
@@ -136,11 +150,17 @@ impl<P: Ports> Office<P> {
     fn window(&mut self, snapshot: &Snapshot, window: &Window) -> Result<bool, Trouble> {
         let policy = self.terms(snapshot, window.key())?;
         let Some(scheme) = policy.scheme(window.scheme) else { return Ok(false) };
-        let calendar = Calendar::new(scheme).map_err(|err| Trouble::Waits(err.to_string()))?;
+        let calendar = Calendar::of_scheme(scheme).map_err(|err| Trouble::Waits(err.to_string()))?;
         match window.state {
             WindowState::Open => {
-                let Some((at_ns, day)) = calendar.next_cut_off(window.opened_ns) else { return Ok(false) };
-                if self.ports.now_ns() < at_ns {
+                let now_ns = self.ports.now_ns();
+                let is_used = snapshot.used.contains(&window.key());
+                let every = scheme.close_every_seconds.filter(|_| is_used).map(|seconds| {
+                    let at_ns = window.opened_ns.saturating_add(u64::from(seconds).saturating_mul(1_000_000_000));
+                    (at_ns, calendar.day_at(now_ns))
+                });
+                let Some((at_ns, day)) = every.or_else(|| calendar.next(window.opened_ns)) else { return Ok(false) };
+                if now_ns < at_ns {
                     return Ok(false);
                 }
                 self.close(window, day, calendar.settlement_day(day), GatewayId(0))?;

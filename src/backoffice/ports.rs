@@ -11,8 +11,8 @@ use crate::engine::Engine;
 use crate::flow::{Admission, AnswerSink, Parcel, Span};
 use crate::journal::JournalReader;
 use crate::ledger::{
-    Book, Code, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence, StoredRecord, Transfer,
-    Window,
+    Book, Code, Distributions, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence,
+    StoredRecord, Transfer, Window,
 };
 use crate::router::{RouterHandle, RouterMessage};
 use crate::settlement::{SettlementHandle, SettlementMessage, now_ns};
@@ -58,8 +58,12 @@ pub struct Snapshot {
     pub policy_at: (Sequence, Sequence),
     /// Windows that are not yet reconciled; open ones without their positions.
     pub windows: Vec<Window>,
+    /// Open windows in which something is.
+    pub used: Vec<(u16, u32)>,
     /// Payouts of which something is still to come.
     pub payouts: Vec<PayoutEntry>,
+    /// The latest runs of distributions.
+    pub distributions: Distributions,
 }
 
 impl Snapshot {
@@ -72,6 +76,8 @@ impl Snapshot {
             policy_at: book.summary().policy,
             payouts: book.windows().unfinished_payouts().copied().collect(),
             windows: book.unfinished_windows().cloned().collect(),
+            used: book.windows().used().collect(),
+            distributions: book.distributions().clone(),
         }
     }
 }
@@ -188,7 +194,13 @@ impl Ports for EnginePorts {
             visit(stored);
             self.running.load(Ordering::Acquire)
         });
-        scanned.map(drop).map_err(|err| Trouble::Journal(err.to_string()))
+        let after = scanned.map_err(|err| Trouble::Journal(err.to_string()))?;
+        if after <= until && self.running.load(Ordering::Acquire) {
+            return Err(Trouble::Journal(format!(
+                "record {after} cannot be read; stop the server and run `heng verify`"
+            )));
+        }
+        Ok(())
     }
 
     fn now_ns(&self) -> u64 {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::calendar::day_of;
+use serde::Deserialize;
+
+use super::calendar::{date_of, day_of};
 use super::commands::{Answer, Person, Problem};
 use super::office::Office;
 use super::payout_file::write_whole;
 use super::ports::{Ports, Snapshot, Trouble};
-use super::reconciliation::{BankSide, Break, BreakState, WRITE_OFF_PURPOSE};
+use super::reconciliation::{BankSide, Break, BreakState, Reconciliation, WRITE_OFF_PURPOSE, break_tag};
 use super::settle::derived_id;
 use super::statement::{ReadStatements, read_statements};
 use super::views::{BreakView, StatementView};
@@ -28,10 +30,22 @@ pub struct Import {
     pub account: String,
     /// Name of the mapping; needed for CSV.
     pub mapping: Option<String>,
-    /// Whether it is taken although it does not add up.
+    /// Whether it is taken although it does not add up, or although some of it cannot be read.
     pub incomplete: bool,
+    /// What to do with lines that earlier files had; without it a file that has such is refused.
+    pub overlap: Option<Overlap>,
     /// The file.
     pub content: Vec<u8>,
+}
+
+/// What to do with lines that earlier files had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// They are the same: leave them out.
+    Skip,
+    /// They are others that look the same: take them.
+    Keep,
 }
 
 /// Something to do about a break.
@@ -139,6 +153,9 @@ impl<P: Ports> Office<P> {
         let side = self.bank_side(&import.account)?;
         let hash = *blake3::hash(&import.content).as_bytes();
         if let Some(number) = side.known(&hash) {
+            if self.restore(&hash, &import.content)? {
+                return self.match_again(&import.account, person);
+            }
             let what = format!("this file was imported before, as statement {number}; nothing was changed");
             return Err(Problem::new(409, "duplicate", what));
         }
@@ -157,28 +174,20 @@ impl<P: Ports> Office<P> {
         }
         let currency = snapshot.policy.currency_code(account.currency).unwrap_or_default();
         check_account(&read, &account, currency).map_err(invalid)?;
-        let difference =
-            read.statements.iter().filter_map(super::statement::Statement::difference).find(|off| *off != 0);
-        if let Some(off) = difference.filter(|_| !import.incomplete) {
-            return Err(Problem::new(
-                422,
-                "does_not_add_up",
-                format!(
-                    "opening balance and lines miss the closing balance by {off} minor units; {} lines could not be read; import it as incomplete if you know why",
-                    read.wrong.len()
-                ),
-            ));
-        }
+        self.check_lines(import, &read)?;
+        let side = self.bank_side(&import.account)?;
+        let told = read.wrong.iter().cloned().chain(gap(side, &read)).collect();
         let number = side.statements.iter().map(|statement| statement.number).max().unwrap_or(0).saturating_add(1);
         write_whole(&self.statement_path(&hash), &import.content)?;
         let entry = StatementEntry {
             number,
             hash,
             account: account.account,
-            mapping: padded(name).unwrap_or([0; 24]),
+            mapping: padded(name).ok_or_else(|| invalid("a mapping's name has at most 24 bytes".to_owned()))?,
             lines: u32::try_from(lines).unwrap_or(u32::MAX),
             wrong: u32::try_from(read.wrong.len()).unwrap_or(u32::MAX),
             sum: read.statements.iter().fold(0, |sum, statement| statement.sum().saturating_add(sum)),
+            skips_known: import.overlap == Some(Overlap::Skip),
             by: person.id,
         };
         let before = self.counts(&import.account);
@@ -190,8 +199,56 @@ impl<P: Ports> Office<P> {
             lines,
             matched: after.0.saturating_sub(before.0),
             breaks_open: after.1,
-            wrong: read.wrong,
+            wrong: told,
         })
+    }
+
+    /// Refuses lines that cannot be read, and lines of earlier files, unless someone says what to do.
+    fn check_lines(&self, import: &Import, read: &ReadStatements) -> Result<(), Problem> {
+        if !read.wrong.is_empty() && !import.incomplete {
+            let (count, first) = (read.wrong.len(), read.wrong.first().cloned().unwrap_or_default());
+            let what = format!(
+                "{count} lines cannot be read, the first: {first}; mend the file or the mapping, or import it as incomplete: the same \
+                 file with those lines mended is then another one, of which the lines that are known are skipped"
+            );
+            return Err(Problem::new(422, "unreadable_lines", what));
+        }
+        let difference =
+            read.statements.iter().filter_map(super::statement::Statement::difference).find(|off| *off != 0);
+        if let Some(off) = difference.filter(|_| !import.incomplete) {
+            let what = format!(
+                "opening balance and lines miss the closing balance by {off} minor units; import it as incomplete if you know why"
+            );
+            return Err(Problem::new(422, "does_not_add_up", what));
+        }
+        let side = self.bank_side(&import.account)?;
+        let latest = side.latest_possible(self.ports.now_ns());
+        if let Some(line) = read.statements.iter().flat_map(|of| &of.lines).find(|line| line.day > latest) {
+            let (number, day) = (line.line, date_of(line.day));
+            let what = format!("line {number} is of {day}, more than a month ahead; mend its day or the date_format");
+            return Err(Problem::new(422, "unreadable_lines", what));
+        }
+        let known = side.lines_known(read);
+        if known > 0 && import.overlap.is_none() {
+            let what = format!(
+                "{known} lines of it are in earlier imports; say with overlap=skip that they are the same, or with overlap=keep that \
+                 they are others"
+            );
+            return Err(Problem::new(409, "overlap", what));
+        }
+        Ok(())
+    }
+
+    /// Puts a file back that was imported and is missing or damaged; answers whether it was.
+    fn restore(&mut self, hash: &[u8; 32], content: &[u8]) -> Result<bool, Problem> {
+        let path = self.statement_path(hash);
+        if fs::read(&path).is_ok_and(|bytes| blake3::hash(&bytes).as_bytes() == hash) {
+            return Ok(false);
+        }
+        write_whole(&path, content)?;
+        // Its lines were left out: everything is followed anew.
+        self.reconciliation = Reconciliation::default();
+        Ok(true)
     }
 
     /// How many matches there are, and how many breaks are not resolved.
@@ -210,6 +267,7 @@ impl<P: Ports> Office<P> {
             lines: 0,
             wrong: 0,
             sum: 0,
+            skips_known: false,
             by: person.id,
         };
         let before = self.counts(account);
@@ -220,14 +278,22 @@ impl<P: Ports> Office<P> {
         Ok(Answer::Imported { statement: 0, lines: 0, matched, breaks_open: after.1, wrong: Vec::new() })
     }
 
-    pub(super) fn breaks(&mut self, account: &str, state: Option<&str>, kind: Option<&str>) -> Result<Answer, Problem> {
+    pub(super) fn breaks(
+        &mut self,
+        account: &str,
+        (state, kind): (Option<&str>, Option<&str>),
+        limit: usize,
+    ) -> Result<Answer, Problem> {
         self.catch_up()?;
         let today = day_of(self.ports.now_ns());
         let side = self.bank_side(account)?;
         let wanted = side.breaks.values().filter(|known| {
             state.is_none_or(|state| known.state.name() == state) && kind.is_none_or(|kind| known.kind.name() == kind)
         });
-        Ok(Answer::Breaks(wanted.map(|known| BreakView::of(known, today)).collect()))
+        let (resolved, open): (Vec<&Break>, Vec<&Break>) =
+            wanted.partition(|known| known.state == BreakState::Resolved);
+        let shown = open.into_iter().chain(resolved).take(limit);
+        Ok(Answer::Breaks(shown.map(|known| BreakView::of(known, today)).collect()))
     }
 
     pub(super) fn statements(&mut self, account: &str) -> Result<Answer, Problem> {
@@ -295,15 +361,15 @@ impl<P: Ports> Office<P> {
                     let what = "you proposed this write-off yourself; another person must confirm it";
                     return Err(Problem::new(403, "second_person_needed", what));
                 }
-                self.write_off(account, known)?;
+                self.write_off(account, known, person)?;
                 Ok((BreakAction::Resolve, None))
             }
             _ => Ok((BreakAction::Resolve, None)),
         }
     }
 
-    /// Posts the difference. Its id follows from the break, so that it is posted once.
-    fn write_off(&self, account: &BankAccount, known: &Break) -> Result<(), Problem> {
+    /// Posts the difference. Its transfer says which break it is about: following it resolves the break, so that it is posted once.
+    fn write_off(&self, account: &BankAccount, known: &Break, person: &Person) -> Result<(), Problem> {
         let against = account.write_off_account.ok_or_else(|| {
             Problem::new(409, "conflict", format!("bank_account `{}` has no write_off_account", account.name))
         })?;
@@ -312,14 +378,18 @@ impl<P: Ports> Office<P> {
         }
         // What the bank has more arrives on its mirror.
         let (debit, credit) = if known.amount > 0 { (account.account, against) } else { (against, account.account) };
-        let id =
-            derived_id(b"heng write-off 1", &[&account.account.raw().to_le_bytes(), known.key.to_string().as_bytes()]);
+        // A refusal is remembered by its id for ever, so each attempt has another one.
+        let sequence = self.reconciliation.sequence().to_le_bytes();
+        let (mirror, key) = (account.account.raw().to_le_bytes(), known.key.to_string());
+        let id = derived_id(b"heng write-off 2", &[&mirror, key.as_bytes(), &sequence]);
         let transfer = Transfer {
             id: TransferId::from_raw(id.raw()),
             debit,
             credit,
             amount: known.amount.unsigned_abs(),
             code: account.write_off_code,
+            user_data_128: break_tag(known.key),
+            user_data_64: u64::from(person.id.0),
             user_data_32: WRITE_OFF_PURPOSE,
             ..Transfer::default()
         };
@@ -333,10 +403,20 @@ impl<P: Ports> Office<P> {
     }
 }
 
+/// What is to be said when a statement does not begin where the one before ended.
+fn gap(side: &BankSide, read: &ReadStatements) -> Option<String> {
+    let opening = read.statements.first()?.opening?;
+    let closing = side.closing.filter(|closing| *closing != opening)?;
+    Some(format!(
+        "the opening balance {opening} is not the closing balance {closing} of the statement before: one may be missing"
+    ))
+}
+
 fn check_account(read: &ReadStatements, account: &BankAccount, currency: &str) -> Result<(), String> {
     for statement in &read.statements {
         let iban: String = statement.account.chars().filter(|letter| !letter.is_whitespace()).collect();
-        if !account.iban.is_empty() && !iban.is_empty() && !iban.ends_with(&account.iban) {
+        let says_another = !iban.is_empty() && !iban.ends_with(&account.iban);
+        if !account.iban.is_empty() && says_another {
             return Err(format!("it is about account {iban}, not about {}", account.iban));
         }
         if !statement.currency.is_empty() && statement.currency != currency {

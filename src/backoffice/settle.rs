@@ -224,7 +224,7 @@ pub(super) fn settle<P: Ports>(
 }
 
 /// Links transfers into transactions, which end where `ends` says.
-fn link(transfers: &mut [Transfer], ends: impl Fn(&Transfer, &Transfer) -> bool) {
+pub(super) fn link(transfers: &mut [Transfer], ends: impl Fn(&Transfer, &Transfer) -> bool) {
     let nexts: Vec<Transfer> = transfers.iter().skip(1).copied().collect();
     for (transfer, next) in transfers.iter_mut().zip(&nexts) {
         if !ends(transfer, next) {
@@ -234,7 +234,7 @@ fn link(transfers: &mut [Transfer], ends: impl Fn(&Transfer, &Transfer) -> bool)
 }
 
 /// Makes transfers; answers their codes.
-fn submit<P: Ports>(ports: &P, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
+pub(super) fn submit<P: Ports>(ports: &P, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
     let codes = ports.submit(transfers)?;
     // What was decided the first time could not be read: nothing is known, and nothing must be concluded.
     if codes.contains(&Code::Internal) {

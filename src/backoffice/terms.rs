@@ -1,7 +1,12 @@
 //! Whether a policy can be put in force: calendars, payers, and what it would do to windows that are not finished.
 
+use jiff::tz::TimeZone;
+
 use super::calendar::{Calendar, CalendarError};
-use crate::ledger::{Book, PayoutFormat, Policy, Scheme};
+use crate::ledger::{Book, PayoutFormat, Policy, Scheme, WindowState};
+
+/// The longest name of a mapping: an import is recorded with it.
+const MAPPING_NAME_MAX: usize = 24;
 
 /// Why a policy cannot be put in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +14,14 @@ pub enum TermsError {
     /// A calendar.
     #[error(transparent)]
     Calendar(#[from] CalendarError),
+    /// A mapping of CSV files.
+    #[error("statement_csv {name}: {what}")]
+    Mapping {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Something else about a scheme.
     #[error("scheme {scheme}: {what}")]
     Scheme {
@@ -25,8 +38,23 @@ fn wrong(scheme: &Scheme, what: &str) -> TermsError {
 
 /// Checks the schemes of a policy by themselves.
 pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
+    for mapping in policy.csv_mappings() {
+        let wrong = |what: &str| Err(TermsError::Mapping { name: mapping.name.clone(), what: what.to_owned() });
+        if mapping.name.is_empty() || mapping.name.len() > MAPPING_NAME_MAX {
+            return wrong("its name has 1 to 24 bytes");
+        }
+        if !mapping.time_zone.is_empty() && TimeZone::get(&mapping.time_zone).is_err() {
+            return wrong("there is no such time_zone");
+        }
+    }
+    for account in policy.bank_accounts() {
+        Calendar::of_bank_account(account)?;
+    }
+    for distribution in policy.distributions() {
+        Calendar::of_distribution(distribution)?;
+    }
     for scheme in policy.schemes() {
-        Calendar::new(scheme)?;
+        Calendar::of_scheme(scheme)?;
         let payer = &scheme.payer;
         let iban: String = payer.iban.chars().filter(|letter| !letter.is_whitespace()).collect();
         let named = !payer.name.trim().is_empty() && !payer.name.chars().any(char::is_control);
@@ -48,7 +76,11 @@ pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
         let is_used = window.is_some_and(|window| {
             window.positions.count() > 0 || window.positions.iter().any(|(_, position)| position.net() != 0)
         });
-        let waiting = book.windows().unfinished_payouts().any(|payout| payout.window.0 == before.number);
+        let unsettled = |window: &&crate::ledger::Window| {
+            window.scheme == before.number && (WindowState::Closing..WindowState::Settled).contains(&window.state)
+        };
+        let waiting = book.windows().unfinished_payouts().any(|payout| payout.window.0 == before.number)
+            || book.unfinished_windows().any(|window| unsettled(&window));
         match after.scheme(before.number) {
             Some(scheme) if scheme.currency != before.currency => {
                 return Err(wrong(before, "its number stands for another currency already; use another number"));
@@ -85,6 +117,22 @@ mod tests {
         assert!(error.contains("needs a payer"), "{error}");
         let csv = Policy::parse(&policy("currency = \"EUR\"\npayout_format = \"csv\"")).unwrap();
         assert_eq!(check_schemes(&csv), Ok(()));
+    }
+
+    #[test]
+    fn mistakes_in_mappings_and_bank_accounts_are_named() {
+        let mapping = "[[statement_csv]]\ndate = \"d\"\namount = \"a\"\n";
+        for (text, what) in [
+            (format!("{mapping}name = \"payment-provider-settlement\""), "1 to 24 bytes"),
+            (format!("{mapping}name = \"a\"\ntime_zone = \"Europe/Berlon\""), "no such time_zone"),
+            (
+                "[[bank_account]]\nname = \"b\"\naccount = 1\ncurrency = \"EUR\"\ntime_zone = \"X\"".to_owned(),
+                "time zone `X`",
+            ),
+        ] {
+            let error = check_schemes(&Policy::parse(&text).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::calendar::{date_of, iso_time};
+use super::calendar::{Calendar, date_of, iso_time};
 use super::ports::Snapshot;
 use super::reconciliation::Break;
-use crate::ledger::{Book, Participant, PayoutEntry, Policy, StatementEntry, Window, WindowState, unpadded};
+use crate::ledger::{
+    Book, Code, Distribution, DistributionState, Participant, PayoutEntry, Policy, StatementEntry, Window, WindowState,
+    unpadded,
+};
 
 /// A window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +89,60 @@ pub struct PayoutView {
     pub reason: String,
     /// Number of the gateway under which the person is registered who said so last; 0 for the schedule.
     pub by: u32,
+}
+
+/// A distribution and its latest run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistributionView {
+    /// Its name.
+    pub distribution: String,
+    /// From which account.
+    pub account: String,
+    /// The currency's letters.
+    pub currency: String,
+    /// Recipients with their ratios.
+    pub shares: Vec<(String, u32)>,
+    /// How far the latest run is; empty before the first one.
+    pub state: String,
+    /// When that one was due, UTC.
+    pub due: String,
+    /// What it divides or divided, minor units.
+    pub amount: String,
+    /// Why it failed; empty when it did not.
+    pub why: String,
+    /// When the next one is due, UTC; empty when there is no schedule.
+    pub next: String,
+    /// Number of the gateway under which the person is registered who asked for the latest one; 0 for the schedule.
+    pub by: u32,
+}
+
+impl DistributionView {
+    /// All of the policy, in its order.
+    pub fn list(book: &Book) -> Vec<Self> {
+        let policy = book.policy();
+        let view = |distribution: &Distribution| {
+            let run = book.distributions().runs().get(&distribution.number).copied().unwrap_or_default();
+            let calendar = Calendar::of_distribution(distribution).ok();
+            let next = calendar.and_then(|calendar| calendar.next(run.due_ns));
+            let is_first = run.planned == 0;
+            let some = |text: String| if is_first { String::new() } else { text };
+            let failed = run.state == DistributionState::Failed;
+            let why = Code::from_number(run.outcome).filter(|_| failed).map(|code| code.name().to_owned());
+            Self {
+                distribution: distribution.name.clone(),
+                account: distribution.account.to_string(),
+                currency: policy.currency_code(distribution.currency).unwrap_or_default().to_owned(),
+                shares: distribution.shares.iter().map(|(account, ratio)| (account.to_string(), *ratio)).collect(),
+                state: some(run.state.name().to_owned()),
+                due: some(iso_time(run.due_ns)),
+                amount: some(run.amount.to_string()),
+                why: why.unwrap_or_default(),
+                next: next.map_or_else(String::new, |(at_ns, _)| iso_time(at_ns)),
+                by: run.by,
+            }
+        };
+        policy.distributions().iter().map(view).collect()
+    }
 }
 
 fn scheme_name(policy: &Policy, number: u16) -> String {

@@ -114,7 +114,7 @@ pub(super) fn verify(command: &VerifyCommand) -> Done {
     Ok(report.ok)
 }
 
-fn describe(report: &Report) -> String {
+pub(super) fn describe(report: &Report) -> String {
     let mut lines = vec![
         format!(
             "journal     {} groups, records 1 to {}, chain head {}",

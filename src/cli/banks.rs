@@ -28,9 +28,12 @@ enum StatementAction {
         /// Name of the mapping (`statement_csv`) in the policy; needed for CSV.
         #[arg(long)]
         mapping: Option<String>,
-        /// Take it although its lines do not add up to its balances.
+        /// Take it although its lines do not add up to its balances, or although some cannot be read.
         #[arg(long)]
         incomplete: bool,
+        /// Of lines that earlier files had: `skip` those that are the same, or `keep` them because they are others.
+        #[arg(long, value_parser = ["skip", "keep"])]
+        overlap: Option<String>,
         #[command(flatten)]
         office: OfficeArguments,
     },
@@ -73,9 +76,12 @@ enum BreaksAction {
         /// In this state only: open, proposed, resolved.
         #[arg(long)]
         state: Option<String>,
-        /// Of this kind only: missing, extra, amount, duplicate, late.
+        /// Of this kind only: missing, extra, amount, duplicate, late, returned.
         #[arg(long)]
         kind: Option<String>,
+        /// At most so many, those that are not resolved first.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
         #[command(flatten)]
         office: OfficeArguments,
     },
@@ -132,18 +138,19 @@ fn imported(office: &OfficeArguments, answer: &Value) -> Done {
         field(&read, "matched"),
         field(&read, "breaks_open")
     )];
-    lines.extend(wrong.iter().filter_map(Value::as_str).map(|what| format!("not read: {what}")));
+    lines.extend(wrong.iter().filter_map(Value::as_str).map(|what| format!("note: {what}")));
     told(office, answer, &lines.join("\n"))?;
     Ok(wrong.is_empty())
 }
 
 pub(super) fn statement(command: &StatementCommand) -> Done {
     match &command.action {
-        StatementAction::Import { file, account, mapping, incomplete, office } => {
+        StatementAction::Import { file, account, mapping, incomplete, overlap, office } => {
             let bytes = std::fs::read(file)
                 .map_err(|err| Failure::configuration(anyhow::anyhow!("cannot read {}: {err}", file.display())))?;
             let mapping = mapping.as_ref().map(|name| format!("&mapping={}", encoded(name))).unwrap_or_default();
-            let path = format!("/banks/{}/statements?incomplete={incomplete}{mapping}", encoded(account));
+            let overlap = overlap.as_ref().map(|what| format!("&overlap={what}")).unwrap_or_default();
+            let path = format!("/banks/{}/statements?incomplete={incomplete}{mapping}{overlap}", encoded(account));
             imported(office, &office.post(&path, &Body::File(&bytes))?)
         }
         StatementAction::List { account, office } => {
@@ -167,8 +174,8 @@ fn order(which: &Which, action: &str, body: &Value) -> Done {
 
 pub(super) fn breaks(command: &BreaksCommand) -> Done {
     match &command.action {
-        BreaksAction::List { account, state, kind, office } => {
-            let query = [("state", state.clone()), ("kind", kind.clone())];
+        BreaksAction::List { account, state, kind, limit, office } => {
+            let query = [("state", state.clone()), ("kind", kind.clone()), ("limit", Some(limit.to_string()))];
             listed(office, &office.get(&format!("/banks/{}/breaks", encoded(account)), &query)?)
         }
         BreaksAction::Match { account, office } => {

@@ -70,6 +70,18 @@ enum Action {
         #[command(flatten)]
         office: OfficeArguments,
     },
+    /// List distributions and what came of their latest runs.
+    Distributions {
+        #[command(flatten)]
+        office: OfficeArguments,
+    },
+    /// Run a distribution now, whatever its schedule.
+    Distribute {
+        /// Its name.
+        distribution: String,
+        #[command(flatten)]
+        office: OfficeArguments,
+    },
     /// List payouts and collections.
     Payouts {
         /// Of this scheme only.
@@ -153,6 +165,17 @@ pub(super) fn run(command: &ClearingCommand) -> Done {
                 format!("Participant {participant} has account {account}.")
             };
             told(office, &answer, &words)
+        }
+        Action::Distributions { office } => {
+            let fields = ["distribution", "account", "state", "due", "amount", "currency", "why", "next"];
+            let headings = ["distribution", "account", "state", "due", ">amount", "", "why", "next"];
+            show(office, &office.get("/clearing/distributions", &[])?, (&fields, &headings))
+        }
+        Action::Distribute { distribution, office } => {
+            let path = format!("/clearing/distributions/{}/run", encoded(distribution));
+            let answer = office.post(&path, &Body::Empty)?;
+            let amount = answer.get("distributing").map(|told| field(told, "amount")).unwrap_or_default();
+            told(office, &answer, &format!("{amount} minor units are being distributed by {distribution}."))
         }
         Action::Payouts { scheme, window, state, limit, office } => {
             let query = [

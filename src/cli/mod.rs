@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod banks;
+mod check;
 mod clearing;
 mod office;
 mod operate;
@@ -66,6 +67,8 @@ enum Command {
     Breaks(banks::BreaksCommand),
     /// Reports from the journal.
     Report(report::ReportCommand),
+    /// Check every invariant beside a server that serves.
+    Check(check::CheckCommand),
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
@@ -118,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Statement(command) => banks::statement(&command),
         Command::Breaks(command) => banks::breaks(&command),
         Command::Report(command) => report::run(&command),
+        Command::Check(command) => check::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => admin::verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),

@@ -138,6 +138,10 @@ pub(super) fn stored_json(stored: &StoredRecord, currency: Option<u16>) -> serde
             "kind": "statement", "account": entry.account.to_string(), "number": entry.number, "lines": entry.lines,
             "gateway": entry.by.0,
         }),
+        Record::Distribution(entry) => serde_json::json!({
+            "kind": "distribution", "distribution": entry.number, "state": entry.state.name(),
+            "amount_minor_units": entry.amount.to_string(), "gateway": entry.by.0,
+        }),
         Record::Break(entry) => serde_json::json!({
             "kind": "break", "account": entry.account.to_string(), "break": entry.key.to_string(),
             "action": entry.action.name(), "text": unpadded(&entry.text), "gateway": entry.by.0,

@@ -25,6 +25,7 @@ use serde::Deserialize;
 
 use super::AccountId;
 use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 
 /// A bank account as the policy's text has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +42,12 @@ pub(super) struct BankAccountText {
     days_tolerance: u8,
     #[serde(default = "two")]
     due_days: u8,
+    #[serde(default = "utc")]
+    time_zone: String,
+    calendar: Option<String>,
+    weekend: Option<Vec<String>>,
+    #[serde(default)]
+    holidays: Vec<String>,
     write_off_account: Option<IdText>,
     #[serde(default = "write_off_code")]
     write_off_code: u16,
@@ -77,8 +84,10 @@ pub struct BankAccount {
     pub amount_tolerance: u128,
     /// By how many days a line may be earlier or later and still match by its amount.
     pub days_tolerance: u8,
-    /// After how many days without a line an entry is missing.
+    /// After how many business days without a line an entry is missing.
     pub due_days: u8,
+    /// Its time zone and business days; it has no times.
+    pub schedule: Schedule,
     /// Against which account differences are written off.
     pub write_off_account: Option<AccountId>,
     /// The code of such transfers.
@@ -111,7 +120,7 @@ pub struct CsvMapping {
     pub time_zone: String,
     /// The day of booking.
     pub date: String,
-    /// The day of value.
+    /// The day of value, which counts where there is no day of booking.
     pub value_date: Option<String>,
     /// Signed amounts: positive is money in.
     pub amount: Option<String>,
@@ -127,6 +136,9 @@ pub struct CsvMapping {
     /// What that column says for money out.
     #[serde(default = "debit_words")]
     pub sign_debit: Vec<String>,
+    /// What it says for money in; any other word is told as wrong.
+    #[serde(default = "credit_words")]
+    pub sign_credit: Vec<String>,
     /// Fees that the provider kept: money out, a line of their own.
     pub fee: Option<String>,
     /// What the payer or the provider calls it.
@@ -157,9 +169,21 @@ fn debit_words() -> Vec<String> {
     ["D", "DR", "DBIT", "DEBIT", "S", "-"].map(str::to_owned).to_vec()
 }
 
+fn credit_words() -> Vec<String> {
+    ["C", "CR", "CRDT", "CREDIT", "H", "+"].map(str::to_owned).to_vec()
+}
+
 impl BankAccountText {
-    fn resolve(self, policy: &Policy) -> Result<BankAccount, PolicyError> {
+    fn resolve(self, policy: &Policy, calendars: &[CalendarText]) -> Result<BankAccount, PolicyError> {
         let rule = format!("bank_account {}", self.name);
+        let schedule = ScheduleText {
+            times: Vec::new(),
+            time_zone: self.time_zone,
+            on: Recurrence::BusinessDays,
+            calendar: self.calendar,
+            weekend: self.weekend,
+            holidays: self.holidays,
+        };
         let (currency, places) = policy.currency(&self.currency, &rule)?;
         Ok(BankAccount {
             account: self.account.resolve(&rule)?,
@@ -168,6 +192,7 @@ impl BankAccountText {
             amount_tolerance: minor(&self.amount_tolerance, places, &rule)?,
             days_tolerance: self.days_tolerance,
             due_days: self.due_days,
+            schedule: schedule.resolve(calendars, &rule)?,
             write_off_account: self.write_off_account.map(|id| id.resolve(&rule)).transpose()?,
             write_off_code: self.write_off_code,
             name: self.name,
@@ -187,10 +212,14 @@ fn check_mapping(mapping: &CsvMapping) -> Result<(), PolicyError> {
 }
 
 /// Reads the bank accounts of a policy, whose assets are known.
-pub(super) fn bank_accounts(texts: Vec<BankAccountText>, policy: &Policy) -> Result<Vec<BankAccount>, PolicyError> {
+pub(super) fn bank_accounts(
+    texts: Vec<BankAccountText>,
+    policy: &Policy,
+    calendars: &[CalendarText],
+) -> Result<Vec<BankAccount>, PolicyError> {
     let mut accounts: Vec<BankAccount> = Vec::with_capacity(texts.len());
     for text in texts {
-        let account = text.resolve(policy)?;
+        let account = text.resolve(policy, calendars)?;
         if accounts.iter().any(|known| known.name == account.name || known.account == account.account) {
             return Err(invalid(&format!("bank_account {}", account.name), "its name or account is used twice"));
         }
@@ -213,6 +242,11 @@ impl Policy {
     /// A bank account by its name.
     pub fn bank_account(&self, name: &str) -> Option<&BankAccount> {
         self.bank_accounts.iter().find(|account| account.name == name)
+    }
+
+    /// How providers' CSV files are read, in order.
+    pub fn csv_mappings(&self) -> &[CsvMapping] {
+        &self.csv_mappings
     }
 
     /// How a provider's CSV files are read, by the mapping's name.

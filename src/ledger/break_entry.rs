@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place      8       9       10        11        12          16           24    32       48     64                  88     92     96
-//! statement  kind                                number      hash (32)                   account mapping (24)       lines  wrong  sum
+//! statement          skips                       number      hash (32)                   account mapping (24)       lines  wrong  sum
 //! break      action  key is  other is  how       statement   place or     other account  other  text (56, from 72)
 //!                    a line  a line              of the key  sequence                    statement (64)
 //! ```
@@ -34,6 +34,8 @@ pub struct StatementEntry {
     pub wrong: u32,
     /// Sum of the lines, minor units.
     pub sum: i128,
+    /// Whether lines that earlier imports had were left out.
+    pub skips_known: bool,
     /// Who imported it.
     pub by: GatewayId,
 }
@@ -162,6 +164,7 @@ impl StatementEntry {
             number: u32::from_le_bytes(get::<12, 4>(bytes)),
             hash: get::<16, 32>(bytes),
             account: AccountId::from_raw(u128::from_le_bytes(get::<48, 16>(bytes))),
+            skips_known: get::<9, 1>(bytes) == [1],
             mapping: get::<64, 24>(bytes),
             lines: u32::from_le_bytes(get::<88, 4>(bytes)),
             wrong: u32::from_le_bytes(get::<92, 4>(bytes)),
@@ -172,6 +175,7 @@ impl StatementEntry {
 
     pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
+        set::<9, 1>(&mut bytes, [u8::from(self.skips_known)]);
         set::<12, 4>(&mut bytes, self.number.to_le_bytes());
         set::<16, 32>(&mut bytes, self.hash);
         set::<48, 16>(&mut bytes, self.account.raw().to_le_bytes());
@@ -252,7 +256,8 @@ mod tests {
         ) {
             let (account, by) = (AccountId::from_raw(account), GatewayId(small[0]));
             let statement = StatementEntry {
-                number: small[1], hash, account, mapping: padded(&text).unwrap(), lines: small[2], wrong: small[3], sum, by,
+                number: small[1], hash, account, mapping: padded(&text).unwrap(), lines: small[2], wrong: small[3], sum,
+                skips_known: which == 1, by,
             };
             let entry = BreakEntry {
                 account, key, action: BreakAction::ALL[which], resolution: Resolution::ALL[which], other,

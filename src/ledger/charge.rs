@@ -55,7 +55,7 @@ struct TierText {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ShareText {
+pub(super) struct ShareText {
     account: IdText,
     #[serde(default = "one")]
     ratio: u32,
@@ -112,10 +112,6 @@ impl FeeText {
             }
             tiers.push(tier(from, &text.fixed, &text.percent)?);
         }
-        if self.to.is_empty() || self.to.iter().any(|share| share.ratio == 0) {
-            return Err(invalid(&rule, "a fee needs recipients with ratios above zero"));
-        }
-        let shares = self.to.iter().map(|share| Ok((share.account.resolve(&rule)?, share.ratio)));
         Ok(FeeRule {
             name: self.name.clone(),
             codes: self.codes.clone(),
@@ -128,9 +124,17 @@ impl FeeText {
             tiers,
             min: amount(&self.min)?.unwrap_or(0),
             max: amount(&self.max)?,
-            shares: shares.collect::<Result<_, PolicyError>>()?,
+            shares: shares_of(&self.to, &rule)?,
         })
     }
+}
+
+/// Recipients with their ratios; at least one.
+pub(super) fn shares_of(texts: &[ShareText], rule: &str) -> Result<Vec<(AccountId, u32)>, PolicyError> {
+    if texts.is_empty() || texts.iter().any(|share| share.ratio == 0) {
+        return Err(invalid(rule, "it needs recipients with ratios above zero"));
+    }
+    texts.iter().map(|share| Ok((share.account.resolve(rule)?, share.ratio))).collect()
 }
 
 impl FeeRule {

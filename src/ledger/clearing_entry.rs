@@ -147,6 +147,8 @@ impl PayoutState {
             (Self::Issued, Self::Proposed | Self::RejectionProposed | Self::Confirmed | Self::Rejected)
                 | (Self::Proposed, Self::Confirmed | Self::RejectionProposed)
                 | (Self::RejectionProposed, Self::Rejected | Self::Proposed)
+                // The bank gives back what it had done.
+                | (Self::Confirmed, Self::RejectionProposed)
                 | (Self::Rejected, Self::Returned)
         )
     }

@@ -15,6 +15,7 @@
 //! | `clearing_entry` | what the journal records of participants, windows and payouts |
 //! | `code` | the stable table of outcome and error codes |
 //! | `desk` | decides what needs more than one account: holds, transactions, refunds, limits |
+//! | `distribution` | what is divided by ratio on a schedule, and what the journal records of it |
 //! | `grant` | what a gateway may do |
 //! | `id` | identifiers |
 //! | `operation` | what a transfer's flags ask for |
@@ -23,6 +24,7 @@
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `rows` | rows of counters, one for each subject of limits |
+//! | `schedule` | local times, business days, calendars |
 //! | `scheme` | which transfers are cleared together, and how |
 //! | `spread` | a map that grows without stopping the world |
 //! | `table` | accounts in slots, found by id |
@@ -44,6 +46,7 @@ mod charge;
 mod clearing_entry;
 mod code;
 mod desk;
+mod distribution;
 mod fields;
 mod grant;
 mod id;
@@ -53,6 +56,7 @@ mod pending;
 mod policy;
 mod record;
 mod rows;
+mod schedule;
 mod scheme;
 mod spread;
 mod table;
@@ -64,9 +68,9 @@ pub use account::{Account, Decision};
 pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
-    Applied, Book, BookAccount, BookError, BookSummary, Counters, HOUSE, LIVES_PER_BLOCK, Leg, LegKey, LimitUse, Open,
-    PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions, SettlementPurpose, Shelf,
-    TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
+    Applied, Book, BookAccount, BookError, BookState, BookSummary, Counters, DistributionRun, Distributions, HOUSE,
+    LIVES_PER_BLOCK, Leg, LegKey, LimitUse, Open, PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position,
+    Positions, SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
 };
 pub use break_entry::{BreakAction, BreakEntry, BreakKey, Resolution, StatementEntry};
 pub use bucket::Bucket;
@@ -74,6 +78,7 @@ pub use charge::divide;
 pub use clearing_entry::{ParticipantEntry, PayoutEntry, PayoutState, WindowEntry, WindowState, padded, unpadded};
 pub use code::Code;
 pub use desk::{Accounts, Desk, Made, Order, Refusal};
+pub use distribution::{Distribution, DistributionEntry, DistributionState};
 pub use fields::{get, set};
 pub use grant::Grant;
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
@@ -85,6 +90,7 @@ pub use record::{
     GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
     is_joined_to_next, join_to_next, record_transfer_id,
 };
+pub use schedule::{Recurrence, Schedule};
 pub use scheme::{Atomicity, Netting, PayerText, PayoutFormat, Scheme};
 pub use table::{Slot, Table};
 pub use tally::{Counted, LimitRule, Period, Scope, Subject};

@@ -22,6 +22,8 @@ use serde::Deserialize;
 
 use super::bank::{BankAccount, BankAccountText, CsvMapping, bank_accounts, check_mappings};
 use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText};
+use super::distribution::{Distribution, DistributionText, distributions};
+use super::schedule::{CalendarText, check_calendars};
 use super::scheme::{Scheme, SchemeText, schemes};
 use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
 use super::{AccountClass, AccountId, Code, Operation, Transfer, parse_id};
@@ -81,7 +83,9 @@ struct PolicyText {
     limit: Vec<LimitText>,
     fee: Vec<FeeText>,
     reserve: Vec<ReserveText>,
+    calendar: Vec<CalendarText>,
     scheme: Vec<SchemeText>,
+    distribution: Vec<DistributionText>,
     bank_account: Vec<BankAccountText>,
     statement_csv: Vec<CsvMapping>,
 }
@@ -141,6 +145,7 @@ pub struct Policy {
     pub(super) fees: Vec<FeeRule>,
     pub(super) reserves: Vec<ReserveRule>,
     pub(super) schemes: Vec<Scheme>,
+    distributions: Vec<Distribution>,
     pub(super) bank_accounts: Vec<BankAccount>,
     pub(super) csv_mappings: Vec<CsvMapping>,
     groups: Vec<LimitGroup>,
@@ -187,8 +192,10 @@ impl Policy {
         policy.limits = read.limit.iter().map(|limit| limit.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.fees = read.fee.iter().map(|fee| fee.resolve(&policy)).collect::<Result<_, _>>()?;
         policy.reserves = read.reserve.iter().map(ReserveText::resolve).collect::<Result<_, _>>()?;
-        policy.schemes = schemes(read.scheme, &policy)?;
-        policy.bank_accounts = bank_accounts(read.bank_account, &policy)?;
+        check_calendars(&read.calendar)?;
+        policy.schemes = schemes(read.scheme, &policy, &read.calendar)?;
+        policy.distributions = distributions(read.distribution, &policy, &read.calendar)?;
+        policy.bank_accounts = bank_accounts(read.bank_account, &policy, &read.calendar)?;
         check_mappings(&read.statement_csv)?;
         policy.csv_mappings = read.statement_csv;
         policy.groups = policy.limit_groups();
@@ -233,6 +240,17 @@ impl Policy {
     /// The assets.
     pub fn assets(&self) -> &[Asset] {
         &self.assets
+    }
+
+    /// Whether transfers must be followed for clearing.
+    #[inline]
+    pub(super) fn clears(&self) -> bool {
+        !self.schemes.is_empty() || !self.distributions.is_empty()
+    }
+
+    /// The distributions, in order.
+    pub fn distributions(&self) -> &[Distribution] {
+        &self.distributions
     }
 
     /// How much of a hold of this size may be captured in all.

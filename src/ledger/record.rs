@@ -15,8 +15,8 @@
 
 use super::fields::{get, set};
 use super::{
-    AccountFlags, AccountId, BreakEntry, Code, GatewayId, Grant, NewAccount, ParticipantEntry, PayoutEntry, Sequence,
-    StatementEntry, Transfer, TransferId, WindowEntry,
+    AccountFlags, AccountId, BreakEntry, Code, DistributionEntry, GatewayId, Grant, NewAccount, ParticipantEntry,
+    PayoutEntry, Sequence, StatementEntry, Transfer, TransferId, WindowEntry,
 };
 
 /// Bytes of a record, and of a transfer or account on the wire.
@@ -33,6 +33,7 @@ const KIND_WINDOW: u16 = 8;
 const KIND_PAYOUT: u16 = 9;
 const KIND_STATEMENT: u16 = 10;
 const KIND_BREAK: u16 = 11;
+const KIND_DISTRIBUTION: u16 = 12;
 
 /// In the place of the outcome: the next record belongs to the same atomic step.
 const JOINED: u16 = 1 << 15;
@@ -85,6 +86,8 @@ pub enum Record {
     Statement(StatementEntry),
     /// Someone did something about a break.
     Break(BreakEntry),
+    /// A distribution was planned, or something came of it.
+    Distribution(DistributionEntry),
 }
 
 /// A part of a policy's text.
@@ -245,6 +248,9 @@ impl Record {
             KIND_BREAK => {
                 BreakEntry::decode(bytes, gateway).map(Self::Break).ok_or(RecordError::StateUnknown(KIND_BREAK))
             }
+            KIND_DISTRIBUTION => DistributionEntry::decode(bytes, gateway)
+                .map(Self::Distribution)
+                .ok_or(RecordError::StateUnknown(KIND_DISTRIBUTION)),
             kind => Err(RecordError::KindUnknown(kind)),
         }
     }
@@ -279,6 +285,7 @@ impl Record {
             Self::Window(entry) => (KIND_WINDOW, Code::Accepted, entry.by, entry.encode()),
             Self::Payout(entry) => (KIND_PAYOUT, Code::Accepted, entry.by, entry.encode()),
             Self::Statement(entry) => (KIND_STATEMENT, Code::Accepted, entry.by, entry.encode()),
+            Self::Distribution(entry) => (KIND_DISTRIBUTION, Code::Accepted, entry.by, entry.encode()),
             Self::Break(entry) => (KIND_BREAK, Code::Accepted, entry.by, entry.encode()),
         };
         set::<0, 2>(&mut bytes, kind.to_le_bytes());
@@ -426,7 +433,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_record_or_an_error(bytes in any::<[u8; 128]>(), kind in 0..8_u16) {
+        fn any_bytes_are_a_record_or_an_error(bytes in any::<[u8; 128]>(), kind in 0..14_u16) {
             let mut bytes = bytes;
             set::<0, 2>(&mut bytes, kind.to_le_bytes());
             if let Ok(record) = Record::decode(&bytes) {

@@ -21,10 +21,8 @@
 use serde::Deserialize;
 
 use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 use super::{AccountId, Transfer};
-
-/// Days of the week as policies write them, Monday first.
-const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
 /// Most schemes in a policy.
 const SCHEMES_MAX: usize = 64;
@@ -86,10 +84,11 @@ pub(super) struct SchemeText {
     cut_offs: Vec<String>,
     #[serde(default = "utc")]
     time_zone: String,
+    close_every_seconds: Option<u32>,
     #[serde(default)]
     settle_after_days: u8,
-    #[serde(default = "saturday_and_sunday")]
-    weekend: Vec<String>,
+    calendar: Option<String>,
+    weekend: Option<Vec<String>>,
     #[serde(default)]
     holidays: Vec<String>,
     #[serde(default)]
@@ -116,16 +115,8 @@ fn settlement_code() -> u16 {
     900
 }
 
-fn utc() -> String {
-    "UTC".to_owned()
-}
-
 fn nothing() -> String {
     "0".to_owned()
-}
-
-fn saturday_and_sunday() -> Vec<String> {
-    vec!["saturday".to_owned(), "sunday".to_owned()]
 }
 
 /// A scheme.
@@ -149,16 +140,12 @@ pub struct Scheme {
     pub payer: PayerText,
     /// What is settled at once.
     pub atomic: Atomicity,
-    /// Local times at which a window closes on business days, in order: `HH:MM`.
-    pub cut_offs: Vec<String>,
-    /// IANA name of the time zone.
-    pub time_zone: String,
+    /// When a window closes.
+    pub schedule: Schedule,
+    /// Instead: so many seconds after it opened, on any day, when something is in it.
+    pub close_every_seconds: Option<u32>,
     /// Business days from the cut-off to settlement.
     pub settle_after_days: u8,
-    /// Days of the week without business, in English and lower case.
-    pub weekend: Vec<String>,
-    /// Other days without business: `YYYY-MM-DD`.
-    pub holidays: Vec<String>,
     /// How payouts are written.
     pub payout_format: PayoutFormat,
     /// Less than this is carried over to the next window; minor units.
@@ -168,7 +155,7 @@ pub struct Scheme {
 }
 
 impl SchemeText {
-    fn resolve(self, policy: &Policy) -> Result<Scheme, PolicyError> {
+    fn resolve(self, policy: &Policy, calendars: &[CalendarText]) -> Result<Scheme, PolicyError> {
         let rule = format!("scheme {}", self.name);
         let named =
             |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -176,18 +163,20 @@ impl SchemeText {
             return Err(invalid(&rule, "a name has 1 to 24 letters, digits and hyphens, a number is 1 or more"));
         }
         let (currency, places) = policy.currency(&self.currency, &rule)?;
-        if !self.cut_offs.is_sorted() || self.cut_offs.iter().any(|time| !is_time(time)) {
-            return Err(invalid(&rule, "cut_offs are local times like \"17:00\", the earliest first"));
+        if self.close_every_seconds.is_some_and(|seconds| seconds == 0 || !self.cut_offs.is_empty()) {
+            return Err(invalid(&rule, "close_every_seconds is 1 or more, and stands instead of cut_offs"));
         }
         if self.settle_after_days > 30 {
             return Err(invalid(&rule, "settle_after_days is at most 30"));
         }
-        if self.weekend.len() > 6 || self.weekend.iter().any(|day| !DAYS.contains(&day.as_str())) {
-            return Err(invalid(&rule, "weekend names at most six days, like \"saturday\""));
-        }
-        if self.holidays.iter().any(|day| day.len() != 10) {
-            return Err(invalid(&rule, "holidays are days like \"2026-12-25\""));
-        }
+        let schedule = ScheduleText {
+            times: self.cut_offs,
+            time_zone: self.time_zone,
+            on: Recurrence::BusinessDays,
+            calendar: self.calendar,
+            weekend: self.weekend,
+            holidays: self.holidays,
+        };
         Ok(Scheme {
             currency,
             settlement_account: self.settlement_account.resolve(&rule)?,
@@ -200,30 +189,26 @@ impl SchemeText {
             codes: self.codes,
             netting: self.netting,
             atomic: self.atomic,
-            cut_offs: self.cut_offs,
-            time_zone: self.time_zone,
+            schedule: schedule.resolve(calendars, &rule)?,
+            close_every_seconds: self.close_every_seconds,
             settle_after_days: self.settle_after_days,
-            weekend: self.weekend,
-            holidays: self.holidays,
             payout_format: self.payout_format,
         })
     }
 }
 
-/// Whether a text is a time of day like `17:00`.
-fn is_time(text: &str) -> bool {
-    let parts = text.split_once(':').map(|(hour, minute)| (hour.parse::<u8>(), minute.parse::<u8>()));
-    text.len() == 5 && matches!(parts, Some((Ok(hour), Ok(minute))) if hour < 24 && minute < 60)
-}
-
 /// Reads the schemes of a policy, whose assets are known.
-pub(super) fn schemes(texts: Vec<SchemeText>, policy: &Policy) -> Result<Vec<Scheme>, PolicyError> {
+pub(super) fn schemes(
+    texts: Vec<SchemeText>,
+    policy: &Policy,
+    calendars: &[CalendarText],
+) -> Result<Vec<Scheme>, PolicyError> {
     if texts.len() > SCHEMES_MAX {
         return Err(invalid("scheme", "at most 64 schemes"));
     }
     let mut schemes: Vec<Scheme> = Vec::with_capacity(texts.len());
     for text in texts {
-        let scheme = text.resolve(policy)?;
+        let scheme = text.resolve(policy, calendars)?;
         if schemes.iter().any(|known| known.number == scheme.number || known.name == scheme.name) {
             return Err(invalid(&format!("scheme {}", scheme.name), "its number or name is used twice"));
         }
@@ -276,6 +261,10 @@ mod tests {
         for (more, what) in [
             ("cut_offs = [\"17:00\", \"09:00\"]", "earliest first"),
             ("cut_offs = [\"24:00\"]", "local times"),
+            ("close_every_seconds = 0", "close_every_seconds"),
+            ("close_every_seconds = 5\ncut_offs = [\"09:00\"]", "instead of cut_offs"),
+            ("calendar = \"none\"", "not in the policy"),
+            ("weekend = []\ncalendar = \"x\"\n[[calendar]]\nname = \"x\"", "either a calendar"),
             ("settle_after_days = 31", "at most 30"),
             ("weekend = [\"someday\"]", "weekend"),
             ("minimum_payout = \"1.001\"", "amount"),

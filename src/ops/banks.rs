@@ -5,8 +5,11 @@ use actix_web_httpauth::extractors::basic::BasicAuth;
 use serde::Deserialize;
 
 use super::OpsContext;
-use super::clearing::{answer, ask, file_of, perform, problem};
-use crate::backoffice::{BreakOrder, BreakOrderAction, Command, Import};
+use super::clearing::{SHOWN_MAX, answer, ask, file_of, perform, problem};
+use crate::backoffice::{BreakOrder, BreakOrderAction, Command, Import, Overlap};
+
+/// Breaks shown unless asked for more.
+const BREAKS_SHOWN: usize = 1_000;
 
 /// Adds the routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -29,6 +32,7 @@ struct ImportQuery {
     mapping: Option<String>,
     #[serde(default)]
     incomplete: bool,
+    overlap: Option<Overlap>,
 }
 
 async fn import(
@@ -38,12 +42,12 @@ async fn import(
     query: web::Query<ImportQuery>,
     file: web::Payload,
 ) -> HttpResponse {
-    let ImportQuery { mapping, incomplete } = query.into_inner();
+    let ImportQuery { mapping, incomplete, overlap } = query.into_inner();
     let file = match file_of(&context, &who, file).await {
         Ok(file) => file,
         Err(why) => return problem(&why),
     };
-    let import = Import { account: account.into_inner(), mapping, incomplete, content: file.to_vec() };
+    let import = Import { account: account.into_inner(), mapping, incomplete, overlap, content: file.to_vec() };
     answer(perform(&context, &who, Command::Import(import)).await)
 }
 
@@ -55,6 +59,7 @@ async fn match_again(context: web::Data<OpsContext>, who: BasicAuth, account: we
 struct BreaksQuery {
     state: Option<String>,
     kind: Option<String>,
+    limit: Option<usize>,
 }
 
 async fn breaks(
@@ -62,8 +67,9 @@ async fn breaks(
     account: web::Path<String>,
     query: web::Query<BreaksQuery>,
 ) -> HttpResponse {
-    let BreaksQuery { state, kind } = query.into_inner();
-    answer(ask(&context, Command::Breaks { account: account.into_inner(), state, kind }).await)
+    let BreaksQuery { state, kind, limit } = query.into_inner();
+    let limit = limit.unwrap_or(BREAKS_SHOWN).min(SHOWN_MAX);
+    answer(ask(&context, Command::Breaks { account: account.into_inner(), state, kind, limit }).await)
 }
 
 #[derive(Debug, Deserialize)]

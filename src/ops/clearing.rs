@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::OpsContext;
-use crate::backoffice::{Answer, Command, PayoutView, Person, PositionView, Problem, WindowView};
+use crate::backoffice::{Answer, Command, DistributionView, PayoutView, Person, PositionView, Problem, WindowView};
 use crate::clearing::ClearingMessage;
 use crate::ledger::{Book, GatewayId, Participant};
 
@@ -21,7 +21,7 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 const FILE_BYTES_MAX: usize = 256 << 20;
 
 /// Most of a list that is shown at once.
-const SHOWN_MAX: usize = 20_000;
+pub(super) const SHOWN_MAX: usize = 20_000;
 
 /// Payouts shown unless asked for more.
 const PAYOUTS_SHOWN: usize = 1_000;
@@ -38,6 +38,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/clearing/windows/{scheme}/{window}/positions", web::get().to(positions))
         .route("/clearing/participants", web::get().to(participants))
         .route("/clearing/participants", web::post().to(add_participant))
+        .route("/clearing/distributions", web::get().to(distributions))
+        .route("/clearing/distributions/{distribution}/run", web::post().to(distribute))
         .route("/clearing/payouts", web::get().to(payouts))
         .route("/clearing/payouts/{payout}/confirm", web::post().to(confirm))
         .route("/clearing/payouts/{payout}/reject", web::post().to(reject))
@@ -60,7 +62,7 @@ pub(super) fn answer<T: Serialize>(result: Result<T, Problem>) -> HttpResponse {
     }
 }
 
-fn starting() -> Problem {
+pub(super) fn starting() -> Problem {
     Problem::new(503, "starting", "the server is not ready yet; /readyz says when it is")
 }
 
@@ -193,6 +195,14 @@ async fn close(context: web::Data<OpsContext>, who: BasicAuth, scheme: web::Path
     answer(perform(&context, &who, Command::CloseWindow { scheme: scheme.into_inner() }).await)
 }
 
+async fn distributions(context: web::Data<OpsContext>) -> HttpResponse {
+    answer(read(&context, DistributionView::list).await)
+}
+
+async fn distribute(context: web::Data<OpsContext>, who: BasicAuth, name: web::Path<String>) -> HttpResponse {
+    answer(perform(&context, &who, Command::Distribute { distribution: name.into_inner() }).await)
+}
+
 async fn confirm(context: web::Data<OpsContext>, who: BasicAuth, payout: web::Path<String>) -> HttpResponse {
     answer(perform(&context, &who, Command::ConfirmPayout { payout: payout.into_inner() }).await)
 }
@@ -237,7 +247,13 @@ mod tests {
     #[test]
     fn every_route_is_described() {
         let described: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
-        let source = [include_str!("clearing.rs"), include_str!("banks.rs"), include_str!("reports.rs")].concat();
+        let source = [
+            include_str!("clearing.rs"),
+            include_str!("banks.rs"),
+            include_str!("reports.rs"),
+            include_str!("check.rs"),
+        ]
+        .concat();
         let routes = source.split(".route(\"").skip(1).filter_map(|rest| {
             let (path, rest) = rest.split_once("\", web::")?;
             Some((path, rest.split("()").next()?))

@@ -1,14 +1,16 @@
-//! The operations port: `/metrics`, `/healthz`, `/readyz`, `/clearing` and `/banks` over HTTP.
+//! The operations port: `/metrics`, `/healthz`, `/readyz`, `/clearing`, `/banks`, `/reports` and `/check` over HTTP.
 //!
 //! Reading has no authentication and belongs on a private address. It answers while the server recovers and drains. Reading it never
 //! disturbs the actors: everything it shows is counted elsewhere.
 
 mod banks;
+mod check;
 mod clearing;
 mod metrics;
 mod reports;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use actix_web::dev::ServerHandle;
@@ -26,6 +28,7 @@ use crate::settlement::SettlementHandle;
 use crate::shard::ShardHandle;
 use crate::store::Gateways;
 use crate::telemetry::{HealthState, Telemetry};
+use crate::verify::LiveCheck;
 
 /// Media type of `OpenMetrics` text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,11 +52,12 @@ struct Queues {
     gateways: Gateways,
     office: OfficeHandle,
     reader: Arc<JournalReader>,
+    check: Arc<LiveCheck>,
 }
 
 impl OpsContext {
     /// Shows the queues of this engine from now on.
-    pub fn watch(&self, engine: &Engine, office: OfficeHandle) {
+    pub fn watch(&self, engine: &Engine, office: OfficeHandle, journal: PathBuf) {
         let queues = Queues {
             admission: Arc::clone(&engine.admission),
             router: engine.router.clone(),
@@ -63,6 +67,7 @@ impl OpsContext {
             gateways: engine.gateways.clone(),
             office,
             reader: Arc::clone(&engine.reader),
+            check: Arc::new(LiveCheck::new(journal, engine.clearing.clone())),
         };
         // A second engine in one server does not happen.
         let _first = self.queues.set(queues);
@@ -82,6 +87,7 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
             .configure(clearing::routes)
             .configure(banks::routes)
             .configure(reports::routes)
+            .configure(check::routes)
             .default_service(web::to(nothing_here))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();

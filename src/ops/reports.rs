@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
 use super::OpsContext;
-use super::clearing::problem;
+use super::clearing::{problem, starting};
 use crate::backoffice::{DayReport, DayReporter, Problem, parse_day};
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
@@ -25,7 +25,7 @@ struct DayQuery {
 async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web::Query<DayQuery>) -> HttpResponse {
     let DayQuery { format, large } = query.into_inner();
     let Some(queues) = context.queues.get().cloned() else {
-        return problem(&Problem::new(503, "starting", "the server is not ready yet; /readyz says when it is"));
+        return problem(&starting());
     };
     let Some(number) = parse_day(&day) else {
         return problem(&Problem::new(400, "invalid", format!("`{day}` is no day like 2026-11-23")));

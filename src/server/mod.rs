@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, spawn_office};
+use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, read_policy, spawn_office};
 use crate::config::Config;
 use crate::engine::{
     DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, append_offline, recover,
@@ -25,7 +25,7 @@ use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, 
 use crate::ops::{self, OpsContext};
 use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
 use crate::store::StoreError;
-use crate::telemetry::{HealthState, Telemetry};
+use crate::telemetry::{HealthState, Telemetry, chain};
 
 pub use admin::{AdminError, NewGateway, add_gateway};
 
@@ -161,7 +161,7 @@ async fn serve(
     let ports = EnginePorts::new(&engine);
     let running = ports.running();
     let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
-    ops_context.watch(&engine, office);
+    ops_context.watch(&engine, office, directory.journal());
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));
     let (drain, draining) = watch::channel(false);
@@ -216,7 +216,7 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     let recovered = recover(directory, options)?;
     let Some(path) = &config.policy_file else { return Ok(recovered) };
     let policy_error = |what: String| ServerError::Policy { path: path.clone(), what };
-    let text = std::fs::read_to_string(path).map_err(|err| policy_error(err.to_string()))?;
+    let text = read_policy(path).map_err(|err| policy_error(chain(&err)))?;
     if text == recovered.book.policy().text() {
         return Ok(recovered);
     }

@@ -18,11 +18,13 @@ pub enum BreakKind {
     Duplicate,
     /// The line came, but after its due day.
     Late,
+    /// The bank gives back what it had shown as done.
+    Returned,
 }
 
 impl BreakKind {
     /// All.
-    pub const ALL: [Self; 5] = [Self::Missing, Self::Extra, Self::Amount, Self::Duplicate, Self::Late];
+    pub const ALL: [Self; 6] = [Self::Missing, Self::Extra, Self::Amount, Self::Duplicate, Self::Late, Self::Returned];
 
     /// What it is called.
     pub const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl BreakKind {
             Self::Amount => "amount",
             Self::Duplicate => "duplicate",
             Self::Late => "late",
+            Self::Returned => "returned",
         }
     }
 }

@@ -1,18 +1,23 @@
 //! The state of reconciliation, followed from the journal record by record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::{HashMap, HashSet};
 
 use super::breaks::{Break, BreakKind, BreakState};
 use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};
-use crate::backoffice::calendar::day_of;
+use crate::backoffice::calendar::{Calendar, day_of};
 use crate::backoffice::statement::{ReadStatements, StatementLine, read_statements};
 use crate::ledger::{
-    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, Policy, Record, Resolution, Sequence,
-    SettlementPurpose, StatementEntry, StoredRecord, Transfer, Window, unpadded,
+    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, PayoutState, Policy, Record, Resolution,
+    Sequence, SettlementPurpose, StatementEntry, StoredRecord, Transfer, Window, unpadded,
 };
 
-/// What a write-off's transfer has in its `user_data_32`.
+/// What a write-off's transfer has in its `user_data_32`; `user_data_128` says which break it is about, `user_data_64` who confirmed it.
 pub(in crate::backoffice) const WRITE_OFF_PURPOSE: u32 = 3;
+
+/// Days by which a line may be of later than its import.
+const DAYS_AHEAD_MAX: i32 = 31;
 
 /// One bank account.
 #[derive(Debug)]
@@ -27,8 +32,13 @@ pub struct BankSide {
     pub matched: BTreeMap<Reason, u64>,
     /// Imports so far.
     pub statements: Vec<StatementEntry>,
-    /// The last day of which there is a line.
+    /// The day up to which the bank has told all.
     pub latest_day: i32,
+    /// The last closing balance that a statement had, minor units.
+    pub closing: Option<i128>,
+    /// Fingerprints of all lines.
+    known_lines: HashSet<u64>,
+    calendar: Option<Calendar>,
     /// Places of entries by their records, for those that have a break.
     entries: BTreeMap<Sequence, u32>,
     lines: BTreeMap<(u32, u32), u32>,
@@ -41,6 +51,8 @@ pub struct Reconciliation {
     policy: Policy,
     policy_parts: Vec<u8>,
     sides: BTreeMap<AccountId, BankSide>,
+    /// Participants that are paid by file.
+    paid_by_file: BTreeSet<u32>,
     /// Transfers that statements show, and who imported those, since someone took them.
     shown: Vec<(u128, GatewayId)>,
 }
@@ -63,7 +75,12 @@ impl Reconciliation {
 
     /// A bank account by its name.
     pub fn side(&self, name: &str) -> Option<&BankSide> {
-        self.sides.values().find(|side| side.account.name == name)
+        self.sides.get(&self.policy.bank_account(name)?.account)
+    }
+
+    /// The bank accounts that the policy has, in its order.
+    pub fn in_force(&self) -> impl Iterator<Item = &BankSide> {
+        self.policy.bank_accounts().iter().filter_map(|account| self.sides.get(&account.account))
     }
 
     /// Follows the next record. `file` gives the content of a statement by its hash.
@@ -83,14 +100,25 @@ impl Reconciliation {
                 let places = self.policy.exponent(currency).unwrap_or(2);
                 let read = read.map(|bytes| read_statements(&bytes, mapping, places)).unwrap_or_default();
                 if let Some(side) = self.sides.get_mut(&entry.account) {
-                    let shown = side.import(*entry, &read, stored.sequence);
+                    let shown = side.import(*entry, &read, stored);
                     self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
                 }
             }
             Record::Break(entry) => {
                 if let Some(side) = self.sides.get_mut(&entry.account) {
-                    side.act(entry);
+                    let shown = side.act(entry, stored.sequence);
+                    self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
                 }
+            }
+            Record::Participant(entry, _) if !entry.is_proposed => {
+                if entry.iban == [0; 34] {
+                    self.paid_by_file.remove(&entry.id);
+                } else {
+                    self.paid_by_file.insert(entry.id);
+                }
+            }
+            Record::Payout(entry) if entry.state == PayoutState::Rejected => {
+                self.sides.values_mut().for_each(|side| side.matcher.leave_batch(entry.id.raw()));
             }
             record => {
                 if let Some(transfer) = record.done().filter(|transfer| transfer.operation().posts()) {
@@ -103,7 +131,7 @@ impl Reconciliation {
     fn change_policy(&mut self, policy: Policy) {
         for account in policy.bank_accounts() {
             match self.sides.get_mut(&account.account) {
-                Some(side) => side.account = account.clone(),
+                Some(side) => side.change(account),
                 None => drop(self.sides.insert(account.account, BankSide::new(account.clone()))),
             }
         }
@@ -118,19 +146,28 @@ impl Reconciliation {
         let amount = i128::try_from(transfer.amount).unwrap_or(i128::MAX);
         for (account, amount) in [(transfer.debit, amount), (transfer.credit, amount.saturating_neg())] {
             let Some(side) = self.sides.get_mut(&account) else { continue };
-            if by_ledger && transfer.user_data_32 == WRITE_OFF_PURPOSE {
+            let purpose = if by_ledger { transfer.user_data_32 } else { 0 };
+            if purpose == WRITE_OFF_PURPOSE {
+                if let Some(key) = break_key(transfer.user_data_128) {
+                    let by = GatewayId(u32::try_from(transfer.user_data_64).unwrap_or(0));
+                    let shown = side.written_off(key, by, stored.sequence);
+                    self.shown.extend(shown.into_iter().map(|id| (id, by)));
+                }
                 continue;
             }
-            let is_payout = by_ledger && transfer.user_data_32 == SettlementPurpose::Payout as u32;
-            let day = day_of(stored.time_ns);
+            let participant = u32::try_from(transfer.user_data_128 & u128::from(u32::MAX)).unwrap_or(0);
+            let in_file = purpose == SettlementPurpose::Payout as u32 && self.paid_by_file.contains(&participant);
+            let is_return = purpose == SettlementPurpose::Return as u32;
+            let day = side.day(stored.time_ns);
             let place = side.matcher.expect(Expected {
                 sequence: stored.sequence,
                 id: transfer.id.raw(),
-                reference: if by_ledger { 0 } else { transfer.user_data_128 },
-                batch: if is_payout { transfer.user_data_64 } else { 0 },
+                reference: if by_ledger && !is_return { 0 } else { transfer.user_data_128 },
+                batch: if in_file { transfer.user_data_64 } else { 0 },
+                is_return,
                 amount,
                 day,
-                due: day.saturating_add(i32::from(side.account.due_days)),
+                due: side.due(day),
             });
             side.entries.insert(stored.sequence, place);
         }
@@ -140,6 +177,9 @@ impl Reconciliation {
 impl BankSide {
     fn new(account: BankAccount) -> Self {
         Self {
+            calendar: Calendar::of_bank_account(&account).ok(),
+            closing: None,
+            known_lines: HashSet::new(),
             account,
             matcher: Matcher::default(),
             breaks: BTreeMap::new(),
@@ -149,6 +189,32 @@ impl BankSide {
             entries: BTreeMap::new(),
             lines: BTreeMap::new(),
         }
+    }
+
+    fn change(&mut self, account: &BankAccount) {
+        self.calendar = Calendar::of_bank_account(account).ok();
+        self.account = account.clone();
+    }
+
+    /// The day in which a time falls at the bank.
+    fn day(&self, ns: u64) -> i32 {
+        self.calendar.as_ref().map_or_else(|| day_of(ns), |calendar| calendar.local_day(ns))
+    }
+
+    /// The last day that a line may have at this time: one of the next century is a mistake, and would make everything else overdue.
+    pub fn latest_possible(&self, ns: u64) -> i32 {
+        self.day(ns).saturating_add(DAYS_AHEAD_MAX)
+    }
+
+    /// The last day on which the line of an entry of this day is in time.
+    fn due(&self, day: i32) -> i32 {
+        let plain = day.saturating_add(i32::from(self.account.due_days));
+        self.calendar.as_ref().map_or(plain, |calendar| calendar.settlement_day(day))
+    }
+
+    /// How many lines of a file were imported before.
+    pub fn lines_known(&self, read: &ReadStatements) -> usize {
+        fingerprints(read).into_iter().filter(|fingerprint| self.known_lines.contains(fingerprint)).count()
     }
 
     /// How many breaks nobody has resolved.
@@ -161,27 +227,36 @@ impl BankSide {
         self.statements.iter().find(|statement| statement.hash == *hash).map(|statement| statement.number)
     }
 
-    fn import(&mut self, entry: StatementEntry, read: &ReadStatements, sequence: Sequence) -> Vec<u128> {
+    fn import(&mut self, entry: StatementEntry, read: &ReadStatements, stored: &StoredRecord) -> Vec<u128> {
+        let ahead = self.latest_possible(stored.time_ns);
         let lines = read.statements.iter().flat_map(|statement| &statement.lines);
-        for (place, line) in (1_u32..).zip(lines) {
-            self.latest_day = self.latest_day.max(line.day);
-            let (names, batches) = names_in(line);
+        for ((place, line), fingerprint) in (1_u32..).zip(lines).zip(fingerprints(read)) {
+            self.latest_day = self.latest_day.max(line.day.min(ahead));
+            if !self.known_lines.insert(fingerprint) && entry.skips_known {
+                continue;
+            }
+            let Named { names, maybe, batches } = names_in(line);
             let made = BankLine {
                 statement: entry.number,
                 place,
                 day: line.day,
                 amount: line.amount,
                 names,
+                maybe,
                 batches,
                 is_fee: line.is_fee,
             };
             let number = self.matcher.line(made);
             self.lines.insert((entry.number, place), number);
         }
+        for statement in &read.statements {
+            self.latest_day = self.latest_day.max(statement.until.unwrap_or(i32::MIN).min(ahead));
+            self.closing = statement.closing.or(self.closing);
+        }
         if entry.number != 0 {
             self.statements.push(entry);
         }
-        self.run(sequence)
+        self.run(stored.sequence)
     }
 
     /// Matches what is open; answers the transfers whose lines are there now.
@@ -196,28 +271,59 @@ impl BankSide {
             let (kind, amount) = match trouble {
                 LineTrouble::Amount(difference) => (BreakKind::Amount, difference),
                 LineTrouble::Duplicate => (BreakKind::Duplicate, line.amount),
+                LineTrouble::Returned => (BreakKind::Returned, line.amount),
                 LineTrouble::Extra => (BreakKind::Extra, line.amount),
             };
             let (key, day) = (BreakKey::Line(line.statement, line.place), line.day);
             let known = self.breaks.entry(key).or_insert_with(|| Break::new(key, (kind, amount, day), sequence));
-            if known.state == BreakState::Open {
-                (known.kind, known.amount) = (kind, amount);
+            if known.state != BreakState::Resolved && (known.kind, known.amount) != (kind, amount) {
+                // What was proposed was about something else.
+                (known.state, known.kind, known.amount) = (BreakState::Open, kind, amount);
             }
         }
-        // An entry whose line is there with another amount is that line's break, not one more.
-        let named: std::collections::BTreeSet<u32> = self.named_by_open_lines();
-        let overdue: Vec<u32> = self.matcher.overdue(self.latest_day).filter(|place| !named.contains(place)).collect();
-        for place in overdue {
-            let Some(expected) = self.matcher.expected(place) else { continue };
-            let key = BreakKey::Entry(expected.sequence);
-            let what = (BreakKind::Missing, expected.amount.saturating_neg(), expected.day);
-            self.breaks.entry(key).or_insert_with(|| Break::new(key, what, sequence));
-        }
-        let shown = matches.iter().flat_map(|matched| &matched.expected);
+        self.find_missing(sequence);
+        // What an amount alone says is no proof that it was this payout.
+        let sure = |matched: &&Matched| {
+            let by_name = [Reason::Reference, Reason::ReferenceInParts, Reason::References, Reason::Batch];
+            by_name.contains(&matched.reason)
+        };
+        let shown = matches.iter().filter(sure).flat_map(|matched| &matched.expected);
         shown.filter_map(|place| self.matcher.expected(*place)).map(|expected| expected.id).collect()
     }
 
-    fn named_by_open_lines(&self) -> std::collections::BTreeSet<u32> {
+    /// Finds entries that the bank should have done by now.
+    fn find_missing(&mut self, sequence: Sequence) {
+        let overdue: Vec<u32> = self.matcher.overdue(self.latest_day).collect();
+        for place in &overdue {
+            if let Some(payout) = self.matcher.payout_of(*place).filter(|payout| self.matcher.is_expected(*payout)) {
+                // Refused before it was booked: there will be a line for neither.
+                let both = Matched { reason: Reason::ReturnedUnbooked, expected: vec![payout, *place], lines: vec![] };
+                both.expected.iter().for_each(|place| self.matcher.close_expected(*place));
+                self.note(&both, sequence);
+            }
+        }
+        // An entry whose line is there with another amount is that line's break, not one more.
+        let named = self.named_by_open_lines();
+        for place in &named {
+            let sequence = self.matcher.expected(*place).map_or(0, |expected| expected.sequence);
+            let key = BreakKey::Entry(sequence);
+            if self.unresolved(key).is_some_and(|known| known.kind == BreakKind::Missing) {
+                self.matched_break(key);
+            }
+        }
+        for place in overdue.into_iter().filter(|place| !named.contains(place) && self.matcher.is_expected(*place)) {
+            let Some(expected) = self.matcher.expected(place) else { continue };
+            let key = BreakKey::Entry(expected.sequence);
+            let what = (BreakKind::Missing, expected.amount.saturating_neg(), expected.day);
+            let known = self.breaks.entry(key).or_insert_with(|| Break::new(key, what, sequence));
+            if known.state == BreakState::Resolved {
+                // The line that seemed to be about it was about something else.
+                known.state = BreakState::Open;
+            }
+        }
+    }
+
+    fn named_by_open_lines(&self) -> BTreeSet<u32> {
         let open: Vec<u32> = self.matcher.open_lines().collect();
         open.iter()
             .filter_map(|place| self.matcher.bank_line(*place))
@@ -259,32 +365,48 @@ impl BankSide {
         }
     }
 
-    fn act(&mut self, entry: &BreakEntry) {
-        let Some(known) = self.breaks.get_mut(&entry.key) else { return };
+    /// Does what a record says about a break; answers the transfers whose lines are there now.
+    fn act(&mut self, entry: &BreakEntry, sequence: Sequence) -> Vec<u128> {
+        let Some(known) = self.breaks.get_mut(&entry.key) else { return Vec::new() };
+        let was_open = known.state != BreakState::Resolved;
         known.apply(entry);
-        if entry.action != BreakAction::Resolve {
-            return;
+        if entry.action != BreakAction::Resolve || !was_open {
+            return Vec::new();
         }
-        let named = match entry.key {
-            BreakKey::Line(..) => self.entries_of(entry.key),
-            BreakKey::Entry(_) => Vec::new(),
-        };
-        self.close(entry.key);
-        // With a difference that is written off, or accepted, the entry has its line.
-        for place in named {
-            self.matcher.close_expected(place);
-        }
+        self.close_with_named(entry.key);
         if let Some(other) = entry.other {
-            self.close(other);
+            self.close_with_named(other);
             if let Some(known) = self.breaks.get_mut(&other) {
                 (known.state, known.resolution, known.by) = (BreakState::Resolved, entry.resolution, entry.by);
             }
             let count = self.matched.entry(Reason::ByHand).or_default();
             *count = count.saturating_add(1);
         }
+        self.run(sequence)
     }
 
-    /// The one open entry that a line with an amount break names.
+    /// The difference of a break was posted: it is resolved, whatever comes of the record that says so.
+    fn written_off(&mut self, key: BreakKey, by: GatewayId, sequence: Sequence) -> Vec<u128> {
+        let Some(known) = self.breaks.get_mut(&key) else { return Vec::new() };
+        (known.state, known.resolution, known.by) = (BreakState::Resolved, Resolution::WriteOff, by);
+        self.close_with_named(key);
+        self.run(sequence)
+    }
+
+    /// Closes what a break is about. With a difference that is written off, or accepted, an entry has its line.
+    fn close_with_named(&mut self, key: BreakKey) {
+        let named = self.entries_of(key);
+        self.close(key);
+        for place in named {
+            self.matcher.close_expected(place);
+            let sequence = self.matcher.expected(place).map_or(0, |expected| expected.sequence);
+            if self.unresolved(BreakKey::Entry(sequence)).is_some() {
+                self.matched_break(BreakKey::Entry(sequence));
+            }
+        }
+    }
+
+    /// The open entries that a line with an amount break names.
     fn entries_of(&self, key: BreakKey) -> Vec<u32> {
         let is_amount = self.breaks.get(&key).is_some_and(|known| known.kind == BreakKind::Amount);
         let line = self.line_place(key).and_then(|place| self.matcher.bank_line(place)).filter(|_| is_amount);
@@ -326,26 +448,82 @@ fn key_sequence(key: BreakKey) -> Sequence {
     }
 }
 
-/// What a line names: ids of 32 hexadecimal digits, numbers of four digits or more, and payout files by their message ids.
-pub fn names_in(line: &StatementLine) -> (Vec<u128>, Vec<u64>) {
-    let (mut names, mut batches) = (Vec::new(), Vec::new());
+/// Which break a write-off is about, in the `user_data_128` of its transfer.
+pub(in crate::backoffice) fn break_tag(key: BreakKey) -> u128 {
+    match key {
+        BreakKey::Line(statement, place) => 1 << 64 | u128::from(statement) << 32 | u128::from(place),
+        BreakKey::Entry(sequence) => 2 << 64 | u128::from(sequence),
+    }
+}
+
+fn break_key(tag: u128) -> Option<BreakKey> {
+    let low = u64::try_from(tag & u128::from(u64::MAX)).ok()?;
+    match tag >> 64 {
+        1 => Some(BreakKey::Line(u32::try_from(low >> 32).ok()?, u32::try_from(low & u64::from(u32::MAX)).ok()?)),
+        2 => Some(BreakKey::Entry(low)),
+        _ => None,
+    }
+}
+
+/// What tells the lines of files apart: day, amount and texts, and how many such lines came before it in the same file.
+fn fingerprints(read: &ReadStatements) -> Vec<u64> {
+    let mut seen: HashMap<u64, u32> = HashMap::new();
+    let hash = |bytes: &[u8]| blake3::hash(bytes).as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+    let lines = read.statements.iter().flat_map(|statement| &statement.lines);
+    let each = lines.map(|line| {
+        let mut bytes = [line.day.to_le_bytes().as_slice(), &line.amount.to_le_bytes()].concat();
+        bytes.extend_from_slice(line.reference.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(line.text.as_bytes());
+        let same = seen.entry(hash(&bytes)).or_default();
+        *same = same.saturating_add(1);
+        bytes.extend_from_slice(&same.to_le_bytes());
+        hash(&bytes)
+    });
+    each.collect()
+}
+
+/// What a line names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Ids of 32 hexadecimal digits, and numbers of nine digits or more: nothing else looks like them.
+    pub names: Vec<u128>,
+    /// Numbers of four to eight digits, which may be dates and other things.
+    pub maybe: Vec<u128>,
+    /// Payout files by their message ids.
+    pub batches: Vec<u64>,
+}
+
+/// Digits from which a number is surely a reference: a day has eight.
+const SURE_DIGITS: usize = 9;
+
+/// What a line names.
+pub fn names_in(line: &StatementLine) -> Named {
+    let mut named = Named::default();
     for text in [&line.reference, &line.text] {
         for word in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-') {
             if let [scheme, number, digest] = *word.split('-').collect::<Vec<_>>()
                 && (scheme.len(), number.len(), digest.len()) == (5, 6, 8)
                 && let (Ok(scheme), Ok(number)) = (scheme.parse::<u16>(), number.parse::<u32>())
             {
-                batches.push(Window::tag((scheme, number)));
+                named.batches.push(Window::tag((scheme, number)));
                 continue;
             }
             for part in word.split('-') {
                 let id = if part.len() == 32 { u128::from_str_radix(part, 16).ok() } else { None };
-                let decimal = || (part.len() >= 4).then(|| part.parse::<u128>().ok()).flatten();
-                names.extend(id.or_else(decimal).filter(|name| *name != 0));
+                let number = part.parse::<u128>().ok().filter(|_| part.len() >= 4);
+                match (id, number) {
+                    (Some(id), _) if id != 0 => named.names.push(id),
+                    (None, Some(number)) if number != 0 && part.len() >= SURE_DIGITS => named.names.push(number),
+                    (None, Some(number)) if number != 0 => named.maybe.push(number),
+                    _ => {}
+                }
             }
         }
     }
-    names.sort_unstable();
-    names.dedup();
-    (names, batches)
+    for list in [&mut named.names, &mut named.maybe] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    named
 }

@@ -3,12 +3,13 @@
 //! Each entry is an *expectation*: the bank should have a line of its amount. Lines and expectations that are open are matched
 //!
 //! 1. by reference: the line names a payout's id, the transfer's own id or the gateway's reference; one line for one expectation, several
-//!    lines for one, one line for several;
+//!    lines for one, one line for several. Short numbers may be a date or anything else: they count where amounts fit;
 //! 2. by batch: the line names a payout file, and its amount is that of the file's open payouts;
 //! 3. by amount and day within the tolerances, the nearest day first;
 //! 4. by the sum of a day: the line's amount is that of all that is open of one day in its direction.
 //!
-//! What names something and does not fit it is a break at once, and is not matched by amount: a reference says more than a number.
+//! What surely names something and does not fit it is a break at once, and is not matched by amount: a reference says more than a number.
+//! The differences of several lines about one entry add up to what the bank has more for it.
 //!
 //! # Invariants
 //!
@@ -18,6 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
+
+/// Names of entries that are matched, with the amounts of the last ones.
+type Gone = HashMap<u128, i128>;
 
 /// An entry of a mirror account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Expected {
     pub reference: u128,
     /// Which payout file it is in; 0 for none.
     pub batch: u64,
+    /// Whether it gives back the payout that is its reference.
+    pub is_return: bool,
     /// Minor units; positive is money in.
     pub amount: i128,
     /// Its day, days since 1970-01-01.
@@ -49,8 +55,10 @@ pub struct BankLine {
     pub day: i32,
     /// Minor units; positive is money in.
     pub amount: i128,
-    /// What it names: ids and references.
+    /// What it surely names: ids and long references.
     pub names: Vec<u128>,
+    /// Short numbers, which may be references, or dates and other things.
+    pub maybe: Vec<u128>,
     /// Which payout files it names.
     pub batches: Vec<u64>,
     /// Whether it is a fee, which is never matched by its amount.
@@ -72,6 +80,8 @@ pub enum Reason {
     AmountAndDay,
     /// The line is the sum of a day.
     SumOfDay,
+    /// The bank did neither a payout nor its return.
+    ReturnedUnbooked,
     /// A person says so.
     ByHand,
 }
@@ -86,6 +96,7 @@ impl Reason {
             Self::Batch => "the line names the payout file and is its sum",
             Self::AmountAndDay => "same amount, near day",
             Self::SumOfDay => "the line is the sum of a day",
+            Self::ReturnedUnbooked => "the bank refused the payout and booked neither it nor its return",
             Self::ByHand => "matched by a person",
         }
     }
@@ -109,6 +120,8 @@ pub enum LineTrouble {
     Amount(i128),
     /// What it names has been matched before.
     Duplicate,
+    /// It gives back what it names and has been matched before.
+    Returned,
     /// Nothing is expected that it could be.
     Extra,
 }
@@ -122,6 +135,9 @@ pub struct Tolerance {
     pub days: u8,
 }
 
+/// Entries of one amount and day that are looked at for one without a reference.
+const LOOKED_AT_MAX: usize = 16;
+
 /// What is open of one mirror account.
 #[derive(Debug, Default)]
 pub struct Matcher {
@@ -129,8 +145,9 @@ pub struct Matcher {
     lines: Vec<BankLine>,
     expected_open: Vec<bool>,
     line_open: Vec<bool>,
-    /// By id and by reference.
+    /// Open ones by id and by reference.
     names: HashMap<u128, Vec<u32>>,
+    gone: Gone,
     batches: HashMap<u64, Vec<u32>>,
     /// Open ones by amount and day.
     by_amount: BTreeSet<(i128, i32, u32)>,
@@ -226,6 +243,32 @@ impl Matcher {
                 day.1.remove(&place);
             }
             self.open_expected.remove(&(expected.due, place));
+            for name in [expected.id, expected.reference] {
+                if let hashbrown::hash_map::Entry::Occupied(mut named) = self.names.entry(name) {
+                    named.get_mut().retain(|known| *known != place);
+                    if named.get().is_empty() {
+                        named.remove();
+                    }
+                    self.gone.insert(name, expected.amount);
+                }
+            }
+        }
+    }
+
+    /// The open payout that an open entry gives back.
+    pub fn payout_of(&self, place: u32) -> Option<u32> {
+        let returned = self.expected(place).filter(|expected| expected.is_return)?;
+        let named = self.names.get(&returned.reference)?;
+        let of = |known: &&u32| self.expected(**known).is_some_and(|payout| payout.id == returned.reference);
+        named.iter().find(of).copied()
+    }
+
+    /// Takes an entry out of its payout file, which the bank has refused.
+    pub fn leave_batch(&mut self, id: u128) {
+        let Some(place) = self.names.get(&id).and_then(|named| named.first().copied()) else { return };
+        let Some(expected) = self.expected.get_mut(at(place)) else { return };
+        if let Some(batch) = self.batches.get_mut(&std::mem::take(&mut expected.batch)) {
+            batch.retain(|known| *known != place);
         }
     }
 
@@ -246,25 +289,39 @@ impl Matcher {
         self.expected(place).map_or(0, |expected| expected.amount)
     }
 
-    /// The open entries that a line names.
+    /// The open entries that a line names: surely, or else perhaps.
     pub fn named_open(&self, line: &BankLine) -> Vec<u32> {
-        self.named(line).0
+        let surely = self.named(&line.names);
+        if surely.is_empty() && !self.is_sure(line) { self.named(&line.maybe) } else { surely }
     }
 
-    /// The entries that a line names: those that are open, and whether there are others.
-    fn named(&self, line: &BankLine) -> (Vec<u32>, bool) {
-        let mut open = BTreeSet::new();
-        let mut others = false;
-        for name in &line.names {
-            for place in self.names.get(name).into_iter().flatten() {
-                if self.is_expected(*place) {
-                    open.insert(*place);
-                } else {
-                    others = true;
-                }
-            }
+    /// Whether a line surely names something, be it open or not.
+    fn is_sure(&self, line: &BankLine) -> bool {
+        line.names.iter().any(|name| self.is_name(*name))
+    }
+
+    /// Whether something has, or had, this name.
+    fn is_name(&self, name: u128) -> bool {
+        self.names.contains_key(&name) || self.gone.contains_key(&name)
+    }
+
+    /// The open entries of some names.
+    fn named(&self, names: &[u128]) -> Vec<u32> {
+        let open: BTreeSet<u32> = names.iter().filter_map(|name| self.names.get(name)).flatten().copied().collect();
+        open.into_iter().collect()
+    }
+
+    /// The entries of a line that fit its amount: one of them, or all together.
+    fn fitting(&self, line: &BankLine, named: &[u32], tolerance: Tolerance) -> Option<(Reason, Vec<u32>)> {
+        let off = |place: u32| line.amount.abs_diff(self.amount(place));
+        let away = |place: u32| self.expected(place).map_or(u32::MAX, |expected| expected.day.abs_diff(line.day));
+        let fit = named.iter().copied().filter(|place| off(*place) <= tolerance.amount);
+        if let Some(one) = fit.min_by_key(|place| (off(*place), away(*place), *place)) {
+            return Some((Reason::Reference, vec![one]));
         }
-        (open.into_iter().collect(), others)
+        let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
+        let all = named.len() > 1 && line.amount.abs_diff(sum) <= tolerance.amount;
+        all.then(|| (Reason::References, named.to_vec()))
     }
 
     /// Matches what is open; answers what was matched, and what is wrong with the lines that stay open.
@@ -281,68 +338,88 @@ impl Matcher {
 
     /// One look at every open line; what it matches may leave room for others.
     fn pass(&mut self, tolerance: Tolerance, matches: &mut Vec<Matched>) -> BTreeMap<u32, LineTrouble> {
+        self.by_reference(tolerance, matches);
         let mut troubles: BTreeMap<u32, LineTrouble> = BTreeMap::new();
-        self.by_reference(tolerance, matches, &mut troubles);
-        let open: Vec<u32> = self.open_lines.iter().copied().filter(|place| !troubles.contains_key(place)).collect();
+        // Entries of which one line has the difference already.
+        let mut differing: BTreeSet<u32> = BTreeSet::new();
+        let open: Vec<u32> = self.open_lines.iter().copied().collect();
         for place in open {
-            let found = self.by_batch(place, tolerance).or_else(|| self.by_amount(place, tolerance));
-            let found = found.or_else(|| self.by_sum_of_day(place, tolerance));
+            let Some(line) = self.lines.get(at(place)) else { continue };
+            let is_sure = !line.is_fee && self.is_sure(line);
+            // A line that perhaps names something is no proof of an entry that has another reference.
+            let is_strict = !line.is_fee && line.maybe.iter().any(|name| self.is_name(*name));
+            let found = if is_sure || self.is_repeat(line) {
+                None
+            } else if is_strict {
+                self.by_batch(place, tolerance).or_else(|| self.by_amount(place, tolerance, true))
+            } else {
+                let found = self.by_batch(place, tolerance).or_else(|| self.by_amount(place, tolerance, false));
+                found.or_else(|| self.by_sum_of_day(place, tolerance))
+            };
             match found {
                 Some(found) => {
                     self.close(&found);
                     matches.push(found);
                 }
-                None => drop(troubles.insert(place, LineTrouble::Extra)),
+                None => drop(troubles.insert(place, self.trouble(line, &mut differing))),
             }
         }
         troubles
     }
 
-    fn by_reference(
-        &mut self,
-        tolerance: Tolerance,
-        matches: &mut Vec<Matched>,
-        troubles: &mut BTreeMap<u32, LineTrouble>,
-    ) {
+    /// Whether a line has the amount of something that it perhaps names and that is matched already.
+    fn is_repeat(&self, line: &BankLine) -> bool {
+        let repeats = |name: &u128| !self.names.contains_key(name) && self.gone.get(name) == Some(&line.amount);
+        !line.is_fee && line.maybe.iter().any(repeats)
+    }
+
+    /// What is wrong with a line that nothing fits.
+    fn trouble(&self, line: &BankLine, differing: &mut BTreeSet<u32>) -> LineTrouble {
+        if line.is_fee {
+            return LineTrouble::Extra;
+        }
+        let named = self.named_open(line);
+        if !named.is_empty() {
+            // The differences of all lines about some entries add up to what the bank has more.
+            let new = named.into_iter().filter(|place| differing.insert(*place));
+            let sum = new.fold(0_i128, |sum, place| self.amount(place).saturating_add(sum));
+            return LineTrouble::Amount(line.amount.saturating_sub(sum));
+        }
+        let is_sure = self.is_sure(line);
+        let said = if is_sure { &line.names } else { &line.maybe };
+        match said.iter().find_map(|name| self.gone.get(name)) {
+            Some(amount)
+                if (*amount > 0) != (line.amount > 0) && (is_sure || amount.saturating_neg() == line.amount) =>
+            {
+                LineTrouble::Returned
+            }
+            Some(amount) if is_sure || *amount == line.amount => LineTrouble::Duplicate,
+            _ => LineTrouble::Extra,
+        }
+    }
+
+    fn by_reference(&mut self, tolerance: Tolerance, matches: &mut Vec<Matched>) {
         // Lines that name one entry and differ from it: they may be parts of it.
         let mut parts: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let open: Vec<u32> = self.open_lines.iter().copied().collect();
         for place in open {
-            let Some(line) = self.lines.get(at(place)) else { continue };
-            if line.names.is_empty() || line.is_fee {
-                continue;
-            }
-            let (named, others) = self.named(line);
-            let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
-            let difference = line.amount.saturating_sub(sum);
-            if !named.is_empty() && difference.unsigned_abs() <= tolerance.amount {
-                let reason = if named.len() == 1 { Reason::Reference } else { Reason::References };
-                let found = Matched { reason, expected: named, lines: vec![place] };
+            let Some(line) = self.lines.get(at(place)).filter(|line| !line.is_fee) else { continue };
+            let named = self.named_open(line);
+            if let Some((reason, expected)) = self.fitting(line, &named, tolerance) {
+                let found = Matched { reason, expected, lines: vec![place] };
                 self.close(&found);
                 matches.push(found);
             } else if let [one] = named.as_slice() {
                 parts.entry(*one).or_default().push(place);
-            } else if !named.is_empty() {
-                troubles.insert(place, LineTrouble::Amount(difference));
-            } else if others {
-                troubles.insert(place, LineTrouble::Duplicate);
             }
         }
-        for (one, places) in parts {
+        for (one, places) in parts.into_iter().filter(|(_, places)| places.len() > 1) {
             let sum = places.iter().filter_map(|place| self.lines.get(at(*place))).map(|line| line.amount);
             let sum = sum.fold(0_i128, i128::saturating_add);
-            let expected = self.amount(one);
-            if !self.is_expected(one) {
-                troubles.extend(places.iter().map(|place| (*place, LineTrouble::Duplicate)));
-            } else if sum.abs_diff(expected) <= tolerance.amount {
+            if self.is_expected(one) && sum.abs_diff(self.amount(one)) <= tolerance.amount {
                 let found = Matched { reason: Reason::ReferenceInParts, expected: vec![one], lines: places };
                 self.close(&found);
                 matches.push(found);
-            } else {
-                for place in places {
-                    let line = self.lines.get(at(place)).map_or(0, |line| line.amount);
-                    troubles.insert(place, LineTrouble::Amount(line.saturating_sub(expected)));
-                }
             }
         }
     }
@@ -358,7 +435,7 @@ impl Matcher {
         fits.then(|| Matched { reason: Reason::Batch, expected: open, lines: vec![place] })
     }
 
-    fn by_amount(&self, place: u32, tolerance: Tolerance) -> Option<Matched> {
+    fn by_amount(&self, place: u32, tolerance: Tolerance, without_reference: bool) -> Option<Matched> {
         let line = self.lines.get(at(place)).filter(|line| !line.is_fee)?;
         let around = i128::try_from(tolerance.amount).unwrap_or(i128::MAX);
         let (mut amount, most) = (line.amount.saturating_sub(around), line.amount.saturating_add(around));
@@ -368,7 +445,7 @@ impl Matcher {
             && found <= most
         {
             if (found > 0) == (line.amount > 0)
-                && let Some((days, one)) = self.nearest(found, line.day, tolerance.days)
+                && let Some((days, one)) = self.nearest((found, without_reference), line.day, tolerance.days)
             {
                 let rank = (found.abs_diff(line.amount), days, one);
                 best = Some(best.map_or(rank, |best| best.min(rank)));
@@ -379,9 +456,14 @@ impl Matcher {
     }
 
     /// The open entry of an amount that is nearest to a day, and how many days away it is.
-    fn nearest(&self, amount: i128, day: i32, days: u8) -> Option<(u32, u32)> {
+    fn nearest(&self, (amount, without_reference): (i128, bool), day: i32, days: u8) -> Option<(u32, u32)> {
+        let fits =
+            |place: u32| !without_reference || self.expected(place).is_some_and(|expected| expected.reference == 0);
         (0..=i32::from(days)).find_map(|away| {
-            let on = |day: i32| self.by_amount.range((amount, day, 0)..=(amount, day, u32::MAX)).next();
+            let on = |day: i32| {
+                let same = self.by_amount.range((amount, day, 0)..=(amount, day, u32::MAX));
+                same.take(LOOKED_AT_MAX).find(|known| fits(known.2))
+            };
             let found = on(day.saturating_sub(away)).or_else(|| on(day.saturating_add(away)))?;
             Some((away.unsigned_abs(), found.2))
         })
@@ -404,112 +486,5 @@ impl Matcher {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn expected(id: u128, amount: i128, day: i32) -> Expected {
-        Expected { sequence: 1, id, reference: 0, batch: 0, amount, day, due: day + 2 }
-    }
-
-    fn line(amount: i128, day: i32, names: &[u128]) -> BankLine {
-        BankLine { statement: 1, place: 1, day, amount, names: names.to_vec(), batches: vec![], is_fee: false }
-    }
-
-    const NEAR: Tolerance = Tolerance { amount: 0, days: 3 };
-
-    fn run(
-        expected: Vec<Expected>,
-        lines: Vec<BankLine>,
-        tolerance: Tolerance,
-    ) -> (Vec<Matched>, Vec<(u32, LineTrouble)>) {
-        let mut matcher = Matcher::default();
-        for expected in expected {
-            matcher.expect(expected);
-        }
-        for line in lines {
-            matcher.line(line);
-        }
-        matcher.run(tolerance)
-    }
-
-    fn matched(reason: Reason, expected: &[u32], lines: &[u32]) -> Matched {
-        Matched { reason, expected: expected.to_vec(), lines: lines.to_vec() }
-    }
-
-    #[test]
-    fn a_reference_says_more_than_an_amount() {
-        // The line that names the second is not given to the first, though that has its amount too.
-        let (matches, troubles) =
-            run(vec![expected(7, -10, 1), expected(8, -10, 1)], vec![line(-10, 1, &[8]), line(-10, 2, &[])], NEAR);
-        assert_eq!(matches, [matched(Reason::Reference, &[1], &[0]), matched(Reason::AmountAndDay, &[0], &[1])]);
-        assert_eq!(troubles, []);
-        // What names an entry of another amount is not matched by its amount.
-        let (matches, troubles) = run(vec![expected(7, -10, 1), expected(8, -12, 1)], vec![line(-12, 1, &[7])], NEAR);
-        assert_eq!((matches, troubles), (vec![], vec![(0, LineTrouble::Amount(-2))]));
-    }
-
-    #[test]
-    fn one_to_many_and_many_to_one() {
-        let (matches, _) = run(vec![expected(7, -10, 1)], vec![line(-4, 1, &[7]), line(-6, 2, &[7])], NEAR);
-        assert_eq!(matches, [matched(Reason::ReferenceInParts, &[0], &[0, 1])]);
-        let (matches, _) = run(vec![expected(7, -10, 1), expected(8, -5, 1)], vec![line(-15, 2, &[7, 8])], NEAR);
-        assert_eq!(matches, [matched(Reason::References, &[0, 1], &[0])]);
-        let (matches, _) =
-            run(vec![expected(7, -10, 1), expected(8, -5, 1), expected(9, 3, 1)], vec![line(-15, 2, &[])], NEAR);
-        assert_eq!(matches, [matched(Reason::SumOfDay, &[0, 1], &[0])]);
-        let batch = |id, amount| Expected { batch: 4, ..expected(id, amount, 1) };
-        let file = BankLine { batches: vec![4], ..line(-15, 9, &[]) };
-        let (matches, _) = run(vec![batch(7, -10), batch(8, -5), expected(9, -15, 9)], vec![file], NEAR);
-        assert_eq!(matches, [matched(Reason::Batch, &[0, 1], &[0])]);
-    }
-
-    #[test]
-    fn duplicates_extras_fees_and_tolerances() {
-        let (matches, troubles) = run(vec![expected(7, -10, 1)], vec![line(-10, 1, &[7]), line(-10, 1, &[7])], NEAR);
-        assert_eq!((matches.len(), troubles), (1, vec![(1, LineTrouble::Duplicate)]));
-        let fee = BankLine { is_fee: true, ..line(-10, 1, &[7]) };
-        let (matches, troubles) = run(vec![expected(7, -10, 1)], vec![fee, line(-11, 1, &[]), line(-10, 5, &[])], NEAR);
-        assert_eq!(matches, []);
-        assert_eq!(troubles, [(0, LineTrouble::Extra), (1, LineTrouble::Extra), (2, LineTrouble::Extra)]);
-        let wide = Tolerance { amount: 2, days: 3 };
-        let (matches, _) = run(vec![expected(7, -12, 1), expected(8, -11, 4)], vec![line(-11, 1, &[])], wide);
-        assert_eq!(matches, [matched(Reason::AmountAndDay, &[1], &[0])], "the nearer amount before the nearer day");
-        let (matches, _) = run(vec![expected(7, 1, 1)], vec![line(-1, 1, &[])], wide);
-        assert_eq!(matches, [], "never the other way round");
-    }
-
-    proptest! {
-        #[test]
-        fn every_line_and_entry_is_in_one_match_at_most_and_amounts_agree(
-            expectations in prop::collection::vec((1..6_u128, -4..4_i128, 0..4_i32), 0..12),
-            lines in prop::collection::vec((prop::collection::vec(1..6_u128, 0..3), -8..8_i128, 0..4_i32), 0..12),
-            amount in 0..2_u128,
-        ) {
-            let mut matcher = Matcher::default();
-            for (id, amount, day) in expectations.iter().filter(|(_, amount, _)| *amount != 0) {
-                matcher.expect(expected(*id, *amount, *day));
-            }
-            for (names, amount, day) in lines.iter().filter(|(_, amount, _)| *amount != 0) {
-                matcher.line(line(*amount, *day, names));
-            }
-            let (count_e, count_l) = (matcher.expected.len(), matcher.lines.len());
-            let tolerance = Tolerance { amount, days: 1 };
-            let (matches, troubles) = matcher.run(tolerance);
-            let mut seen_e = BTreeSet::new();
-            let mut seen_l = BTreeSet::new();
-            for found in &matches {
-                let sum_e: i128 = found.expected.iter().map(|place| matcher.amount(*place)).sum();
-                let sum_l: i128 = found.lines.iter().map(|place| matcher.lines[at(*place)].amount).sum();
-                prop_assert!(sum_e.abs_diff(sum_l) <= amount);
-                prop_assert!(found.expected.iter().all(|place| seen_e.insert(*place)));
-                prop_assert!(found.lines.iter().all(|place| seen_l.insert(*place)));
-            }
-            prop_assert_eq!(matcher.open(), (count_e - seen_e.len(), count_l - seen_l.len()));
-            prop_assert_eq!(troubles.len(), count_l - seen_l.len());
-            // Running again finds nothing new.
-            prop_assert_eq!(matcher.run(tolerance), (vec![], troubles));
-        }
-    }
-}
+#[path = "matching_tests.rs"]
+mod tests;

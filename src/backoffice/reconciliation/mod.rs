@@ -6,7 +6,9 @@
 //! # Invariants
 //!
 //! 1. A file is on disk before its import is recorded; the same file is not imported twice.
-//! 2. What moves money (a write-off) needs two persons, and is posted once: its transfer's id follows from the break.
+//! 2. What moves money (a write-off) needs two persons, and is posted once: its transfer says which break it resolves, and following it
+//!    resolves that.
+//! 3. The differences of breaks about one entry add up to what the bank has more for it.
 //!
 //! Not here: reading files ([`super::statement`]).
 
@@ -15,6 +17,6 @@ mod ledger_side;
 mod matching;
 
 pub use breaks::{Break, BreakKind, BreakState};
-pub(super) use ledger_side::WRITE_OFF_PURPOSE;
-pub use ledger_side::{BankSide, Reconciliation, names_in};
+pub use ledger_side::{BankSide, Named, Reconciliation, names_in};
+pub(super) use ledger_side::{WRITE_OFF_PURPOSE, break_tag};
 pub use matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};

@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use quick_xml::events::Event;
 use quick_xml::{Reader, XmlVersion};
 
-use super::{ReadStatements, Statement, StatementLine, minor_units};
+use super::{ReadStatements, Statement, StatementLine, plain_minor_units};
 use crate::backoffice::calendar::day_number;
 
 /// Elements within elements in a camt.053 file, and more.
@@ -16,6 +16,8 @@ const DEPTH_MAX: usize = 64;
 #[derive(Debug, Default)]
 struct Part {
     amount: Option<i128>,
+    /// Of that amount.
+    currency: String,
     is_debit: Option<bool>,
     references: Vec<String>,
     texts: Vec<String>,
@@ -34,6 +36,7 @@ struct Balance {
     kind: String,
     amount: Option<i128>,
     is_debit: bool,
+    day: Option<Date>,
 }
 
 /// Where the reader is, and what it has read.
@@ -46,6 +49,8 @@ struct Reading {
     transaction: Option<Part>,
     balance: Option<Balance>,
     entries: u32,
+    /// The currency of the amount that is open.
+    currency: String,
     /// The text of the element that is open, in pieces: references to characters come apart.
     text: String,
 }
@@ -61,6 +66,7 @@ pub(super) fn read(text: &str, places: u32) -> ReadStatements {
         transaction: None,
         balance: None,
         entries: 0,
+        currency: String::new(),
         text: String::new(),
     };
     let mut reader = Reader::from_str(text);
@@ -118,11 +124,8 @@ impl Reading {
             "Bal" => self.balance = Some(Balance::default()),
             _ => {}
         }
-        if let (Some(statement), Some(currency)) = (&mut self.statement, currency)
-            && statement.currency.is_empty()
-            && name == "Amt"
-        {
-            statement.currency = currency;
+        if name == "Amt" {
+            self.currency = currency.unwrap_or_default();
         }
         self.path.push(name.to_owned());
         self.text.clear();
@@ -152,14 +155,21 @@ impl Reading {
     }
 
     fn value(&mut self, text: &str) {
-        let amount = minor_units(text, '.', self.places);
+        let amount = plain_minor_units(text, '.', self.places);
+        let currency = self.currency.clone();
         let (is_entry_amount, is_amount) = (self.is(&["Ntry", "Amt"]), self.is(&["TxDtls", "Amt"]));
         let is_transaction_amount = is_amount || self.is(&["TxAmt", "Amt"]);
         let Some(name) = self.path.last().cloned() else { return };
         if let Some(balance) = &mut self.balance {
             match name.as_str() {
                 "Cd" if balance.kind.is_empty() => text.clone_into(&mut balance.kind),
-                "Amt" => balance.amount = amount,
+                "Amt" => {
+                    balance.amount = amount;
+                    if let Some(statement) = self.statement.as_mut().filter(|known| known.currency.is_empty()) {
+                        statement.currency = currency;
+                    }
+                }
+                "Dt" | "DtTm" => balance.day = balance.day.or_else(|| day(text)),
                 "CdtDbtInd" => balance.is_debit = text == "DBIT",
                 _ => {}
             }
@@ -181,17 +191,23 @@ impl Reading {
                 }
                 "Ustrd" | "AddtlNtryInf" | "AddtlTxInf" => part.texts.push(text.to_owned()),
                 "CdtDbtInd" if of_entry || direct(&self.path, "TxDtls") => part.is_debit = Some(text == "DBIT"),
-                "Amt" if is_entry_amount || (is_transaction_amount && in_transaction) => {
-                    part.amount = part.amount.or(amount);
+                "Amt" if part.amount.is_none() && (is_entry_amount || (is_transaction_amount && in_transaction)) => {
+                    (part.amount, part.currency) = (amount, currency);
                 }
                 _ if is_status => text.clone_into(&mut entry.status),
                 _ if is_day => entry.day = day(text),
                 _ if is_value_day => entry.day = entry.day.or_else(|| day(text)),
                 _ => {}
             }
-        } else if let Some(statement) = &mut self.statement {
+        } else if self.statement.is_some() {
+            let is_other = self.is(&["Acct", "Id", "Othr", "Id"]);
+            let Some(statement) = &mut self.statement else { return };
             match name.as_str() {
                 "Id" if direct(&self.path, "Stmt") => text.clone_into(&mut statement.id),
+                "Ccy" if direct(&self.path, "Acct") => text.clone_into(&mut statement.currency),
+                "Id" if statement.account.is_empty() && is_other => {
+                    text.clone_into(&mut statement.account);
+                }
                 "IBAN" if statement.account.is_empty() => text.clone_into(&mut statement.account),
                 _ => {}
             }
@@ -205,7 +221,7 @@ impl Reading {
             "OPBD" => statement.opening = signed,
             // The closing balance of the day before opens this one, where there is no other.
             "PRCD" => statement.opening = statement.opening.or(signed),
-            "CLBD" => statement.closing = signed,
+            "CLBD" => (statement.closing, statement.until) = (signed, balance.day.map(day_number)),
             _ => {}
         }
     }
@@ -213,7 +229,8 @@ impl Reading {
     fn end_entry(&mut self) {
         let Some(entry) = self.entry.take() else { return };
         let line = self.entries;
-        if entry.status == "PDNG" || entry.status == "INFO" {
+        // What is pending, future or for information only is not booked.
+        if !matches!(entry.status.as_str(), "BOOK" | "") {
             return;
         }
         let (Some(amount), Some(is_debit), Some(day)) = (entry.own.amount, entry.own.is_debit, entry.day) else {
@@ -221,6 +238,14 @@ impl Reading {
             return;
         };
         let Some(statement) = &mut self.statement else { return };
+        if statement.currency.is_empty() {
+            statement.currency.clone_from(&entry.own.currency);
+        }
+        if !entry.own.currency.is_empty() && entry.own.currency != statement.currency {
+            let (own, of) = (&entry.own.currency, &statement.currency);
+            self.read.wrong.push(format!("entry {line}: it is in {own}, the statement in {of}"));
+            return;
+        }
         let sign = |amount: i128, is_debit: bool| if is_debit { amount.saturating_neg() } else { amount };
         let make = |amount: i128, parts: &[&Part]| StatementLine {
             line,
@@ -231,9 +256,14 @@ impl Reading {
             is_fee: false,
         };
         let whole = sign(amount, is_debit);
-        let single = entry.transactions.iter().map(|part| Some(sign(part.amount?, part.is_debit.unwrap_or(is_debit))));
+        let single = entry.transactions.iter().map(|part| {
+            let own_currency = part.currency.is_empty() || part.currency == statement.currency;
+            Some(sign(part.amount.filter(|_| own_currency)?, part.is_debit.unwrap_or(is_debit)))
+        });
         let single: Option<Vec<i128>> = single.collect();
-        if let Some(amounts) = single.filter(|amounts| amounts.len() > 1 && amounts.iter().sum::<i128>() == whole) {
+        let adds_up =
+            |amounts: &[i128]| amounts.iter().try_fold(0_i128, |sum, one| sum.checked_add(*one)) == Some(whole);
+        if let Some(amounts) = single.filter(|amounts| amounts.len() > 1 && adds_up(amounts)) {
             let parts = entry.transactions.iter().zip(amounts);
             statement.lines.extend(parts.map(|(part, amount)| make(amount, &[part])));
         } else {
@@ -288,6 +318,22 @@ mod tests {
             (Some(10_000), Some(7_500), Some(0))
         );
         assert!(read.wrong.len() == 1 && read.wrong[0].starts_with("entry 4:"), "{:?}", read.wrong);
+    }
+
+    #[test]
+    fn other_currencies_states_and_accounts_are_told_apart() {
+        let dollars = FILE.replacen("<Ntry><Amt Ccy=\"EUR\">5.00", "<Ntry><Amt Ccy=\"USD\">5.00", 1);
+        let other = read(&dollars, 2);
+        assert_eq!(other.statements[0].lines.len(), 2);
+        assert!(other.wrong[0].contains("it is in USD, the statement in EUR"), "{:?}", other.wrong);
+        let future = read(&FILE.replace("<Sts><Cd>BOOK</Cd></Sts>", "<Sts><Cd>FUTR</Cd></Sts>"), 2);
+        assert_eq!(future.statements[0].lines.len(), 2, "what is not booked does not count");
+        let number = FILE.replace("<IBAN>DE89370400440532013000</IBAN>", "<Othr><Id>4711</Id></Othr>");
+        assert_eq!(read(&number, 2).statements[0].account, "4711");
+        let huge = FILE.replace(">10.00<", ">1700000000000000000000000000000000000.00<");
+        assert_eq!(read(&huge, 2).statements[0].lines.len(), 2, "an amount that no bank has");
+        assert_eq!(read(FILE, 2).statements[0].until, Some(day_number(Date::constant(2026, 11, 23))));
+        assert!(!read(&FILE.replace(">5.00<", ">5,00<"), 2).wrong.is_empty(), "no separators");
     }
 
     #[test]

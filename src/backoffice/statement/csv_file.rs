@@ -10,6 +10,7 @@ use crate::ledger::CsvMapping;
 /// Where the columns of a mapping are.
 struct Columns {
     date: usize,
+    value_date: Option<usize>,
     amount: Option<usize>,
     debit: Option<usize>,
     credit: Option<usize>,
@@ -32,6 +33,7 @@ impl Columns {
         let maybe = |name: &Option<String>| name.as_ref().map(find).transpose();
         Ok(Self {
             date: find(&mapping.date)?,
+            value_date: maybe(&mapping.value_date)?,
             amount: maybe(&mapping.amount)?,
             debit: maybe(&mapping.debit)?,
             credit: maybe(&mapping.credit)?,
@@ -104,7 +106,8 @@ fn lines(
     (places, zone): (u32, Option<&TimeZone>),
 ) -> Result<(String, Vec<StatementLine>), String> {
     let field = |place: Option<usize>| place.and_then(|place| record.get(place)).unwrap_or_default().trim();
-    let date = field(Some(columns.date));
+    let booked = field(Some(columns.date));
+    let date = if booked.is_empty() { field(columns.value_date) } else { booked };
     let day = read_day(&mapping.date_format, date, zone)
         .ok_or_else(|| format!("`{date}` is no day like {}", mapping.date_format))?;
     let unsigned = |text: &str| {
@@ -122,8 +125,13 @@ fn lines(
     if columns.amount.is_some() {
         amount = with_sign(field(columns.amount))?;
         let word = field(columns.sign);
-        if columns.sign.is_some() && mapping.sign_debit.iter().any(|known| known.eq_ignore_ascii_case(word)) {
-            amount = amount.saturating_neg();
+        if columns.sign.is_some() {
+            let is_one_of = |words: &[String]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
+            if is_one_of(&mapping.sign_debit) {
+                amount = amount.saturating_neg();
+            } else if !is_one_of(&mapping.sign_credit) {
+                return Err(format!("`{word}` is neither in sign_debit nor in sign_credit"));
+            }
         }
         if mapping.negate {
             amount = amount.saturating_neg();
@@ -132,7 +140,13 @@ fn lines(
         for (place, way) in [(columns.debit, -1), (columns.credit, 1)] {
             let text = field(place);
             if !text.is_empty() {
-                amount = amount.saturating_add(with_sign(text)?.saturating_abs().saturating_mul(way));
+                // Money out is a debit whether it is written with its sign or without; a debit taken back cannot be told.
+                let written = with_sign(text)?;
+                let unsigned = if way < 0 { written.saturating_abs() } else { written };
+                if unsigned < 0 {
+                    return Err(format!("`{text}` is no amount of money in"));
+                }
+                amount = amount.saturating_add(unsigned.saturating_mul(way));
             }
         }
     }
@@ -145,7 +159,8 @@ fn lines(
         is_fee,
     };
     let fee = field(columns.fee);
-    let fee = if fee.is_empty() { 0 } else { with_sign(fee)?.saturating_abs() };
+    // A fee is what the provider kept, a negative one what it gave back.
+    let fee = if fee.is_empty() { 0 } else { with_sign(fee)? };
     let mut rows = Vec::with_capacity(2);
     if amount != 0 {
         rows.push(make(amount, false));
@@ -203,7 +218,7 @@ mod tests {
             [(1, -500, false), (2, 700, false)]
         );
         let provider = mapping(
-            "date = \"when\"\namount = \"gross\"\nsign = \"type\"\nsign_debit = [\"refund\"]\nfee = \"fee\"\ndate_format = \"%Y-%m-%dT%H:%M:%S%z\"\ntime_zone = \"Europe/Berlin\"",
+            "date = \"when\"\namount = \"gross\"\nsign = \"type\"\nsign_debit = [\"refund\"]\nsign_credit = [\"sale\"]\nfee = \"fee\"\ndate_format = \"%Y-%m-%dT%H:%M:%S%z\"\ntime_zone = \"Europe/Berlin\"",
         );
         let text =
             "when,gross,type,fee\n2026-11-23T23:30:00+0000,10.00,sale,0.30\n2026-11-23T10:00:00+0000,4.00,REFUND,\n";
@@ -211,6 +226,13 @@ mod tests {
         assert_eq!(amounts(&read_lines), [(2, 1_000, false), (2, -30, true), (3, -400, false)]);
         let days: Vec<i32> = read_lines.statements[0].lines.iter().map(|line| line.day).collect();
         assert_eq!(days[0], days[2] + 1, "late in London is the next day in Berlin");
+        let odd = read(
+            "when,gross,type,fee\n2026-11-23T10:00:00+0000,4.00,Soll,-0.10\n2026-11-23T10:00:00+0000,4.00,refund,-0.10\n",
+            &provider,
+            2,
+        );
+        assert_eq!(amounts(&odd), [(3, -400, false), (3, 10, true)], "a fee that was given back");
+        assert!(odd.wrong[0].contains("`Soll` is neither"), "{:?}", odd.wrong);
         let missing = read("a,b\n", &provider, 2);
         assert!(missing.wrong[0].contains("no column `when`"), "{missing:?}");
     }

@@ -39,6 +39,8 @@ pub struct Statement {
     pub opening: Option<i128>,
     /// The balance after.
     pub closing: Option<i128>,
+    /// The day of that balance, days since 1970-01-01: up to there the bank has told all.
+    pub until: Option<i32>,
     /// The lines, in order.
     pub lines: Vec<StatementLine>,
 }
@@ -87,26 +89,43 @@ fn decode(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap_or_else(|_not_utf8| bytes.iter().map(|&byte| char::from(byte)).collect())
 }
 
+/// An amount as ISO 20022 and SWIFT write it: digits and one decimal sign.
+fn plain_minor_units(text: &str, decimal: char, places: u32) -> Option<i128> {
+    let plain = text.trim().chars().all(|letter| letter.is_ascii_digit() || letter == decimal);
+    minor_units(text, decimal, places).filter(|_| plain)
+}
+
+/// Whether what stands before the decimals has its separators, all of one kind, before groups of three digits.
+fn is_grouped(major: &str) -> bool {
+    let separators: Vec<char> = major.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+    let groups: Vec<&str> = major.split(|letter: char| !letter.is_ascii_digit()).collect();
+    let first = groups.first().map_or(0, |group| group.len());
+    separators.is_empty()
+        || (1..=3).contains(&first)
+            && groups.iter().skip(1).all(|group| group.len() == 3)
+            && separators.windows(2).all(|pair| pair.first() == pair.last())
+}
+
+/// Digits of the largest amount that is taken: 2^64 minor units are more than any bank has.
+const DIGITS_MAX: usize = 19;
+
 /// An unsigned amount with this decimal sign, in minor units; digits beyond the currency's places must be zero.
 fn minor_units(text: &str, decimal: char, places: u32) -> Option<i128> {
-    let text = text.trim();
-    let cleaned: String = text
-        .chars()
-        .filter(|letter| letter.is_ascii_digit() || *letter == decimal)
-        .map(|letter| if letter == decimal { '.' } else { letter })
-        .collect();
-    let others = text.chars().filter(|letter| !letter.is_ascii_digit() && *letter != decimal);
-    let between = |letter: char| matches!(letter, '.' | ',' | '\'' | ' ' | '\u{a0}' | '\u{202f}');
-    if cleaned.is_empty() || cleaned == "." || !others.into_iter().all(between) {
-        return None;
-    }
-    let (major, minor) = cleaned.split_once('.').unwrap_or((cleaned.as_str(), ""));
+    let (major, minor) = text.trim().split_once(decimal).unwrap_or((text.trim(), ""));
+    let between = |letter: char| matches!(letter, '.' | ',' | '\'' | ' ' | '\u{a0}' | '\u{202f}') && letter != decimal;
     let kept = usize::try_from(places).ok()?;
-    if minor.contains('.') || !minor.chars().skip(kept).all(|digit| digit == '0') {
+    let is_number = !(major.is_empty() && minor.is_empty())
+        && major.chars().all(|letter| letter.is_ascii_digit() || between(letter))
+        && is_grouped(major)
+        && minor.chars().all(|letter| letter.is_ascii_digit())
+        && minor.chars().skip(kept).all(|digit| digit == '0');
+    if !is_number {
         return None;
     }
-    let digits: String = minor.chars().chain(std::iter::repeat('0')).take(kept).collect();
-    format!("0{major}{digits}").parse().ok()
+    let major = major.chars().filter(char::is_ascii_digit);
+    let digits: String = major.chain(minor.chars().chain(std::iter::repeat('0')).take(kept)).collect();
+    let digits = digits.trim_start_matches('0');
+    if digits.len() > DIGITS_MAX { None } else { format!("0{digits}").parse().ok() }
 }
 
 #[cfg(test)]
@@ -123,6 +142,11 @@ mod tests {
             ("1 234,500", ',', Some(123_450)),
             (",5", ',', Some(50)),
             ("12.345", '.', None),
+            ("12,34", '.', None),
+            ("1,234,56", '.', None),
+            ("1,234'567", '.', None),
+            ("1234,567.00", '.', None),
+            ("99999999999999999999.00", '.', None),
             ("1.2.3", '.', None),
             ("", '.', None),
             ("12a", '.', None),

@@ -4,7 +4,7 @@
 
 use jiff::civil::Date;
 
-use super::{ReadStatements, Statement, StatementLine, minor_units};
+use super::{ReadStatements, Statement, StatementLine, plain_minor_units};
 use crate::backoffice::calendar::day_number;
 
 /// A field: its tag, its value with line ends, and the line where it begins.
@@ -24,7 +24,7 @@ fn fields(text: &str) -> Vec<Field> {
                 fields.push(Field { tag: tag.to_owned(), value: value.to_owned(), line });
             }
             // The end of a message, and the blocks around it.
-            _ if content.starts_with('-') || content.starts_with('{') => {}
+            _ if matches!(content, "-" | "-}") || content.starts_with('{') => {}
             _ => {
                 if let Some(last) = fields.last_mut() {
                     last.value.push('\n');
@@ -40,12 +40,15 @@ fn fields(text: &str) -> Vec<Field> {
 pub(super) fn read(text: &str, places: u32) -> ReadStatements {
     let mut read = ReadStatements::default();
     let mut current: Option<Statement> = None;
+    // Whether the field before was an entry, of which a text may follow.
+    let mut takes_text = false;
     for field in fields(text) {
         if field.tag == "20" {
             read.statements.extend(current.take());
             current = Some(Statement { id: field.value.trim().to_owned(), ..Statement::default() });
             continue;
         }
+        let is_of_entry = std::mem::replace(&mut takes_text, false);
         let Some(statement) = &mut current else {
             read.wrong.push(format!("line {}: field {} before the first statement (:20:)", field.line, field.tag));
             continue;
@@ -59,11 +62,16 @@ pub(super) fn read(text: &str, places: u32) -> ReadStatements {
                 statement.currency = currency;
                 statement.opening = statement.opening.or(Some(amount));
             }),
-            "62F" | "62M" => balance(&field.value, places).map(|(_, amount)| statement.closing = Some(amount)),
-            "61" => entry(&field, places).map(|line| statement.lines.push(line)),
+            "62F" | "62M" => balance(&field.value, places).map(|(_, amount)| {
+                (statement.closing, statement.until) = (Some(amount), balance_day(&field.value));
+            }),
+            "61" => entry(&field, places).map(|line| {
+                statement.lines.push(line);
+                takes_text = true;
+            }),
             "86" => {
-                if let Some(last) = statement.lines.last_mut().filter(|last| last.text.is_empty()) {
-                    last.text = field.value.lines().collect::<Vec<_>>().join(" ");
+                if let Some(last) = statement.lines.last_mut().filter(|_| is_of_entry) {
+                    last.text = text_of(&field.value);
                 }
                 Some(())
             }
@@ -77,13 +85,37 @@ pub(super) fn read(text: &str, places: u32) -> ReadStatements {
     read
 }
 
+/// The text of an entry. Subfields of German banks, `?20` to `?29` and `?60` to `?63`, are one text cut every 27 characters.
+fn text_of(value: &str) -> String {
+    let is_structured = value.get(3..4) == Some("?") && value.bytes().take(3).all(|byte| byte.is_ascii_digit());
+    if !is_structured {
+        return value.lines().collect::<Vec<_>>().join(" ");
+    }
+    let joined: String = value.lines().collect();
+    let (mut purpose, mut others) = (String::new(), Vec::new());
+    for part in joined.split('?').skip(1) {
+        let (tag, text) = part.split_at_checked(2).unwrap_or((part, ""));
+        match tag.parse::<u8>() {
+            Ok(20..=29 | 60..=63) => purpose.push_str(text),
+            _ => others.push(text),
+        }
+    }
+    others.insert(0, &purpose);
+    others.join(" ").trim().to_owned()
+}
+
+/// The day of a balance.
+fn balance_day(value: &str) -> Option<i32> {
+    value.trim().get(1..7).and_then(date).map(day_number)
+}
+
 /// `C261123EUR1234,56`.
 fn balance(value: &str, places: u32) -> Option<(String, i128)> {
     let value = value.lines().next()?.trim();
     let (sign, rest) = (value.chars().next()?, value.get(1..)?);
     date(rest.get(..6)?)?;
     let (currency, amount) = (rest.get(6..9)?, rest.get(9..)?);
-    let amount = minor_units(amount, ',', places)?;
+    let amount = plain_minor_units(amount, ',', places)?;
     Some((currency.to_owned(), if sign == 'D' { amount.saturating_neg() } else { amount }))
 }
 
@@ -124,7 +156,7 @@ fn entry(field: &Field, places: u32) -> Option<StatementLine> {
     rest = rest.get(skipped..)?;
     rest = rest.strip_prefix(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(rest);
     let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ',')?;
-    let amount = minor_units(rest.get(..end)?, ',', places)?.saturating_mul(way);
+    let amount = plain_minor_units(rest.get(..end)?, ',', places)?.saturating_mul(way);
     let reference = rest.get(end.saturating_add(4)..)?.replace("//", " ");
     let more = lines.collect::<Vec<_>>().join(" ");
     let reference = if more.is_empty() { reference } else { format!("{reference} {more}") };
@@ -165,6 +197,17 @@ mod tests {
             (Some(10_000), Some(10_634), Some(0))
         );
         assert!(read.wrong.len() == 1 && read.wrong[0].starts_with("line 11:"), "{:?}", read.wrong);
+    }
+
+    #[test]
+    fn texts_belong_to_the_entry_before_them_and_are_joined() {
+        let file = ":20:A\n:25:X\n:60F:C261122EUR0,00\n:61:2611231123C1,00NTRFone\n:61:bad\n:86:of the bad one\n\
+            :61:2611231123C2,00NTRFtwo\n:86:166?00CREDIT?20EREF+0123456789ABCDEF01234?210123456789A rest?32SOMEBODY\n\
+            :61:2611231123C3,00NTRFthree\n:86:first\n-second\n:62F:C261123EUR6,00\n:86:of the whole\n-\n";
+        let read = read(file, 2);
+        let texts: Vec<&str> = read.statements[0].lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["", "EREF+0123456789ABCDEF012340123456789A rest CREDIT SOMEBODY", "first -second"]);
+        assert_eq!(read.statements[0].until, Some(day_number(Date::constant(2026, 11, 23))));
     }
 
     #[test]

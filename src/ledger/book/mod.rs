@@ -18,11 +18,13 @@
 //! ids.
 
 mod counters;
+mod distributions;
 mod open;
 mod positions;
 mod records;
 mod rules;
 mod shelf;
+mod state;
 #[cfg(test)]
 mod tests;
 mod window_store;
@@ -41,10 +43,12 @@ use super::{
     Transfer,
 };
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
+pub use distributions::{DistributionRun, Distributions};
 pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
 pub use positions::{Position, Positions};
 use rules::Effect;
 pub use shelf::Shelf;
+pub use state::{BookState, Sum};
 pub use window_store::{Piece, PieceError, WindowPieces};
 pub use windows::{HOUSE, Leg, LegKey, Participant, SettlementPurpose, Window, Windows};
 
@@ -141,6 +145,7 @@ pub struct Book {
     gateways: BTreeMap<GatewayId, GatewayEntry>,
     open: Open,
     windows: Windows,
+    distributions: Distributions,
     /// Records up to here are in `windows` already.
     windows_at: Sequence,
     policy: Arc<Policy>,
@@ -173,6 +178,7 @@ impl Book {
             gateways: BTreeMap::new(),
             open: Open::new(),
             windows: Windows::default(),
+            distributions: Distributions::default(),
             windows_at: 0,
             policy: Arc::default(),
             policy_parts: Vec::new(),
@@ -245,6 +251,11 @@ impl Book {
     /// Settlement windows, their positions and payouts.
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// The latest runs of distributions.
+    pub fn distributions(&self) -> &Distributions {
+        &self.distributions
     }
 
     /// The policy in force.
@@ -333,7 +344,9 @@ impl Book {
                 Ok(Applied::default())
             }
             Record::Policy(part) => self.apply_policy(time_ns, part),
-            Record::Participant(..) | Record::Window(_) | Record::Payout(_) => self.apply_clearing(time_ns, record),
+            Record::Participant(..) | Record::Window(_) | Record::Payout(_) | Record::Distribution(_) => {
+                self.apply_clearing(time_ns, record)
+            }
             // What banks say changes no balance.
             Record::Statement(_) | Record::Break(_) => {
                 self.next();
@@ -428,7 +441,7 @@ impl Book {
             let turnover = self.summary.turnover.entry(currency).or_default();
             *turnover = (turnover.0.saturating_add(transfer.amount), turnover.1.saturating_add(1));
         }
-        if effect.posts && sequence > self.windows_at && !self.policy.schemes().is_empty() {
+        if effect.posts && sequence > self.windows_at && self.policy.clears() {
             self.follow_windows(transfer, (gateway, by_client), currency, (debit_slot, credit_slot));
         }
         if !transfer.is_plain() {
@@ -465,9 +478,13 @@ impl Book {
         currency: u16,
         slots: (Slot, Slot),
     ) {
-        if by_client && gateway.is_ledger() {
-            self.windows.settlement(transfer);
-        } else if let Some(scheme) = self.policy.scheme_of(transfer, currency) {
+        let by_ledger = by_client && gateway.is_ledger();
+        if by_ledger && transfer.user_data_32 == SettlementPurpose::Distribution as u32 {
+            self.distributions.transfer(transfer);
+        } else if by_ledger {
+            return self.windows.settlement(transfer);
+        }
+        if let Some(scheme) = self.policy.scheme_of(transfer, currency) {
             self.windows.transfer(scheme, transfer, slots);
         }
     }

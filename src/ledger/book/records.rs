@@ -23,6 +23,10 @@ impl Book {
                 let applied = self.windows.window_entry(entry, (sequence, time_ns), self.summary.policy);
                 (format!("window {} of scheme {}", entry.number, entry.scheme), applied)
             }
+            Record::Distribution(entry) => {
+                let applied = self.distributions.entry(entry, sequence, self.summary.policy);
+                (format!("distribution {}", entry.number), applied)
+            }
             Record::Payout(entry) => (format!("payout {}", entry.id), self.windows.payout(entry)),
             _ => return Ok(Applied::default()),
         };
@@ -99,6 +103,7 @@ impl Book {
             self.summary.policy = (self.policy_first, sequence);
             if sequence > self.windows_at {
                 self.windows.follow_policy(&self.policy, (sequence, time_ns));
+                self.distributions.follow_policy(&self.policy, time_ns);
             }
         }
         Ok(Applied::default())

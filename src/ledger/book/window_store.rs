@@ -1,4 +1,4 @@
-//! What a checkpoint writes of windows, participants and payouts, and how it is read back.
+//! What a checkpoint writes of windows, participants, payouts and distributions, and how it is read back.
 //!
 //! Other than accounts, these are written as of the checkpoint's own sequence, all in one step: `as_of` goes with them, and records
 //! up to there are not applied to them again.
@@ -60,6 +60,9 @@ impl Book {
                 pieces.push((name, bytes));
             }
         }
+        if !self.distributions.runs().is_empty() {
+            pieces.push((b"distributions".to_vec(), encode(self.distributions.runs())));
+        }
         WindowPieces { as_of: self.sequence, pieces }
     }
 
@@ -69,6 +72,8 @@ impl Book {
         for (key, bytes) in &stored.pieces {
             if key.starts_with(b"participants") {
                 self.windows.load_participants(decode::<Vec<Participant>>(bytes)?);
+            } else if key.starts_with(b"distributions") {
+                self.distributions.load(decode(bytes)?);
             } else if key.starts_with(b"window") {
                 self.windows.load_window(decode::<Window>(bytes)?);
             } else if key.starts_with(b"proposed") {

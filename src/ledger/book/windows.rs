@@ -48,6 +48,8 @@ pub enum SettlementPurpose {
     Return = 2,
     /// It settles what a participant owes.
     Collection = 4,
+    /// It divides what is on an account; number of the distribution and when it was due are in `user_data_128` and `user_data_64`.
+    Distribution = 8,
 }
 
 /// A participant in clearing.
@@ -196,6 +198,11 @@ impl Windows {
     pub fn open_window(&self, scheme: u16) -> Option<&Window> {
         let number = self.open.iter().find(|open| open.0 == scheme)?.1;
         self.all.get(&(scheme, number))
+    }
+
+    /// Open windows to which transfers belong.
+    pub fn used(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        self.open.iter().filter(|open| open.2.count() > 0).map(|open| (open.0, open.1))
     }
 
     /// All payouts by id.
@@ -441,7 +448,7 @@ impl Windows {
     pub(super) fn take_changed(&mut self) -> Changed {
         let mut changed = std::mem::take(&mut self.changed);
         // What counts is not noted one by one.
-        changed.windows.extend(self.open.iter().filter(|open| open.2.count() > 0).map(|open| (open.0, open.1)));
+        changed.windows.extend(self.used());
         changed
     }
 

@@ -1,0 +1,104 @@
+//! Distributions: when one is due its amount is fixed in the journal, then paid in one atomic transaction, then said to be done.
+//!
+//! The amount and the policy by which it is divided stand in the journal before anything moves, and the ids of the transfers follow from
+//! that record: after a crash at any point the same transfers are asked for again, and the ledger answers what it answered first. Runs that
+//! were missed while the server was down are made up for by one: what is distributed is what is there.
+
+use super::calendar::Calendar;
+use super::commands::{Answer, Person, Problem};
+use super::office::Office;
+use super::ports::{Ports, Snapshot, Trouble};
+use super::settle::{derived_id, link, submit};
+use crate::ledger::{
+    Book, Code, Distribution, DistributionEntry, DistributionRun, DistributionState, GatewayId, Record,
+    SettlementPurpose, Transfer,
+};
+
+/// What a distribution has to divide now, minor units: what is on its account and not held, beyond what is kept.
+fn amount(book: &Book, distribution: &Distribution) -> u128 {
+    let Some(account) = book.account(distribution.account) else { return 0 };
+    // An overdraft is there to be owed, not to be distributed.
+    let held = i128::try_from(account.totals.debits_pending).unwrap_or(i128::MAX);
+    let own = account.balance().saturating_sub(held);
+    u128::try_from(own).unwrap_or(0).saturating_sub(distribution.keep)
+}
+
+/// The transfers of a run.
+fn transfers(distribution: &Distribution, run: &DistributionRun) -> Vec<Transfer> {
+    let parts = distribution.parts(run.amount).into_iter().zip(0_u32..).filter(|((_, part), _)| *part > 0);
+    let transfer = |((credit, part), place): ((crate::ledger::AccountId, u128), u32)| Transfer {
+        // Nobody can use up ids that nobody can know: they depend on where the run was planned.
+        id: derived_id(
+            b"heng distribution 1",
+            &[&distribution.number.to_le_bytes(), &run.planned.to_le_bytes(), &place.to_le_bytes()],
+        ),
+        debit: distribution.account,
+        credit,
+        amount: part,
+        code: distribution.code,
+        user_data_128: u128::from(distribution.number),
+        user_data_64: run.due_ns,
+        user_data_32: SettlementPurpose::Distribution as u32,
+        ..Transfer::default()
+    };
+    let mut transfers: Vec<Transfer> = parts.map(transfer).collect();
+    link(&mut transfers, |_, _| false);
+    transfers
+}
+
+impl<P: Ports> Office<P> {
+    /// Does what is due of a distribution; answers whether something was done.
+    pub(super) fn distribute(&mut self, snapshot: &Snapshot, distribution: &Distribution) -> Result<bool, Trouble> {
+        let Some(run) = snapshot.distributions.runs().get(&distribution.number).copied() else { return Ok(false) };
+        if run.state == DistributionState::Planned {
+            return self.carry_out(snapshot, distribution.number, &run).map(|()| true);
+        }
+        let calendar = Calendar::of_distribution(distribution).map_err(|err| Trouble::Waits(err.to_string()))?;
+        let Some(due_ns) = calendar.latest(run.due_ns, self.ports.now_ns()) else { return Ok(false) };
+        self.plan(distribution, due_ns, GatewayId(0)).map(|_amount| true)
+    }
+
+    /// Fixes the amount of a run.
+    fn plan(&self, distribution: &Distribution, due_ns: u64, by: GatewayId) -> Result<u128, Trouble> {
+        let asked = distribution.clone();
+        let amount = self.ports.inspect(move |book| amount(book, &asked))?;
+        let (number, state) = (distribution.number, DistributionState::Planned);
+        let entry = DistributionEntry { number, state, due_ns, amount, outcome: Code::Accepted, by };
+        tracing::info!(distribution = distribution.name, %amount, "distribution planned");
+        self.ports.record(&[Record::Distribution(entry)])?;
+        Ok(amount)
+    }
+
+    /// Pays a run that is planned, by the policy by which it was planned, and says what came of it.
+    fn carry_out(&mut self, snapshot: &Snapshot, number: u16, run: &DistributionRun) -> Result<(), Trouble> {
+        let policy = self.policy_at(snapshot, run.policy)?;
+        let distribution = policy.distributions().iter().find(|known| known.number == number);
+        let transfers = distribution.map(|distribution| transfers(distribution, run)).unwrap_or_default();
+        let codes = if transfers.is_empty() { Vec::new() } else { submit(&self.ports, transfers)? };
+        let refused = codes.iter().copied().filter(|code| !code.is_accepted());
+        // The one that stands in the way, rather than those that fail with it.
+        let outcome = refused.min_by_key(|code| *code == Code::TransactionFailed).unwrap_or(Code::Accepted);
+        let state = if outcome.is_accepted() { DistributionState::Done } else { DistributionState::Failed };
+        if state == DistributionState::Failed {
+            let why = outcome.meaning();
+            tracing::warn!(distribution = number, amount = %run.amount, why, "a distribution failed; nothing moved");
+        }
+        let entry = DistributionEntry { number, state, due_ns: run.due_ns, amount: run.amount, outcome, by: run.by() };
+        self.ports.record(&[Record::Distribution(entry)])
+    }
+
+    /// Runs a distribution now, whatever its schedule.
+    pub(super) fn distribute_now(&mut self, name: &str, person: &Person) -> Result<Answer, Problem> {
+        let snapshot = self.ports.snapshot()?;
+        let distribution = snapshot.policy.distributions().iter().find(|known| known.name == name);
+        let unknown = || Problem::new(404, "unknown", format!("the policy has no distribution `{name}`"));
+        let distribution = distribution.ok_or_else(unknown)?;
+        let run = snapshot.distributions.runs().get(&distribution.number).copied().unwrap_or_default();
+        let now_ns = self.ports.now_ns();
+        if run.state == DistributionState::Planned || now_ns <= run.due_ns {
+            return Err(Problem::new(409, "conflict", "a run of it is being paid; see what came of it first"));
+        }
+        let amount = self.plan(distribution, now_ns, person.id)?;
+        Ok(Answer::Distributing { distribution: name.to_owned(), amount: amount.to_string() })
+    }
+}

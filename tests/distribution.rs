@@ -1,0 +1,179 @@
+//! Distributions: on their schedule, once, to the last unit, whenever the server stops.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed expectation is a failed test"
+)]
+
+#[path = "common/network.rs"]
+mod network;
+#[path = "common/ports.rs"]
+mod ports;
+
+use std::path::Path;
+
+use heng::backoffice::{Command, DistributionView, Office, Person, Trouble};
+use heng::ledger::{
+    AccountFlags, AccountId, Code, DistributionState, GatewayId, NewAccount, PolicyPart, Record, Transfer, TransferId,
+};
+use network::Network;
+use ports::{Fused, NOON_NS};
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn policy(shares: &str) -> String {
+    format!(
+        "[[distribution]]\nname = \"profit\"\nnumber = 1\naccount = 10\ncurrency = \"EUR\"\nkeep = \"1.00\"\ncode = 910\n\
+         times = [\"13:00\", \"18:00\"]\nto = [{shares}]\n"
+    )
+}
+
+const THREE: &str = "{ account = 21 }, { account = 22 }, { account = 23 }";
+
+/// Account 10 has 11.00; 21 to 23 have nothing.
+fn ledger() -> Fused {
+    let mut network = Network::new(1, "");
+    network.tick(NOON_NS);
+    for part in PolicyPart::split(&policy(THREE)) {
+        network.append(Record::Policy(part));
+    }
+    for id in [1, 10, 21, 22, 23] {
+        let flags = if id == 10 { AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS } else { AccountFlags(0) };
+        let id = AccountId::from_raw(id);
+        network.open(&NewAccount { id, currency: 978, code: 1, flags, ..NewAccount::default() });
+    }
+    let ports = Fused::new(network);
+    pay(&ports, 1, 1_100);
+    ports
+}
+
+fn pay(ports: &Fused, id: u128, amount: u128) {
+    let mut network = ports.network.lock().unwrap();
+    let [debit, credit] = [1, 10].map(AccountId::from_raw);
+    network.submit(&[Transfer { id: TransferId::from_raw(id), debit, credit, amount, code: 7, ..Transfer::default() }]);
+    network.settle();
+}
+
+fn balances(ports: &Fused) -> [i128; 4] {
+    let network = ports.network.lock().unwrap();
+    [10, 21, 22, 23].map(|id| network.book.account(AccountId::from_raw(id)).unwrap().balance())
+}
+
+fn view(ports: &Fused) -> DistributionView {
+    DistributionView::list(&ports.network.lock().unwrap().book).remove(0)
+}
+
+fn at(ports: &Fused, ns: u64) {
+    ports.network.lock().unwrap().tick(ns);
+}
+
+fn look(ports: &Fused, directory: &Path) -> Result<(), Trouble> {
+    let mut office = Office::new(ports.clone(), directory);
+    while office.look()? {}
+    Ok(())
+}
+
+#[test]
+fn it_is_paid_at_its_times_and_what_arrives_between_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger();
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports), [1_100, 0, 0, 0], "not before its time");
+    assert_eq!((view(&ports).state.as_str(), view(&ports).next.as_str()), ("", "2026-11-23T13:00:00Z"));
+    at(&ports, NOON_NS + HOUR_NS);
+    look(&ports, directory.path()).unwrap();
+    // 10.00 by three: what is left over goes to the first.
+    assert_eq!(balances(&ports), [100, 334, 333, 333]);
+    assert_eq!((view(&ports).state.as_str(), view(&ports).amount.as_str()), ("done", "1000"));
+    pay(&ports, 2, 8);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports)[0], 108, "until 18:00");
+    at(&ports, NOON_NS + 6 * HOUR_NS);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports), [100, 337, 336, 335]);
+    // There is nothing at the next time, and what comes after it waits as well.
+    at(&ports, NOON_NS + 25 * HOUR_NS);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!((view(&ports).state.as_str(), view(&ports).amount.as_str()), ("done", "0"));
+    pay(&ports, 3, 3);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports)[0], 103);
+    // Many times were missed: they are made up for by one run.
+    at(&ports, NOON_NS + 400 * HOUR_NS);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports), [100, 338, 337, 336]);
+    let mut network = ports.network.lock().unwrap();
+    network.check_agreement();
+    network.check_replay();
+}
+
+#[test]
+fn it_is_paid_once_whenever_the_server_stops_and_by_the_policy_by_which_it_was_planned() {
+    for calls in 0..12 {
+        for after in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let ports = ledger();
+            at(&ports, NOON_NS + HOUR_NS);
+            *ports.fuse.lock().unwrap() = Some((calls, after));
+            let stopped = look(&ports, directory.path()).is_err();
+            *ports.fuse.lock().unwrap() = None;
+            if stopped {
+                let planned = {
+                    let mut network = ports.network.lock().unwrap();
+                    let planned = network.book.distributions().runs()[&1].state == DistributionState::Planned;
+                    // Another policy is in force after the restart.
+                    for part in PolicyPart::split(&policy("{ account = 23 }")) {
+                        network.append(Record::Policy(part));
+                    }
+                    planned
+                };
+                // Money that came meanwhile is of the next run when the amount stood already.
+                pay(&ports, 9, 50);
+                look(&ports, directory.path()).unwrap();
+                let by_three = planned || balances(&ports)[1] != 0;
+                let expected = if by_three { [150, 334, 333, 333] } else { [100, 0, 0, 1_050] };
+                assert_eq!(balances(&ports), expected, "{calls} {after}");
+            } else {
+                assert_eq!(balances(&ports), [100, 334, 333, 333], "{calls} {after}");
+            }
+            assert_eq!(view(&ports).state, "done");
+            let mut network = ports.network.lock().unwrap();
+            network.check_agreement();
+            network.check_replay();
+        }
+    }
+}
+
+#[test]
+fn when_a_recipient_cannot_be_paid_nobody_is_and_it_can_be_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger();
+    let other = |to: &str| {
+        let mut network = ports.network.lock().unwrap();
+        for part in PolicyPart::split(&policy(to)) {
+            network.append(Record::Policy(part));
+        }
+    };
+    other("{ account = 21 }, { account = 99 }");
+    at(&ports, NOON_NS + HOUR_NS);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports), [1_100, 0, 0, 0]);
+    assert_eq!((view(&ports).state.as_str(), view(&ports).why.as_str()), ("failed", Code::CreditAccountUnknown.name()));
+    other(THREE);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!(balances(&ports), [1_100, 0, 0, 0], "not before its next time, or by hand");
+    let person = Person { id: GatewayId(1), name: "treasurer".to_owned() };
+    at(&ports, NOON_NS + 2 * HOUR_NS);
+    let mut office = Office::new(ports.clone(), directory.path());
+    let command = |name: &str| Command::Distribute { distribution: name.to_owned() };
+    assert_eq!(office.perform(command("none"), &person).unwrap_err().status, 404);
+    office.perform(command("profit"), &person).unwrap();
+    assert_eq!(office.perform(command("profit"), &person).unwrap_err().status, 409, "one at a time");
+    while office.look().unwrap() {}
+    assert_eq!(balances(&ports), [100, 334, 333, 333]);
+    assert_eq!((view(&ports).by, view(&ports).next.as_str()), (1, "2026-11-23T18:00:00Z"));
+}

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use heng::backoffice::{Answer, Command, DayReporter, Office, Person, Trouble};
+use heng::backoffice::{Answer, Command, DayReporter, Office, Participating, Person, ReportOptions, Trouble};
 use heng::ledger::{
     AccountFlags, AccountId, AccountState, Code, GatewayId, NewAccount, PayoutState, PolicyPart, Record, StoredRecord,
     Transfer, TransferId, WindowState,
@@ -493,12 +493,14 @@ fn nothing_is_said_of_a_payout_before_its_file_is_there_and_banks_are_changed_by
 #[test]
 fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
     let directory = tempfile::tempdir().unwrap();
-    let ports = ledger(&policy("multilateral", "scheme", "csv"));
+    let watch = "[[watch]]\nname = \"large\"\ncurrency = \"EUR\"\namount_min = \"95.00\"\n\
+                 [[watch]]\nname = \"busy\"\ncurrency = \"EUR\"\ncodes = [7]\nper = \"payer\"\ncount_min = 4\n";
+    let ports = ledger(&(policy("multilateral", "scheme", "csv") + watch));
     a_day(&ports, directory.path(), None);
     let day = i32::try_from(NOON_NS / 86_400_000_000_000).unwrap();
     let report = |more: u64| {
         let network = ports.network.lock().unwrap();
-        let mut reporter = DayReporter::new(day, Some(9_000));
+        let mut reporter = DayReporter::new(ReportOptions { day, statements: None, participants: Participating::All });
         for (sequence, record) in (1..).zip(&network.journal) {
             let stored = StoredRecord { sequence, time_ns: NOON_NS + sequence, record: *record };
             assert!(reporter.follow(&stored).unwrap());
@@ -511,7 +513,7 @@ fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
             };
             assert!(!reporter.follow(&stored).unwrap(), "the day is over");
         }
-        reporter.finish()
+        reporter.finish(NOON_NS)
     };
     let (whole, again, early) = (report(1), report(5), report(0));
     assert_eq!((&whole, whole.csv()), (&again, again.csv()));
@@ -522,7 +524,26 @@ fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
     let payments =
         whole.volumes.iter().find(|volume| (volume.operation.as_str(), volume.code) == ("transfer", 7)).unwrap();
     assert_eq!((payments.count, payments.sum.as_str(), payments.currency.as_str()), (9, "23855", "EUR"));
-    assert_eq!(whole.large.iter().map(|large| large.amount.as_str()).collect::<Vec<_>>(), ["10000", "9400", "9400"]);
+    // Watch rules: each large transfer, and who paid often.
+    let found: Vec<_> = whole
+        .suspicious
+        .iter()
+        .map(|finding| (finding.rule.as_str(), finding.payer.as_str(), finding.count, finding.sum.as_str()))
+        .collect();
+    assert_eq!(
+        found.iter().filter(|finding| finding.0 == "large").map(|finding| finding.3).collect::<Vec<_>>(),
+        ["10000"]
+    );
+    assert!(found.iter().any(|finding| finding.0 == "busy" && finding.2 >= 4), "{found:?}");
+    // A participant's own part: what it had, what it received and paid, adds up.
+    assert_eq!(whole.participants.len(), 5);
+    for day in &whole.participants {
+        let number = |text: &String| text.parse::<i128>().unwrap();
+        let sum = |volumes: &[heng::backoffice::Volume]| volumes.iter().map(|volume| number(&volume.sum)).sum::<i128>();
+        let (account, moved) = (&day.accounts[0], sum(&day.received) - sum(&day.paid));
+        assert_eq!(number(&account.closing) - number(&account.opening), moved, "{day:?}");
+        assert_eq!(day.positions.len(), 1);
+    }
     let csv = String::from_utf8(whole.csv()).unwrap();
     assert!(csv.starts_with("section,subject,item,count,minor_units,currency\r\nday,2026-11-23,complete,"), "{csv}");
     for line in

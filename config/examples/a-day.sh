@@ -62,5 +62,8 @@ until "$heng" clearing windows | grep -q reconciled; do sleep 0.1; done
 say "The day is reconciled; what it came to, and that every invariant holds"
 "$heng" clearing windows
 "$heng" report day "$(date -u +%F)"
+"$heng" report pack "$(date -u +%F)" --directory "$work/reports"
+ls "$work/reports"
+"$heng" check
 kill -TERM $server && wait $server || true
 "$heng" verify --data-dir "$work/data"

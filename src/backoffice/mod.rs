@@ -67,7 +67,10 @@ pub use reconciliation::{
     BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Named, Reason,
     Reconciliation, Tolerance, names_in,
 };
-pub use report::{Balance, DayReport, DayReporter, LargeTransfer, Volume};
+pub use report::{
+    AccountDay, Balance, BankBreaks, Coverage, DayReport, DayReporter, DistributionDay, Finding, ParticipantDay,
+    Participating, ReportOptions, Volume, WindowPosition,
+};
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
 pub use terms::{TermsError, check_change, check_schemes};
 pub use views::{BreakView, DistributionView, PayoutView, PositionView, StatementView, WindowView};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -79,7 +79,7 @@ pub enum BreakOrderAction {
 
 impl<P: Ports> Office<P> {
     fn statement_path(&self, hash: &[u8; 32]) -> PathBuf {
-        self.statements.join(blake3::Hash::from_bytes(*hash).to_hex().as_str())
+        kept_path(&self.statements, hash)
     }
 
     /// Follows the journal up to a sequence; answers whether it is there.
@@ -94,10 +94,9 @@ impl<P: Ports> Office<P> {
         let reconciliation = &mut self.reconciliation;
         self.ports.scan((from, until), &mut |stored| {
             reconciliation.follow(&stored, |hash| {
-                let path = directory.join(blake3::Hash::from_bytes(*hash).to_hex().as_str());
-                let read = fs::read(&path).ok().filter(|bytes| blake3::hash(bytes).as_bytes() == hash);
+                let read = read_kept(&directory, hash);
                 if read.is_none() {
-                    missing = Some(path);
+                    missing = Some(kept_path(&directory, hash));
                 }
                 read
             });
@@ -242,7 +241,7 @@ impl<P: Ports> Office<P> {
     /// Puts a file back that was imported and is missing or damaged; answers whether it was.
     fn restore(&mut self, hash: &[u8; 32], content: &[u8]) -> Result<bool, Problem> {
         let path = self.statement_path(hash);
-        if fs::read(&path).is_ok_and(|bytes| blake3::hash(&bytes).as_bytes() == hash) {
+        if read_kept(&self.statements, hash).is_some() {
             return Ok(false);
         }
         write_whole(&path, content)?;
@@ -401,6 +400,15 @@ impl<P: Ports> Office<P> {
             }
         }
     }
+}
+
+fn kept_path(directory: &Path, hash: &[u8; 32]) -> PathBuf {
+    directory.join(blake3::Hash::from_bytes(*hash).to_hex().as_str())
+}
+
+/// A statement that was kept under its hash; `None` when it is missing or damaged.
+pub(super) fn read_kept(directory: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
+    fs::read(kept_path(directory, hash)).ok().filter(|bytes| blake3::hash(bytes).as_bytes() == hash)
 }
 
 /// What is to be said when a statement does not begin where the one before ended.

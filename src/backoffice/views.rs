@@ -1,13 +1,15 @@
 //! What an operator is shown of windows, positions and payouts. Amounts are minor units, as texts, because JSON numbers end at 2^53.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{Calendar, date_of, iso_time};
 use super::ports::Snapshot;
 use super::reconciliation::Break;
 use crate::ledger::{
-    Book, Code, Distribution, DistributionState, Participant, PayoutEntry, Policy, StatementEntry, Window, WindowState,
-    unpadded,
+    Book, Code, Distribution, DistributionState, Participant, PayoutEntry, Policy, StatementEntry, TransferId, Window,
+    WindowState, unpadded,
 };
 
 /// A window.
@@ -189,7 +191,12 @@ impl PositionView {
     /// The positions of a window, in order of participant; `None` when there is no such window.
     pub fn list(book: &Book, scheme: &str, number: u32) -> Option<Vec<Self>> {
         let scheme = book.policy().schemes().iter().find(|known| known.name == scheme)?.number;
-        let window = book.windows().window((scheme, number))?;
+        Self::of(book, (scheme, number))
+    }
+
+    /// The same by the number of the scheme, which the policy may not have any more.
+    pub fn of(book: &Book, key: (u16, u32)) -> Option<Vec<Self>> {
+        let window = book.windows().window(key)?;
         let participants = book.windows().participants();
         let views = window.positions.iter().map(|(place, position)| {
             let participant = participants.get(usize::try_from(place).unwrap_or(usize::MAX));
@@ -236,6 +243,15 @@ impl PayoutView {
         });
         let found = found.into_iter().take(most);
         found.map(|payout| Self::new(book.policy(), windows.participant_of(payout.participant), payout)).collect()
+    }
+
+    /// Payouts by their ids, in order of window and participant.
+    pub fn of_ids(book: &Book, ids: &BTreeSet<TransferId>) -> Vec<Self> {
+        let windows = book.windows();
+        let mut found: Vec<&PayoutEntry> = ids.iter().filter_map(|id| windows.payouts().get(id)).collect();
+        found.sort_unstable_by_key(|payout| (payout.window, payout.participant, payout.counterparty, payout.id));
+        let view = |payout: &PayoutEntry| Self::new(book.policy(), windows.participant_of(payout.participant), payout);
+        found.into_iter().map(view).collect()
     }
 
     fn new(policy: &Policy, participant: Option<&Participant>, payout: &PayoutEntry) -> Self {

@@ -117,8 +117,10 @@ pub(super) fn verify(command: &VerifyCommand) -> Done {
 pub(super) fn describe(report: &Report) -> String {
     let mut lines = vec![
         format!(
-            "journal     {} groups, records 1 to {}, chain head {}",
-            report.groups, report.sequence, report.head_hash
+            "journal     {} groups, records 1 to {}{}",
+            report.groups,
+            report.sequence,
+            if report.head_hash.is_empty() { String::new() } else { format!(", chain head {}", report.head_hash) }
         ),
         format!("transfers   {} decided, {} accepted", report.transfers, report.accepted),
         format!("accounts    {}", report.accounts),

@@ -91,6 +91,11 @@ impl Failure {
     fn configuration(error: impl Into<anyhow::Error>) -> Self {
         Self { error: error.into(), code: 2 }
     }
+
+    /// What happened, without its exit code.
+    fn into_error(self) -> anyhow::Error {
+        self.error
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {

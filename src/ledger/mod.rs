@@ -30,6 +30,7 @@
 //! | `table` | accounts in slots, found by id |
 //! | `tallies` | what limits have counted, for the desk |
 //! | `tally` | limits: counting per period |
+//! | `watch` | what reports list for those who look after money laundering |
 //! | `transfer` | a transfer, an account to open, an outcome |
 //!
 //! # Not here
@@ -63,6 +64,7 @@ mod table;
 mod tallies;
 mod tally;
 mod transfer;
+mod watch;
 
 pub use account::{Account, Decision};
 pub use bank::{BankAccount, CsvMapping};
@@ -95,3 +97,4 @@ pub use scheme::{Atomicity, Netting, PayerText, PayoutFormat, Scheme};
 pub use table::{Slot, Table};
 pub use tally::{Counted, LimitRule, Period, Scope, Subject};
 pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};
+pub use watch::{WatchPer, WatchRule};

@@ -26,6 +26,7 @@ use super::distribution::{Distribution, DistributionText, distributions};
 use super::schedule::{CalendarText, check_calendars};
 use super::scheme::{Scheme, SchemeText, schemes};
 use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
+use super::watch::{WatchRule, WatchText, watches};
 use super::{AccountClass, AccountId, Code, Operation, Transfer, parse_id};
 use crate::money::{Currency, from_major};
 
@@ -88,6 +89,7 @@ struct PolicyText {
     distribution: Vec<DistributionText>,
     bank_account: Vec<BankAccountText>,
     statement_csv: Vec<CsvMapping>,
+    watch: Vec<WatchText>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,6 +150,7 @@ pub struct Policy {
     distributions: Vec<Distribution>,
     pub(super) bank_accounts: Vec<BankAccount>,
     pub(super) csv_mappings: Vec<CsvMapping>,
+    pub(super) watches: Vec<WatchRule>,
     groups: Vec<LimitGroup>,
     /// By scope: how many buckets a tally has.
     buckets: [usize; 4],
@@ -198,6 +201,7 @@ impl Policy {
         policy.bank_accounts = bank_accounts(read.bank_account, &policy, &read.calendar)?;
         check_mappings(&read.statement_csv)?;
         policy.csv_mappings = read.statement_csv;
+        policy.watches = watches(read.watch, &policy)?;
         policy.groups = policy.limit_groups();
         policy.buckets = Scope::ALL.map(|scope| policy.count_buckets(scope));
         for scope in Scope::ALL {

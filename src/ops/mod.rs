@@ -10,12 +10,14 @@ mod metrics;
 mod reports;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpResponse, HttpServer, web};
+
+use tokio::sync::Semaphore;
 
 use self::metrics::Collected;
 use crate::backoffice::OfficeHandle;
@@ -53,11 +55,15 @@ struct Queues {
     office: OfficeHandle,
     reader: Arc<JournalReader>,
     check: Arc<LiveCheck>,
+    /// Where bank statements are kept.
+    statements: PathBuf,
+    /// Reports are made one after the other.
+    reports: Arc<Semaphore>,
 }
 
 impl OpsContext {
     /// Shows the queues of this engine from now on.
-    pub fn watch(&self, engine: &Engine, office: OfficeHandle, journal: PathBuf) {
+    pub fn watch(&self, engine: &Engine, office: OfficeHandle, (journal, data_dir): (PathBuf, &Path)) {
         let queues = Queues {
             admission: Arc::clone(&engine.admission),
             router: engine.router.clone(),
@@ -68,6 +74,8 @@ impl OpsContext {
             office,
             reader: Arc::clone(&engine.reader),
             check: Arc::new(LiveCheck::new(journal, engine.clearing.clone())),
+            statements: data_dir.join("statements"),
+            reports: Arc::new(Semaphore::new(1)),
         };
         // A second engine in one server does not happen.
         let _first = self.queues.set(queues);

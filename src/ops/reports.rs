@@ -1,4 +1,5 @@
-//! Reports over HTTP, as JSON or CSV. They read the journal from its first record, so they take a second per two million records or so.
+//! Reports over HTTP, as JSON or CSV. They read the journal from its first record, so they take a second per two million records or so, and
+//! are made one after the other.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,9 +8,10 @@ use serde::Deserialize;
 
 use super::OpsContext;
 use super::clearing::{problem, starting};
-use crate::backoffice::{DayReport, DayReporter, Problem, parse_day};
+use crate::backoffice::{DayReport, DayReporter, Participating, Problem, ReportOptions, parse_day};
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
+use crate::settlement::now_ns;
 
 /// Adds the routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -19,40 +21,69 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 #[derive(Debug, Deserialize)]
 struct DayQuery {
     format: Option<String>,
-    large: Option<u128>,
+    participants: Option<String>,
 }
 
-async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web::Query<DayQuery>) -> HttpResponse {
-    let DayQuery { format, large } = query.into_inner();
-    let Some(queues) = context.queues.get().cloned() else {
-        return problem(&starting());
-    };
-    let Some(number) = parse_day(&day) else {
-        return problem(&Problem::new(400, "invalid", format!("`{day}` is no day like 2026-11-23")));
-    };
-    let until = context.telemetry.counters().durable_sequence.load(Relaxed);
-    let made = web::block(move || report(&queues.reader, (number, large), until)).await;
-    match (made, format.as_deref()) {
-        (Ok(Ok(report)), None | Some("json")) => HttpResponse::Ok().json(report),
-        (Ok(Ok(report)), Some("csv")) => HttpResponse::Ok().content_type("text/csv; charset=utf-8").body(report.csv()),
-        (Ok(Ok(_)), Some(other)) => {
-            problem(&Problem::new(400, "invalid", format!("there is no format `{other}`; json or csv")))
-        }
-        (Ok(Err(what)), _) => problem(&Problem::new(500, "internal", what)),
-        (Err(_stopped), _) => problem(&Problem::new(503, "stopping", "the server is stopping")),
+fn participating(text: Option<&str>) -> Result<Participating, Problem> {
+    match text {
+        None => Ok(Participating::Nobody),
+        Some("all") => Ok(Participating::All),
+        Some(number) => number
+            .parse()
+            .map(Participating::One)
+            .map_err(|_err| Problem::new(400, "invalid", format!("`{number}` is no participant: its number, or all"))),
     }
 }
 
-fn report(reader: &JournalReader, (day, large): (i32, Option<u128>), until: Sequence) -> Result<DayReport, String> {
-    let mut reporter = DayReporter::new(day, large);
+async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web::Query<DayQuery>) -> HttpResponse {
+    let DayQuery { format, participants } = query.into_inner();
+    let Some(queues) = context.queues.get().cloned() else { return problem(&starting()) };
+    let Some(number) = parse_day(&day) else {
+        return problem(&Problem::new(400, "invalid", format!("`{day}` is no day like 2026-11-23")));
+    };
+    let participants = match participating(participants.as_deref()) {
+        Ok(participants) => participants,
+        Err(wrong) => return problem(&wrong),
+    };
+    if let Some(other) = format.as_deref().filter(|format| !matches!(*format, "json" | "csv")) {
+        return problem(&Problem::new(400, "invalid", format!("there is no format `{other}`; json or csv")));
+    }
+    // Each takes the memory of a book.
+    let Ok(_one) = queues.reports.acquire().await else { return problem(&starting()) };
+    let until = context.telemetry.counters().durable_sequence.load(Relaxed);
+    let options = ReportOptions { day: number, statements: Some(queues.statements.clone()), participants };
+    let reader = queues.reader.clone();
+    let made = web::block(move || report(&reader, options, until)).await;
+    match made {
+        Ok(Ok(report)) if format.as_deref() == Some("csv") => {
+            HttpResponse::Ok().content_type("text/csv; charset=utf-8").body(report.csv())
+        }
+        Ok(Ok(report)) => HttpResponse::Ok().json(report),
+        Ok(Err(what)) => problem(&Problem::new(500, "internal", what)),
+        Err(_stopped) => problem(&Problem::new(503, "stopping", "the server is stopping")),
+    }
+}
+
+fn report(reader: &JournalReader, options: ReportOptions, until: Sequence) -> Result<DayReport, String> {
+    let mut reporter = DayReporter::new(options);
     let mut wrong = None;
+    let mut is_over = false;
     let scanned = reader.scan(1, until, &mut |stored| match reporter.follow(&stored) {
-        Ok(goes_on) => goes_on,
+        Ok(goes_on) => {
+            is_over = !goes_on;
+            goes_on
+        }
         Err(err) => {
             wrong = Some(err.to_string());
             false
         }
     });
-    scanned.map_err(|err| err.to_string())?;
-    wrong.map_or_else(|| Ok(reporter.finish()), Err)
+    let after = scanned.map_err(|err| err.to_string())?;
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    if !is_over && after <= until {
+        return Err(format!("record {after} cannot be read; stop the server and run `heng verify`"));
+    }
+    Ok(reporter.finish(now_ns()))
 }

@@ -161,7 +161,7 @@ async fn serve(
     let ports = EnginePorts::new(&engine);
     let running = ports.running();
     let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
-    ops_context.watch(&engine, office, directory.journal());
+    ops_context.watch(&engine, office, (directory.journal(), &config.data_dir));
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));
     let (drain, draining) = watch::channel(false);

@@ -309,6 +309,11 @@ impl Book {
         self.account_at(self.accounts.find(id)?)
     }
 
+    /// The slot of an account.
+    pub fn slot_of(&self, id: AccountId) -> Option<Slot> {
+        self.accounts.find(id)
+    }
+
     /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
     #[inline]
     pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {

@@ -101,6 +101,12 @@ pub(crate) struct RunArguments {
     /// Reads per second beside the load, on a connection of their own: balances with limits, balances, pages of history.
     #[arg(long, default_value_t = 0)]
     pub(crate) reads: u32,
+    /// Give the spawned server a scheme that takes all transfers, with so many of the accounts as participants.
+    #[arg(long, requires = "spawn", default_value_t = 0)]
+    pub(crate) participants: u64,
+    /// Close its window every so many milliseconds, and tell latencies near that from others.
+    #[arg(long, requires = "participants", default_value_t = 0)]
+    pub(crate) close_every_ms: u64,
     /// Transfer ids in order of time or random.
     #[arg(long, value_enum, default_value_t = Ids::Time)]
     pub(crate) ids: Ids,

@@ -13,6 +13,7 @@ use heng::client::{Answer, AnswerReceiver, ClientError, RequestSender};
 use heng::ledger::{Code, Outcome, Transfer};
 use tokio::sync::Semaphore;
 
+use crate::closing::Closing;
 use crate::measure::Recorder;
 use crate::mix::{Filling, Mixer, operation_name};
 use crate::model::Model;
@@ -45,6 +46,8 @@ pub(crate) struct Known {
     pub(crate) model: Arc<Model>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) recorder: Arc<Recorder>,
+    /// Windows that close beside the load.
+    pub(crate) closing: Option<Arc<Closing>>,
 }
 
 /// One connection's part of a run.
@@ -183,7 +186,11 @@ async fn receive(
             match answer {
                 Answer::Outcomes(outcomes) if outcomes.len() == request.planned.len() => {
                     let latency = request.intended.elapsed();
-                    latencies_us.push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+                    let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+                    latencies_us.push(latency_us);
+                    if let Some(closing) = &known.closing {
+                        closing.record(request.intended, latency_us);
+                    }
                     known.count(&outcomes, &request);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                 }

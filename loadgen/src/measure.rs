@@ -8,6 +8,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
+use crate::report::Latency;
+
 /// The longest latency told apart: an hour, microseconds.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 
@@ -40,6 +42,13 @@ impl Recorder {
         for &latency_us in latencies_us {
             histogram.saturating_record(latency_us.max(1));
         }
+    }
+}
+
+impl Recorder {
+    /// What was recorded, as percentiles.
+    pub(crate) fn latency(&self) -> Latency {
+        Latency::from(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::closing::ClosingReport;
 use crate::drive::Operations;
 use crate::spawn::ServerUse;
 
@@ -29,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) verified_accounts: u64,
     /// Reads that were answered beside the load.
     pub(crate) reads: u64,
+    /// What closing windows did to latencies; null when none were closed.
+    pub(crate) windows: Option<ClosingReport>,
     /// What the server used; null for a server that was not spawned.
     pub(crate) server: Option<ServerUse>,
     /// Processor time of the generator, seconds.
@@ -66,6 +69,7 @@ pub(crate) struct Conditions {
     pub(crate) seed: u64,
     pub(crate) warmup: u64,
     pub(crate) reads: u32,
+    pub(crate) participants: u64,
     pub(crate) version: &'static str,
     pub(crate) processors: usize,
 }
@@ -145,6 +149,9 @@ impl Report {
                 ),
             );
         }
+        if let Some(windows) = &self.windows {
+            line("windows", windows.describe());
+        }
         if self.reads > 0 {
             line("reads", format!("{} beside the load", grouped(self.reads)));
         }
@@ -165,7 +172,7 @@ impl Report {
 }
 
 /// Microseconds as text.
-fn time(latency_us: u64) -> String {
+pub(crate) fn time(latency_us: u64) -> String {
     match latency_us {
         0..1_000 => format!("{latency_us} µs"),
         1_000..1_000_000 => format!("{}.{:02} ms", latency_us / 1_000, latency_us % 1_000 / 10),

@@ -13,10 +13,12 @@ use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::{Limits, RunArguments};
+use crate::closing::{Closer, Closing, POLICY, register};
 use crate::drive::{Connection, Counts, Known, Plan, lock};
 use crate::measure::{Latencies, Recorder};
 use crate::mix::{Due, Mixer};
 use crate::model::Model;
+use crate::office::Office;
 use crate::reader::Reader;
 use crate::report::{Conditions, Latency, Report, grouped};
 use crate::spawn::Spawned;
@@ -59,9 +61,10 @@ fn say(text: &str) {
 }
 
 fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
-    let policy = (arguments.limits == Limits::On).then_some(LIMITS);
-    anyhow::ensure!(policy.is_none() || arguments.spawn, "--limits on needs --spawn: limits are the server's policy");
-    let start = || Spawned::start(arguments.data_dir.as_deref(), arguments.shards, policy);
+    let limits = (arguments.limits == Limits::On).then_some(LIMITS);
+    let policy = limits.unwrap_or_default().to_owned() + if arguments.participants > 0 { POLICY } else { "" };
+    anyhow::ensure!(limits.is_none() || arguments.spawn, "--limits on needs --spawn: limits are the server's policy");
+    let start = || Spawned::start(arguments.data_dir.as_deref(), arguments.shards, Some(&policy));
     let server = arguments.spawn.then(start).transpose()?;
     let address = match (&server, &arguments.target) {
         (Some(server), _) => server.address.clone(),
@@ -72,7 +75,8 @@ fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
         say(&format!("server: process {}, {}, http://{}/metrics", server.pid(), server.address, server.operations));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut report = runtime.block_on(Run { arguments, address }.go())?;
+    let operations = server.as_ref().map(|server| server.operations.clone());
+    let mut report = runtime.block_on(Run { arguments, address, operations }.go())?;
     report.server = server.map(Spawned::stop).transpose()?;
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
@@ -85,6 +89,8 @@ fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
 struct Run<'a> {
     arguments: &'a RunArguments,
     address: String,
+    /// The operations port of the spawned server.
+    operations: Option<String>,
 }
 
 impl Run<'_> {
@@ -104,6 +110,7 @@ impl Run<'_> {
         let base = if fresh { 0 } else { now.as_millis() << 64 };
         let mut client = Client::connect(self.address.as_str(), &who).await?;
         self.open_accounts(&mut client, base).await?;
+        let closer = self.closer(base)?;
         let due = Due {
             after: Duration::from_secs(arguments.due_after),
             within: Duration::from_secs(arguments.due_within),
@@ -122,13 +129,16 @@ impl Run<'_> {
         let model = Arc::new(Model::new(arguments.accounts));
         if arguments.warmup > 0 {
             let warm = Phase { name: "warm-up", transfers: arguments.warmup };
-            connections = self.drive(connections, &warm, &model).await?.0;
+            connections = self.drive(connections, &warm, (&model, None)).await?.0;
         }
         let cpu_before = process_stats().cpu_s;
         let phase = Phase { name: "transfers", transfers: arguments.transfers };
         let reads = Arc::new(AtomicU64::new(0));
         let reader = self.reader(base, &reads).await?;
-        let (connections, mut report) = self.drive(connections, &phase, &model).await?;
+        let closer = closer.map(Closer::start);
+        let closing = closer.as_ref().map(|closer| Arc::clone(&closer.closing));
+        let (connections, mut report) = self.drive(connections, &phase, (&model, closing)).await?;
+        report.windows = closer.map(|closer| closer.stop(arguments.participants)).transpose()?;
         if let Some(reader) = reader {
             anyhow::ensure!(!reader.is_finished(), "reading failed: {:?}", reader.await);
             reader.abort();
@@ -146,6 +156,17 @@ impl Run<'_> {
             report.verified_accounts = arguments.accounts;
         }
         Ok(report)
+    }
+
+    /// Registers participants, and makes ready to close their windows, if that is asked for.
+    fn closer(&self, base: u128) -> anyhow::Result<Option<Closer>> {
+        let Some(operations) = self.operations.as_ref().filter(|_| self.arguments.participants > 0) else {
+            return Ok(None);
+        };
+        let office = Office::new(operations);
+        register(&office, base.wrapping_add(1), self.arguments.participants.min(self.arguments.accounts))?;
+        let every = self.arguments.close_every_ms;
+        (every > 0).then(|| Closer::new(office, Duration::from_millis(every))).transpose()
     }
 
     /// Begins to read beside the load, if that is asked for.
@@ -192,7 +213,7 @@ impl Run<'_> {
         &self,
         connections: Vec<Connection>,
         phase: &Phase,
-        model: &Arc<Model>,
+        (model, closing): (&Arc<Model>, Option<Arc<Closing>>),
     ) -> anyhow::Result<(Vec<Connection>, Report)> {
         let arguments = self.arguments;
         let counts = Arc::new(Counts::default());
@@ -204,7 +225,8 @@ impl Run<'_> {
             let recorder = Arc::new(Recorder::new()?);
             recorders.push(Arc::clone(&recorder));
             let plan = self.plan(number, phase.transfers, begun)?;
-            let known = Known { model: Arc::clone(model), counts: Arc::clone(&counts), recorder };
+            let (model, counts) = (Arc::clone(model), Arc::clone(&counts));
+            let known = Known { model, counts, recorder, closing: closing.clone() };
             tasks.spawn(async move { connection.drive(plan, &known).await });
         }
         let bar = progress(phase.name, phase.transfers)?;
@@ -265,6 +287,7 @@ impl Run<'_> {
             verified: None,
             verified_accounts: 0,
             reads: 0,
+            windows: None,
             server: None,
             generator_cpu_s: 0.0,
             operations: lock(&counts.operations).clone(),
@@ -281,6 +304,7 @@ impl Run<'_> {
                 seed: arguments.seed,
                 warmup: arguments.warmup,
                 reads: arguments.reads,
+                participants: arguments.participants,
                 version: env!("CARGO_PKG_VERSION"),
                 processors: std::thread::available_parallelism().map_or(1, usize::from),
             },

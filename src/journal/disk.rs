@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
 
-/// Zeros are written in pieces of this size, each synced, so that other syncs get their turn in between.
-const FILL_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size. The page cache keeps what one call wrote as one folio, and a sync of a few bytes in it writes the
+/// whole folio: with pieces of 1 MiB each small group wrote 1 MiB to the disk. Smaller pieces make large groups slower.
+const FILL_BYTES: usize = 64 << 10;
+
+/// Bytes of them after which they are synced, so that no group waits long behind them.
+const FILL_SYNC_BYTES: u64 = 1 << 20;
 
 /// Segments kept open; a long history has more than a process may open.
 const OPEN_FILES_MAX: usize = 64;
@@ -106,8 +110,10 @@ impl Disk for FileDisk {
         while offset < bytes {
             let piece = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX).min(FILL_BYTES);
             file.write_all_at(zeros.get(..piece).unwrap_or_default(), offset)?;
-            file.sync_data()?;
             offset = offset.saturating_add(u64::try_from(piece).unwrap_or(u64::MAX));
+            if offset.is_multiple_of(FILL_SYNC_BYTES) {
+                file.sync_data()?;
+            }
         }
         file.sync_all()?;
         // Never over a segment that is there.

@@ -4,13 +4,17 @@
 //! generator had to wait for room. It keeps its own model of what was accepted and compares every account at the end.
 
 mod arguments;
+mod baseline;
+mod bench;
 mod closing;
+mod compare;
 mod day;
 mod drive;
 mod measure;
 mod mix;
 mod model;
 mod office;
+mod peer;
 mod reader;
 mod report;
 mod run;
@@ -33,6 +37,12 @@ struct Arguments {
 enum Command {
     /// Open accounts, drive transfers, print rate and latency, verify every account.
     Run(Box<arguments::RunArguments>),
+    /// Measure every row of the budget, and print them against it.
+    Bench(bench::BenchArguments),
+    /// Compare two results, and say which differences are noise.
+    Compare(compare::CompareArguments),
+    /// Measure another ledger with the same workload, alternating with a server of our own.
+    Peer(Box<peer::PeerArguments>),
     /// Simulate a day: payments, cut-offs, payouts, a bank statement with errors; find all of them and nothing else.
     Day(Box<day::DayArguments>),
     /// The server that `--spawn` starts: the same as `heng serve`.
@@ -43,6 +53,9 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Peer(arguments) => peer::run(&arguments),
         Command::Day(arguments) => day::run(&arguments),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }

@@ -79,6 +79,15 @@ impl Latencies {
         Ok(())
     }
 
+    /// Transfers per second in each whole second, of requests of so many.
+    pub(crate) fn per_second(&self, batch: u64) -> Vec<f64> {
+        let whole = self.intervals.iter().skip(1).filter(|(_, duration, _)| *duration > Duration::from_millis(900));
+        let rate = |(_, duration, of): &(Duration, Duration, Histogram<u64>)| {
+            Duration::from_secs(of.len().saturating_mul(batch)).as_secs_f64() / duration.as_secs_f64()
+        };
+        whole.map(rate).collect()
+    }
+
     /// Writes the intervals as a log that `HdrHistogram`'s own tools read. Values are microseconds.
     pub(crate) fn write_hlog(&self, path: &Path) -> anyhow::Result<()> {
         let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);

@@ -22,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) busy: u64,
     pub(crate) elapsed_s: f64,
     pub(crate) transfers_per_s: f64,
+    /// In each whole second.
+    pub(crate) per_second: Vec<f64>,
     /// Per request, from the intended send time.
     pub(crate) latency_us: Latency,
     /// Whether every account is as the generator's model says; null when it was not compared.
@@ -88,6 +90,14 @@ impl From<&Histogram<u64>> for Latency {
 }
 
 impl Report {
+    /// The rate of the last tenth of the run's seconds against that of the first.
+    pub(crate) fn steadiness(&self) -> f64 {
+        let part = (self.per_second.len() / 10).max(1);
+        let sum = |seconds: &mut dyn Iterator<Item = &f64>| seconds.take(part).sum::<f64>();
+        let first = sum(&mut self.per_second.iter());
+        if first > 0.0 { sum(&mut self.per_second.iter().rev()) / first } else { 1.0 }
+    }
+
     /// The report as lines of text.
     pub(crate) fn describe(&self) -> String {
         let latency = &self.latency_us;

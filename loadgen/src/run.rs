@@ -61,6 +61,13 @@ fn say(text: &str) {
 }
 
 fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
+    let report = perform(arguments)?;
+    std::io::stdout().write_all(report.describe().as_bytes())?;
+    Ok(report.verified)
+}
+
+/// Runs, and writes the result where it is asked for.
+pub(crate) fn perform(arguments: &RunArguments) -> anyhow::Result<Report> {
     let limits = (arguments.limits == Limits::On).then_some(LIMITS);
     let policy = limits.unwrap_or_default().to_owned() + if arguments.participants > 0 { POLICY } else { "" };
     anyhow::ensure!(limits.is_none() || arguments.spawn, "--limits on needs --spawn: limits are the server's policy");
@@ -82,8 +89,7 @@ fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    std::io::stdout().write_all(report.describe().as_bytes())?;
-    Ok(report.verified)
+    Ok(report)
 }
 
 struct Run<'a> {
@@ -283,6 +289,7 @@ impl Run<'_> {
             busy: counts.busy.load(Relaxed),
             elapsed_s,
             transfers_per_s: Duration::from_secs(transfers).as_secs_f64() / elapsed_s,
+            per_second: latencies.per_second(arguments.batch),
             latency_us: Latency::from(&latencies.total),
             verified: None,
             verified_accounts: 0,

@@ -220,7 +220,7 @@ async fn theirs(arguments: &PostgresArguments) -> anyhow::Result<Round> {
     let setup = connect(&arguments.url).await?;
     let accounts = i64::try_from(arguments.accounts)?;
     setup.batch_execute(&format!("drop schema if exists {SCHEMA} cascade; create schema {SCHEMA}; {TABLES}")).await?;
-    setup.execute("insert into accounts (id) select generate_series(1, $1)", &[&accounts]).await?;
+    setup.execute("insert into accounts (id) select generate_series(1, $1::bigint)", &[&accounts]).await?;
     setup.batch_execute("analyze accounts; checkpoint").await?;
     let model = Arc::new(Model::new(arguments.accounts));
     let recorder = Arc::new(Recorder::new()?);

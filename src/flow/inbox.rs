@@ -95,6 +95,11 @@ impl<T> Inbox<T> {
         self.0.scheduled.swap(false, Ordering::AcqRel);
     }
 
+    /// How many messages wait. What comes after [`Self::begin_drain`] wakes the actor again, so a drain may end with these.
+    pub fn depth(&self) -> usize {
+        self.0.queue.len()
+    }
+
     /// Takes the next message.
     pub fn pop(&self) -> Option<T> {
         self.0.queue.pop()

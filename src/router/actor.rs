@@ -322,7 +322,8 @@ impl Handler<Drain> for RouterActor {
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
         self.inbox.begin_drain();
         let mut open = Ok(());
-        while let Some(message) = self.inbox.pop() {
+        for _ in 0..self.inbox.depth() {
+            let Some(message) = self.inbox.pop() else { break };
             open = open.and(self.handle_message(message));
         }
         self.ids.turn();

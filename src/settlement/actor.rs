@@ -198,7 +198,8 @@ impl Handler<Drain> for SettlementActor {
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
         self.inbox.begin_drain();
-        while let Some(message) = self.inbox.pop() {
+        for _ in 0..self.inbox.depth() {
+            let Some(message) = self.inbox.pop() else { break };
             // A durable group frees the disk: the next one goes out before the rest of the inbox is looked at.
             let frees_disk = matches!(message, SettlementMessage::Durable(_));
             let handled = self.handle_message(message).and_then(|()| if frees_disk { self.go_on() } else { Ok(()) });

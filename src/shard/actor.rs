@@ -120,7 +120,8 @@ impl Handler<Drain> for ShardActor {
         self.inbox.begin_drain();
         let mut handled = 0_usize;
         let mut open = Ok(());
-        while let Some(message) = self.inbox.pop() {
+        for _ in 0..self.inbox.depth() {
+            let Some(message) = self.inbox.pop() else { break };
             // An audit is a moment in the stream: nothing decided later may go out with it.
             let moment = matches!(message, ShardMessage::Audit { .. });
             self.core.handle(message);

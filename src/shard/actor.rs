@@ -120,6 +120,8 @@ impl Handler<Drain> for ShardActor {
         self.inbox.begin_drain();
         let mut handled = 0_usize;
         let mut open = Ok(());
+        // What falls due together is done between the drains of others' messages.
+        self.core.do_due();
         for _ in 0..self.inbox.depth() {
             let Some(message) = self.inbox.pop() else { break };
             // An audit is a moment in the stream: nothing decided later may go out with it.
@@ -130,7 +132,11 @@ impl Handler<Drain> for ShardActor {
                 open = open.and(self.send());
             }
         }
-        if open.and(self.send()).is_err() {
+        open = open.and(self.send());
+        if self.core.is_more_due() {
+            open = open.and(self.peers.shards.get(self.shard).map_or(Ok(()), InboxSender::wake));
+        }
+        if open.is_err() {
             tracing::debug!(shard = self.shard, "a peer has stopped; outcomes are dropped, nobody was answered");
         }
     }

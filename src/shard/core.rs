@@ -52,6 +52,8 @@ pub struct Core {
     probes_answered: Vec<u64>,
     /// Per shard, how many of its decisions were posted here.
     finished: Vec<u64>,
+    /// Whether more is due than was done at once.
+    pub(super) is_more_due: bool,
     pub(super) output: Output,
 }
 
@@ -149,8 +151,21 @@ impl Core {
             probes_sent: vec![0; shards],
             probes_answered: vec![0; shards],
             finished: vec![0; shards],
+            is_more_due: false,
             output: Output::new(shards),
         }
+    }
+
+    /// Does some more of what is due, if there is more.
+    pub fn do_due(&mut self) {
+        if self.is_more_due {
+            self.go_on_due();
+        }
+    }
+
+    /// Whether more is due than was done so far.
+    pub fn is_more_due(&self) -> bool {
+        self.is_more_due
     }
 
     /// Hosts an account from the book; only before the first message.

@@ -33,8 +33,8 @@ use crate::ledger::{
     Transfer, TransferId,
 };
 
-/// Due things done per tick: ticks come every ten milliseconds, so what falls due together does not hold others up.
-const DUE_PER_TICK: usize = 4_096;
+/// Due things done at a time, so that what falls due together does not hold others up.
+const DUE_AT_A_TIME: usize = 64;
 
 /// The desk and the accounts that it borrowed.
 #[derive(Debug)]
@@ -400,11 +400,19 @@ impl Core {
         }
     }
 
-    /// It is later; what is due happens.
+    /// It is later; some of what is due happens.
     pub(super) fn tick(&mut self, now_ns: u64) {
-        for _ in 0..DUE_PER_TICK {
-            let Some(office) = &mut self.office else { return };
+        if let Some(office) = &mut self.office {
             office.desk.set_time(now_ns);
+            self.go_on_due();
+        }
+    }
+
+    /// Some more of what is due happens. Whether there may be more is in `is_more_due`.
+    pub(super) fn go_on_due(&mut self) {
+        self.is_more_due = false;
+        for _ in 0..DUE_AT_A_TIME {
+            let Some(office) = &mut self.office else { return };
             let Some(Pending { id, .. }) = office.desk.next_due() else { return };
             if self.shards() > 1 {
                 self.take_up(What::Due(id));
@@ -414,6 +422,7 @@ impl Core {
                 self.office = Some(office);
             }
         }
+        self.is_more_due = true;
     }
 
     /// Who decides, as settlement and clearing know it: with several shards the desk is nobody's shard.

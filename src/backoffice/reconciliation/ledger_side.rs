@@ -100,7 +100,7 @@ impl Reconciliation {
                 let places = self.policy.exponent(currency).unwrap_or(2);
                 let read = read.map(|bytes| read_statements(&bytes, mapping, places)).unwrap_or_default();
                 if let Some(side) = self.sides.get_mut(&entry.account) {
-                    let shown = side.import(*entry, &read, stored);
+                    let shown = side.import(*entry, read, stored);
                     self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
                 }
             }
@@ -227,31 +227,33 @@ impl BankSide {
         self.statements.iter().find(|statement| statement.hash == *hash).map(|statement| statement.number)
     }
 
-    fn import(&mut self, entry: StatementEntry, read: &ReadStatements, stored: &StoredRecord) -> Vec<u128> {
+    fn import(&mut self, entry: StatementEntry, read: ReadStatements, stored: &StoredRecord) -> Vec<u128> {
         let ahead = self.latest_possible(stored.time_ns);
-        let lines = read.statements.iter().flat_map(|statement| &statement.lines);
-        for ((place, line), fingerprint) in (1_u32..).zip(lines).zip(fingerprints(read)) {
+        for statement in &read.statements {
+            self.latest_day = self.latest_day.max(statement.until.unwrap_or(i32::MIN).min(ahead));
+            self.closing = statement.closing.or(self.closing);
+        }
+        let fingerprints = fingerprints(&read);
+        // Lines go as they are taken over: there may be millions.
+        let lines = read.statements.into_iter().flat_map(|statement| statement.lines);
+        for ((place, line), fingerprint) in (1_u32..).zip(lines).zip(fingerprints) {
             self.latest_day = self.latest_day.max(line.day.min(ahead));
             if !self.known_lines.insert(fingerprint) && entry.skips_known {
                 continue;
             }
-            let Named { names, maybe, batches } = names_in(line);
+            let Named { names, maybe, batches } = names_in(&line);
             let made = BankLine {
                 statement: entry.number,
                 place,
                 day: line.day,
                 amount: line.amount,
-                names,
-                maybe,
-                batches,
+                names: names.into(),
+                maybe: maybe.into(),
+                batches: batches.into(),
                 is_fee: line.is_fee,
             };
             let number = self.matcher.line(made);
             self.lines.insert((entry.number, place), number);
-        }
-        for statement in &read.statements {
-            self.latest_day = self.latest_day.max(statement.until.unwrap_or(i32::MIN).min(ahead));
-            self.closing = statement.closing.or(self.closing);
         }
         if entry.number != 0 {
             self.statements.push(entry);

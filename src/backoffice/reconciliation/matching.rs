@@ -20,8 +20,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-/// Names of entries that are matched, with the amounts of the last ones.
-type Gone = HashMap<u128, i128>;
+/// Fingerprints of names of entries that are matched, with the amounts of the last ones: there are as many as there ever were entries.
+#[derive(Debug, Default)]
+struct Gone(HashMap<u64, i64>);
+
+impl Gone {
+    /// Ids are spread already, references count up: both are folded.
+    fn key(name: u128) -> u64 {
+        let halves = u64::try_from(name >> 64).unwrap_or(0) ^ u64::try_from(name & u128::from(u64::MAX)).unwrap_or(0);
+        halves.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn insert(&mut self, name: u128, amount: i128) {
+        let limit = if amount > 0 { i64::MAX } else { i64::MIN };
+        self.0.insert(Self::key(name), i64::try_from(amount).unwrap_or(limit));
+    }
+
+    fn get(&self, name: u128) -> Option<i128> {
+        self.0.get(&Self::key(name)).copied().map(i128::from)
+    }
+}
 
 /// An entry of a mirror account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +74,11 @@ pub struct BankLine {
     /// Minor units; positive is money in.
     pub amount: i128,
     /// What it surely names: ids and long references.
-    pub names: Vec<u128>,
+    pub names: Box<[u128]>,
     /// Short numbers, which may be references, or dates and other things.
-    pub maybe: Vec<u128>,
+    pub maybe: Box<[u128]>,
     /// Which payout files it names.
-    pub batches: Vec<u64>,
+    pub batches: Box<[u64]>,
     /// Whether it is a fee, which is never matched by its amount.
     pub is_fee: bool,
 }
@@ -302,7 +320,7 @@ impl Matcher {
 
     /// Whether something has, or had, this name.
     fn is_name(&self, name: u128) -> bool {
-        self.names.contains_key(&name) || self.gone.contains_key(&name)
+        self.names.contains_key(&name) || self.gone.get(name).is_some()
     }
 
     /// The open entries of some names.
@@ -369,7 +387,7 @@ impl Matcher {
 
     /// Whether a line has the amount of something that it perhaps names and that is matched already.
     fn is_repeat(&self, line: &BankLine) -> bool {
-        let repeats = |name: &u128| !self.names.contains_key(name) && self.gone.get(name) == Some(&line.amount);
+        let repeats = |name: &u128| !self.names.contains_key(name) && self.gone.get(*name) == Some(line.amount);
         !line.is_fee && line.maybe.iter().any(repeats)
     }
 
@@ -387,13 +405,13 @@ impl Matcher {
         }
         let is_sure = self.is_sure(line);
         let said = if is_sure { &line.names } else { &line.maybe };
-        match said.iter().find_map(|name| self.gone.get(name)) {
+        match said.iter().find_map(|name| self.gone.get(*name)) {
             Some(amount)
-                if (*amount > 0) != (line.amount > 0) && (is_sure || amount.saturating_neg() == line.amount) =>
+                if (amount > 0) != (line.amount > 0) && (is_sure || amount.saturating_neg() == line.amount) =>
             {
                 LineTrouble::Returned
             }
-            Some(amount) if is_sure || *amount == line.amount => LineTrouble::Duplicate,
+            Some(amount) if is_sure || amount == line.amount => LineTrouble::Duplicate,
             _ => LineTrouble::Extra,
         }
     }

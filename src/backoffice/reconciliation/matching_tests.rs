@@ -14,9 +14,9 @@ fn line(amount: i128, day: i32, names: &[u128]) -> BankLine {
         place: 1,
         day,
         amount,
-        names: names.to_vec(),
-        maybe: vec![],
-        batches: vec![],
+        names: names.into(),
+        maybe: [].into(),
+        batches: [].into(),
         is_fee: false,
     }
 }
@@ -46,7 +46,7 @@ fn a_reference_says_more_than_an_amount() {
     assert_eq!(matches, [matched(Reason::Reference, &[1], &[0]), matched(Reason::AmountAndDay, &[0], &[1])]);
     assert_eq!(troubles, []);
     // A short number counts where it fits, and else says nothing against an amount.
-    let maybe = |amount, name| BankLine { maybe: vec![name], ..line(amount, 1, &[]) };
+    let maybe = |amount, name| BankLine { maybe: [name].into(), ..line(amount, 1, &[]) };
     let (matches, _) =
         run(vec![expected(2026, -10, 1), expected(8, -12, 1)], vec![maybe(-12, 2026), maybe(-10, 2026)], NEAR);
     assert_eq!(matches, [matched(Reason::Reference, &[0], &[1]), matched(Reason::AmountAndDay, &[1], &[0])]);
@@ -67,7 +67,7 @@ fn one_to_many_and_many_to_one() {
         run(vec![expected(7, -10, 1), expected(8, -5, 1), expected(9, 3, 1)], vec![line(-15, 2, &[])], NEAR);
     assert_eq!(matches, [matched(Reason::SumOfDay, &[0, 1], &[0])]);
     let batch = |id, amount| Expected { batch: 4, ..expected(id, amount, 1) };
-    let file = BankLine { batches: vec![4], ..line(-15, 9, &[]) };
+    let file = BankLine { batches: [4].into(), ..line(-15, 9, &[]) };
     let (matches, _) = run(vec![batch(7, -10), batch(8, -5), expected(9, -15, 9)], vec![file], NEAR);
     assert_eq!(matches, [matched(Reason::Batch, &[0, 1], &[0])]);
 }
@@ -93,7 +93,7 @@ fn entries_of_one_reference_are_told_apart_by_amount_and_day() {
 fn what_the_bank_gives_back_is_no_duplicate() {
     let (_, troubles) = run(vec![expected(7, -10, 1)], vec![line(-10, 1, &[7]), line(10, 3, &[7])], NEAR);
     assert_eq!(troubles, [(1, LineTrouble::Returned)]);
-    let maybe = BankLine { maybe: vec![1003], ..line(3, 1, &[]) };
+    let maybe = BankLine { maybe: [1003].into(), ..line(3, 1, &[]) };
     let (matches, troubles) = run(vec![expected(1003, 3, 1), expected(9, 3, 1)], vec![maybe.clone(), maybe], NEAR);
     assert_eq!((matches.len(), troubles), (1, vec![(1, LineTrouble::Duplicate)]), "it swallows no other entry");
 }
@@ -126,7 +126,7 @@ proptest! {
         }
         for (names, amount, day, is_sure) in lines.iter().filter(|(_, amount, ..)| *amount != 0) {
             let named = line(*amount, *day, names);
-            let maybe = BankLine { maybe: names.clone(), ..line(*amount, *day, &[]) };
+            let maybe = BankLine { maybe: names.as_slice().into(), ..line(*amount, *day, &[]) };
             matcher.line(if *is_sure { named } else { maybe });
         }
         let (count_e, count_l) = (matcher.expected.len(), matcher.lines.len());

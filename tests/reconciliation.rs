@@ -338,6 +338,24 @@ fn what_is_written_off_is_what_the_bank_has_more_or_less() {
 }
 
 #[test]
+fn in_whatever_order_the_parts_of_an_entry_are_written_off_the_sum_is_the_same() {
+    for order in [["L1.1", "L1.2"], ["L1.2", "L1.1"]] {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = ledger(directory.path());
+        let mut office = Office::new(ports.clone(), directory.path());
+        let before = mirror(&ports);
+        import(&mut office, &csv(&["2026-11-24;3,00;ref 1008", "2026-11-24;4,00;ref 1008"])).unwrap();
+        for key in order {
+            write_off(&mut office, key);
+        }
+        assert_eq!(mirror(&ports) - before, 100, "{order:?}");
+        assert_eq!(shown(&mut office, "open"), found(&[]), "{order:?}");
+        let mut again = Office::new(ports, directory.path());
+        assert_eq!(breaks(&mut again, None), breaks(&mut office, None));
+    }
+}
+
+#[test]
 fn a_refused_write_off_can_be_tried_again_and_is_posted_once_whatever_happens() {
     let directory = tempfile::tempdir().unwrap();
     let mut network = Network::new(1, POLICY);

@@ -1,7 +1,8 @@
 //! `heng-loadgen compare A B`: two results of `run` or `bench`, as ratios with their spread.
 //!
 //! Of a bench each row has several runs, of a single run each second has its rate: the spread of the ratio is from the least of one against
-//! the most of the other to the contrary, for single seconds between their quartiles. A difference is noise when 1 lies in that range.
+//! the most of the other to the contrary, for single seconds between their quartiles. A difference is noise when 1 lies in that range; of what
+//! was measured once nothing is said.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -71,16 +72,24 @@ fn rows(result: &Value) -> anyhow::Result<Vec<(String, Vec<&Value>)>> {
     Ok(vec![("run".to_owned(), vec![result])])
 }
 
-/// Least, median and most.
-fn spread(mut values: Vec<f64>, quartiles: bool) -> Option<(f64, f64, f64)> {
+/// A figure's least, median and most, and whether it was measured more than once.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+    repeated: bool,
+}
+
+fn spread(mut values: Vec<f64>, quartiles: bool) -> Option<Spread> {
     values.sort_by(f64::total_cmp);
     let end = values.len().checked_sub(1)?;
     let at = |place: usize| values.get(place).copied();
     let (least, most) = if quartiles { (end / 4, end.saturating_sub(end / 4)) } else { (0, end) };
-    Some((at(least)?, at(values.len() / 2)?, at(most)?))
+    Some(Spread { least: at(least)?, median: at(values.len() / 2)?, most: at(most)?, repeated: end > 0 })
 }
 
-fn samples(runs: &[&Value], figure: &Figure) -> Option<(f64, f64, f64)> {
+fn samples(runs: &[&Value], figure: &Figure) -> Option<Spread> {
     if let [one] = runs
         && figure.name == "rate"
         && let Some(seconds) = one.get("per_second").and_then(Value::as_array).filter(|seconds| seconds.len() > 3)
@@ -101,11 +110,13 @@ fn compare(before: &Value, after: &Value) -> anyhow::Result<String> {
         let _written = writeln!(text, "{name}");
         for figure in FIGURES {
             let (Some(old), Some(new)) = (samples(old, figure), samples(new, figure)) else { continue };
-            if old.0 <= 0.0 || new.1 <= 0.0 {
+            if old.least <= 0.0 || new.median <= 0.0 {
                 continue;
             }
-            let (ratio, least, most) = (new.1 / old.1, new.0 / old.2, new.2 / old.0);
-            let verdict = if least <= 1.0 && most >= 1.0 {
+            let (ratio, least, most) = (new.median / old.median, new.least / old.most, new.most / old.least);
+            let verdict = if !(old.repeated && new.repeated) {
+                "measured once: repeat it"
+            } else if least <= 1.0 && most >= 1.0 {
                 "noise"
             } else if (ratio > 1.0) == figure.more_is_better {
                 "better"
@@ -141,6 +152,7 @@ mod tests {
             let text = compare(&bench(&before), &bench(&after)).unwrap();
             assert!(text.contains(verdict), "{text}");
         }
+        assert!(compare(&bench(&[100]), &bench(&[50])).unwrap().contains("measured once"));
         assert!(compare(&bench(&[1]), &json!({ "rows": [] })).is_err());
         assert!(compare(&json!({}), &bench(&[1])).is_err());
     }

@@ -361,7 +361,9 @@ impl<P: Ports> Office<P> {
             matches!(payout.state, PayoutState::Issued | PayoutState::Proposed | PayoutState::RejectionProposed);
         // What was confirmed is taken back by two persons, however small it is.
         let again = payout.state == PayoutState::Confirmed && end == PayoutState::Rejected;
-        Ok(if again || (waits && self.needs_two(snapshot, payout)) { proposed } else { end })
+        // And what one person has proposed is turned round by a proposal, not at once.
+        let turned = matches!(payout.state, PayoutState::Proposed | PayoutState::RejectionProposed);
+        Ok(if again || turned || (waits && self.needs_two(snapshot, payout)) { proposed } else { end })
     }
 
     fn bank_answers(&mut self, content: &str, person: &Person) -> Result<Answer, Problem> {

@@ -104,6 +104,9 @@ impl<P: Ports> Office<P> {
         if let Some(path) = missing {
             self.say(&format!("the statement {} is missing or damaged; its lines are left out", path.display()));
         }
+        for (number, lines) in self.reconciliation.take_misread() {
+            self.say(&format!("of statement {number} there are {lines} lines now and were others when it was imported; look at its breaks"));
+        }
         Ok(self.reconciliation.sequence() >= snapshot.sequence)
     }
 

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use super::calendar::{Calendar, CalendarError};
-use crate::ledger::{Book, PayoutFormat, Policy, Scheme, WindowState};
+use crate::ledger::{Book, DistributionState, PayoutFormat, Policy, Scheme, WindowState};
 
 /// The longest name of a mapping: an import is recorded with it.
 const MAPPING_NAME_MAX: usize = 24;
@@ -21,6 +21,18 @@ pub enum TermsError {
         name: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// A distribution.
+    #[error("distribution {number}: a run of it is being paid; start once with the policy before, then remove it")]
+    Distribution {
+        /// Its number.
+        number: u16,
+    },
+    /// A bank account.
+    #[error("bank_account {name}: its write_off_account is the mirror of a bank account itself")]
+    WriteOff {
+        /// Its name.
+        name: String,
     },
     /// Something else about a scheme.
     #[error("scheme {scheme}: {what}")]
@@ -49,6 +61,9 @@ pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
     }
     for account in policy.bank_accounts() {
         Calendar::of_bank_account(account)?;
+        if policy.bank_accounts().iter().any(|mirror| Some(mirror.account) == account.write_off_account) {
+            return Err(TermsError::WriteOff { name: account.name.clone() });
+        }
     }
     for distribution in policy.distributions() {
         Calendar::of_distribution(distribution)?;
@@ -90,6 +105,12 @@ pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
                 return Err(wrong(before, what));
             }
             _ => {}
+        }
+    }
+    let runs = book.distributions().runs().iter();
+    for (number, _) in runs.filter(|(_, run)| run.state == DistributionState::Planned) {
+        if !after.distributions().iter().any(|known| known.number == *number) {
+            return Err(TermsError::Distribution { number: *number });
         }
     }
     Ok(())

@@ -50,10 +50,12 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
     }
     // Each takes the memory of a book.
     let Ok(_one) = queues.reports.acquire().await else { return problem(&starting()) };
+    // First the time, then how far the ledger is: what came in between is of a day that is not over.
+    let now_ns = now_ns();
     let until = context.telemetry.counters().durable_sequence.load(Relaxed);
     let options = ReportOptions { day: number, statements: Some(queues.statements.clone()), participants };
     let reader = queues.reader.clone();
-    let made = web::block(move || report(&reader, options, until)).await;
+    let made = web::block(move || report(&reader, options, (until, now_ns))).await;
     match made {
         Ok(Ok(report)) if format.as_deref() == Some("csv") => {
             HttpResponse::Ok().content_type("text/csv; charset=utf-8").body(report.csv())
@@ -64,7 +66,11 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
     }
 }
 
-fn report(reader: &JournalReader, options: ReportOptions, until: Sequence) -> Result<DayReport, String> {
+fn report(
+    reader: &JournalReader,
+    options: ReportOptions,
+    (until, now_ns): (Sequence, u64),
+) -> Result<DayReport, String> {
     let mut reporter = DayReporter::new(options);
     let mut wrong = None;
     let mut is_over = false;
@@ -85,5 +91,5 @@ fn report(reader: &JournalReader, options: ReportOptions, until: Sequence) -> Re
     if !is_over && after <= until {
         return Err(format!("record {after} cannot be read; stop the server and run `heng verify`"));
     }
-    Ok(reporter.finish(now_ns()))
+    Ok(reporter.finish(now_ns))
 }

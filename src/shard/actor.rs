@@ -71,6 +71,9 @@ impl Timekeeper for ShardHandle {
     }
 }
 
+/// Messages before settlement with which nothing more falls due for now.
+const AHEAD_MAX: usize = 64;
+
 impl ShardActor {
     /// Puts a filled core behind an inbox.
     pub fn new(shard: usize, core: Core, inbox: Inbox<ShardMessage>, peers: ShardPeers) -> Self {
@@ -133,7 +136,8 @@ impl Handler<Drain> for ShardActor {
             }
         }
         open = open.and(self.send());
-        if self.core.is_more_due() {
+        // Not further ahead of settlement than this; the next tick goes on.
+        if self.core.is_more_due() && self.peers.settlement.depth() < AHEAD_MAX {
             open = open.and(self.peers.shards.get(self.shard).map_or(Ok(()), InboxSender::wake));
         }
         if open.is_err() {

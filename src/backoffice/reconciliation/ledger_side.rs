@@ -55,6 +55,8 @@ pub struct Reconciliation {
     paid_by_file: BTreeSet<u32>,
     /// Transfers that statements show, and who imported those, since someone took them.
     shown: Vec<(u128, GatewayId)>,
+    /// Imports of which another number of lines is read now than when they were made, and how many.
+    misread: Vec<(u32, usize)>,
 }
 
 impl Reconciliation {
@@ -71,6 +73,11 @@ impl Reconciliation {
     /// Transfers that statements show, and who imported those, since the last call.
     pub fn take_shown(&mut self) -> Vec<(u128, GatewayId)> {
         std::mem::take(&mut self.shown)
+    }
+
+    /// Imports of which another number of lines is read now than when they were made, since the last call.
+    pub fn take_misread(&mut self) -> Vec<(u32, usize)> {
+        std::mem::take(&mut self.misread)
     }
 
     /// A bank account by its name.
@@ -99,6 +106,10 @@ impl Reconciliation {
                 let currency = self.sides.get(&entry.account).map_or(0, |side| side.account.currency);
                 let places = self.policy.exponent(currency).unwrap_or(2);
                 let read = read.map(|bytes| read_statements(&bytes, mapping, places)).unwrap_or_default();
+                let lines: usize = read.statements.iter().map(|statement| statement.lines.len()).sum();
+                if u32::try_from(lines) != Ok(entry.lines) {
+                    self.misread.push((entry.number, lines));
+                }
                 if let Some(side) = self.sides.get_mut(&entry.account) {
                     let shown = side.import(*entry, read, stored);
                     self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
@@ -150,10 +161,13 @@ impl Reconciliation {
             if purpose == WRITE_OFF_PURPOSE {
                 if let Some(key) = break_key(transfer.user_data_128) {
                     let by = GatewayId(u32::try_from(transfer.user_data_64).unwrap_or(0));
-                    let shown = side.written_off(key, by, stored.sequence);
-                    self.shown.extend(shown.into_iter().map(|id| (id, by)));
+                    if let Some(shown) = side.written_off(key, by, stored.sequence) {
+                        self.shown.extend(shown.into_iter().map(|id| (id, by)));
+                        continue;
+                    }
+                } else {
+                    continue;
                 }
-                continue;
             }
             let participant = u32::try_from(transfer.user_data_128 & u128::from(u32::MAX)).unwrap_or(0);
             let in_file = purpose == SettlementPurpose::Payout as u32 && self.paid_by_file.contains(&participant);
@@ -369,50 +383,67 @@ impl BankSide {
 
     /// Does what a record says about a break; answers the transfers whose lines are there now.
     fn act(&mut self, entry: &BreakEntry, sequence: Sequence) -> Vec<u128> {
+        if entry.action == BreakAction::Resolve {
+            self.known_or_new(entry.key, sequence);
+        }
         let Some(known) = self.breaks.get_mut(&entry.key) else { return Vec::new() };
         let was_open = known.state != BreakState::Resolved;
         known.apply(entry);
         if entry.action != BreakAction::Resolve || !was_open {
             return Vec::new();
         }
-        self.close_with_named(entry.key);
+        let mut closed = self.close_with_named(entry.key);
         if let Some(other) = entry.other {
-            self.close_with_named(other);
+            closed |= self.close_with_named(other);
             if let Some(known) = self.breaks.get_mut(&other) {
                 (known.state, known.resolution, known.by) = (BreakState::Resolved, entry.resolution, entry.by);
             }
             let count = self.matched.entry(Reason::ByHand).or_default();
             *count = count.saturating_add(1);
         }
-        self.run(sequence)
+        if closed { self.run(sequence) } else { Vec::new() }
+    }
+
+    /// A decision is never dropped: of a break that is not found any more, because files are read otherwise now, one is made.
+    fn known_or_new(&mut self, key: BreakKey, sequence: Sequence) {
+        let kind = if matches!(key, BreakKey::Line(..)) { BreakKind::Extra } else { BreakKind::Missing };
+        self.breaks.entry(key).or_insert_with(|| Break::new(key, (kind, 0, self.latest_day.max(0)), sequence));
     }
 
     /// The difference of a break was posted: it is resolved, whatever comes of the record that says so.
-    fn written_off(&mut self, key: BreakKey, by: GatewayId, sequence: Sequence) -> Vec<u128> {
-        let Some(known) = self.breaks.get_mut(&key) else { return Vec::new() };
+    /// `None` when it had come to match meanwhile: then the bank is to have a line of the write-off too.
+    fn written_off(&mut self, key: BreakKey, by: GatewayId, sequence: Sequence) -> Option<Vec<u128>> {
+        self.known_or_new(key, sequence);
+        let known = self.breaks.get_mut(&key)?;
+        if known.state == BreakState::Resolved && known.resolution == Resolution::Matched {
+            return None;
+        }
         (known.state, known.resolution, known.by) = (BreakState::Resolved, Resolution::WriteOff, by);
-        self.close_with_named(key);
-        self.run(sequence)
+        let closed = self.close_with_named(key);
+        Some(if closed { self.run(sequence) } else { Vec::new() })
     }
 
     /// Closes what a break is about. With a difference that is written off, or accepted, an entry has its line.
-    fn close_with_named(&mut self, key: BreakKey) {
-        let named = self.entries_of(key);
+    /// Answers whether entries were closed, which other lines may be about.
+    fn close_with_named(&mut self, key: BreakKey) -> bool {
+        let owned = self.entries_of(key);
+        let some = !owned.is_empty();
         self.close(key);
-        for place in named {
+        for place in owned {
             self.matcher.close_expected(place);
             let sequence = self.matcher.expected(place).map_or(0, |expected| expected.sequence);
             if self.unresolved(BreakKey::Entry(sequence)).is_some() {
                 self.matched_break(BreakKey::Entry(sequence));
             }
         }
+        some
     }
 
-    /// The open entries that a line with an amount break names.
+    /// The open entries that the difference of a line with an amount break contains.
     fn entries_of(&self, key: BreakKey) -> Vec<u32> {
         let is_amount = self.breaks.get(&key).is_some_and(|known| known.kind == BreakKind::Amount);
-        let line = self.line_place(key).and_then(|place| self.matcher.bank_line(place)).filter(|_| is_amount);
-        line.map(|line| self.matcher.named_open(line)).unwrap_or_default()
+        let line = self.line_place(key).filter(|_| is_amount);
+        line.map(|line| self.matcher.owned_by(line)).unwrap_or_default()
     }
 
     fn line_place(&self, key: BreakKey) -> Option<u32> {

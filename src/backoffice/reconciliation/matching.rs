@@ -156,6 +156,9 @@ pub struct Tolerance {
 /// Entries of one amount and day that are looked at for one without a reference.
 const LOOKED_AT_MAX: usize = 16;
 
+/// Open entries of one name that are looked at: a customer's number may be that of a million.
+const NAMED_MAX: usize = 64;
+
 /// What is open of one mirror account.
 #[derive(Debug, Default)]
 pub struct Matcher {
@@ -171,6 +174,8 @@ pub struct Matcher {
     by_amount: BTreeSet<(i128, i32, u32)>,
     /// Open ones by day and direction.
     by_day: BTreeMap<(i32, bool), (i128, BTreeSet<u32>)>,
+    /// Of lines with a difference: the entries that the difference contains.
+    owned: BTreeMap<u32, Vec<u32>>,
     open_lines: BTreeSet<u32>,
     open_expected: BTreeSet<(i32, u32)>,
 }
@@ -263,7 +268,9 @@ impl Matcher {
             self.open_expected.remove(&(expected.due, place));
             for name in [expected.id, expected.reference] {
                 if let hashbrown::hash_map::Entry::Occupied(mut named) = self.names.entry(name) {
-                    named.get_mut().retain(|known| *known != place);
+                    if let Some(at) = named.get().iter().position(|known| *known == place) {
+                        named.get_mut().swap_remove(at);
+                    }
                     if named.get().is_empty() {
                         named.remove();
                     }
@@ -313,6 +320,12 @@ impl Matcher {
         if surely.is_empty() && !self.is_sure(line) { self.named(&line.maybe) } else { surely }
     }
 
+    /// The open entries that the difference of a line contains; of several lines about one entry, one has it.
+    pub fn owned_by(&self, line: u32) -> Vec<u32> {
+        let owned = self.owned.get(&line).map(Vec::as_slice).unwrap_or_default();
+        owned.iter().copied().filter(|place| self.is_expected(*place)).collect()
+    }
+
     /// Whether a line surely names something, be it open or not.
     fn is_sure(&self, line: &BankLine) -> bool {
         line.names.iter().any(|name| self.is_name(*name))
@@ -325,7 +338,8 @@ impl Matcher {
 
     /// The open entries of some names.
     fn named(&self, names: &[u128]) -> Vec<u32> {
-        let open: BTreeSet<u32> = names.iter().filter_map(|name| self.names.get(name)).flatten().copied().collect();
+        let of = |name| self.names.get(name).into_iter().flat_map(|named| named.iter().take(NAMED_MAX));
+        let open: BTreeSet<u32> = names.iter().flat_map(of).copied().collect();
         open.into_iter().collect()
     }
 
@@ -360,6 +374,7 @@ impl Matcher {
         let mut troubles: BTreeMap<u32, LineTrouble> = BTreeMap::new();
         // Entries of which one line has the difference already.
         let mut differing: BTreeSet<u32> = BTreeSet::new();
+        let mut all_owned = BTreeMap::new();
         let open: Vec<u32> = self.open_lines.iter().copied().collect();
         for place in open {
             let Some(line) = self.lines.get(at(place)) else { continue };
@@ -374,14 +389,18 @@ impl Matcher {
                 let found = self.by_batch(place, tolerance).or_else(|| self.by_amount(place, tolerance, false));
                 found.or_else(|| self.by_sum_of_day(place, tolerance))
             };
-            match found {
-                Some(found) => {
-                    self.close(&found);
-                    matches.push(found);
+            let Some(found) = found else {
+                let (trouble, owned) = self.trouble(line, &mut differing);
+                if !owned.is_empty() {
+                    all_owned.insert(place, owned);
                 }
-                None => drop(troubles.insert(place, self.trouble(line, &mut differing))),
-            }
+                troubles.insert(place, trouble);
+                continue;
+            };
+            self.close(&found);
+            matches.push(found);
         }
+        self.owned = all_owned;
         troubles
     }
 
@@ -391,21 +410,21 @@ impl Matcher {
         !line.is_fee && line.maybe.iter().any(repeats)
     }
 
-    /// What is wrong with a line that nothing fits.
-    fn trouble(&self, line: &BankLine, differing: &mut BTreeSet<u32>) -> LineTrouble {
+    /// What is wrong with a line that nothing fits, and which entries its difference contains.
+    fn trouble(&self, line: &BankLine, differing: &mut BTreeSet<u32>) -> (LineTrouble, Vec<u32>) {
         if line.is_fee {
-            return LineTrouble::Extra;
+            return (LineTrouble::Extra, Vec::new());
         }
         let named = self.named_open(line);
         if !named.is_empty() {
             // The differences of all lines about some entries add up to what the bank has more.
-            let new = named.into_iter().filter(|place| differing.insert(*place));
-            let sum = new.fold(0_i128, |sum, place| self.amount(place).saturating_add(sum));
-            return LineTrouble::Amount(line.amount.saturating_sub(sum));
+            let new: Vec<u32> = named.into_iter().filter(|place| differing.insert(*place)).collect();
+            let sum = new.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
+            return (LineTrouble::Amount(line.amount.saturating_sub(sum)), new);
         }
         let is_sure = self.is_sure(line);
         let said = if is_sure { &line.names } else { &line.maybe };
-        match said.iter().find_map(|name| self.gone.get(*name)) {
+        let trouble = match said.iter().find_map(|name| self.gone.get(*name)) {
             Some(amount)
                 if (amount > 0) != (line.amount > 0) && (is_sure || amount.saturating_neg() == line.amount) =>
             {
@@ -413,7 +432,8 @@ impl Matcher {
             }
             Some(amount) if is_sure || amount == line.amount => LineTrouble::Duplicate,
             _ => LineTrouble::Extra,
-        }
+        };
+        (trouble, Vec::new())
     }
 
     fn by_reference(&mut self, tolerance: Tolerance, matches: &mut Vec<Matched>) {

@@ -1,4 +1,5 @@
-//! A participant's part of a day: its accounts from the beginning to the end, what it asked for, paid and received.
+//! A participant's part of a day: its accounts from the beginning to the end, what it asked for, paid and received. What an account did on the
+//! day before it was registered is in its balances and not in what was paid and received.
 
 use std::collections::BTreeMap;
 

@@ -54,11 +54,12 @@ pub(super) struct Watcher {
     in_force: Vec<usize>,
     policy: Option<Arc<Policy>>,
     groups: BTreeMap<Key, Group>,
+    /// Of them, those of single transfers.
+    singles: usize,
     omitted: u64,
 }
 
 impl Watcher {
-    /// A watcher that also lists each transfer of so many minor units, in whatever currency.
     fn follow_policy(&mut self, policy: &Arc<Policy>) {
         if self.policy.as_ref().is_some_and(|known| Arc::ptr_eq(known, policy)) {
             return;
@@ -81,9 +82,15 @@ impl Watcher {
             let Some(rule) = self.rules.get(place).filter(|rule| rule.selects(transfer, currency)) else { continue };
             let (from, to) = rule.group(transfer);
             let single = rule.per == WatchPer::Transfer;
-            if single && self.groups.len() >= FINDINGS_MAX {
-                self.omitted = self.omitted.saturating_add(1);
-                continue;
+            if single {
+                if !rule.holds(1, transfer.amount, 1) {
+                    continue;
+                }
+                if self.singles >= FINDINGS_MAX {
+                    self.omitted = self.omitted.saturating_add(1);
+                    continue;
+                }
+                self.singles = self.singles.saturating_add(1);
             }
             let group = self.groups.entry((place, from, to, if single { sequence } else { 0 })).or_default();
             group.count = group.count.saturating_add(1);

@@ -45,12 +45,17 @@ impl Distributions {
         &self.runs
     }
 
-    /// From when on runs are due: a distribution that is new has none before.
-    pub(super) fn follow_policy(&mut self, policy: &Policy, time_ns: u64) {
+    /// From when on runs are due: a distribution that is new, or has another account or schedule, has none before.
+    pub(super) fn follow_policy(&mut self, before: &Policy, policy: &Policy, time_ns: u64) {
         for distribution in policy.distributions() {
-            self.runs
-                .entry(distribution.number)
-                .or_insert_with(|| DistributionRun { due_ns: time_ns, ..DistributionRun::default() });
+            let known = before.distributions().iter().find(|known| known.number == distribution.number);
+            let same = known.is_some_and(|known| {
+                (known.account, &known.schedule) == (distribution.account, &distribution.schedule)
+            });
+            let run = self.runs.entry(distribution.number).or_default();
+            if !same && run.state != DistributionState::Planned {
+                run.due_ns = run.due_ns.max(time_ns);
+            }
         }
     }
 

@@ -446,7 +446,7 @@ impl Book {
             let turnover = self.summary.turnover.entry(currency).or_default();
             *turnover = (turnover.0.saturating_add(transfer.amount), turnover.1.saturating_add(1));
         }
-        if effect.posts && sequence > self.windows_at && self.policy.clears() {
+        if effect.posts && sequence > self.windows_at && (self.policy.clears() || gateway.is_ledger()) {
             self.follow_windows(transfer, (gateway, by_client), currency, (debit_slot, credit_slot));
         }
         if !transfer.is_plain() {

@@ -99,11 +99,11 @@ impl Book {
         if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
             let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
             self.open.tallies.change_policy(&self.policy, &policy, sequence);
-            self.policy = Arc::new(policy);
+            let before = std::mem::replace(&mut self.policy, Arc::new(policy));
             self.summary.policy = (self.policy_first, sequence);
             if sequence > self.windows_at {
                 self.windows.follow_policy(&self.policy, (sequence, time_ns));
-                self.distributions.follow_policy(&self.policy, time_ns);
+                self.distributions.follow_policy(&before, &self.policy, time_ns);
             }
         }
         Ok(Applied::default())

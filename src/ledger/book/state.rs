@@ -76,6 +76,7 @@ impl Book {
     /// The state now. Takes about a millisecond for ten thousand of whatever there is.
     pub fn state(&self) -> BookState {
         let (open, windows) = (&self.open, &self.windows);
+        let refunded = open.lives.iter().filter(|(_, life)| life.refunded > 0);
         let limits = open.tallies.iter().filter(|tally| tally.buckets.iter().any(|bucket| bucket.part != 0));
         let keys: Vec<_> = windows.windows().keys().copied().collect();
         let whole = keys.into_iter().filter_map(|key| windows.window(key));
@@ -85,7 +86,9 @@ impl Book {
             accounts: self.len(),
             classes: self.classes.iter().filter(|(_, sum)| **sum != 0).map(|(key, sum)| (*key, *sum)).collect(),
             pendings: Sum::of(open.pendings.iter().map(|pending| pending.encode().to_vec())),
-            given_back: Sum::of(open.lives.iter().map(|(id, life)| life.encode(*id).to_vec())),
+            // What is over and of which nothing was refunded is left out: after a crash, a hold that was voided around a checkpoint has such an
+            // entry that a whole replay does not make.
+            given_back: Sum::of(refunded.map(|(id, life)| life.encode(*id).to_vec())),
             limits: Sum::of(limits.map(|tally| {
                 let buckets: Vec<_> =
                     tally.buckets.iter().map(|bucket| (bucket.part, bucket.count, bucket.sum())).collect();

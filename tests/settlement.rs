@@ -524,6 +524,7 @@ fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
     let payments =
         whole.volumes.iter().find(|volume| (volume.operation.as_str(), volume.code) == ("transfer", 7)).unwrap();
     assert_eq!((payments.count, payments.sum.as_str(), payments.currency.as_str()), (9, "23855", "EUR"));
+    assert_eq!(whole.success_percent, "100.00");
     // Watch rules: each large transfer, and who paid often.
     let found: Vec<_> = whole
         .suspicious

@@ -21,6 +21,7 @@ impl DayReport {
         row(["day", &self.day, complete, &records.to_string(), "", ""]);
         row(["transfers", "", "asked", &self.transfers.to_string(), "", ""]);
         row(["transfers", "", "accepted", &self.accepted.to_string(), "", ""]);
+        row(["transfers", "", "success", &self.success_percent, "", ""]);
         for (code, count) in &self.refused {
             row(["refused", code, "", &count.to_string(), "", ""]);
         }
@@ -95,6 +96,7 @@ impl ParticipantDay {
         row(["participant", &whom, &self.name, "", "", ""]);
         row(["asked", &whom, "", &self.asked.to_string(), "", ""]);
         row(["accepted", &whom, "", &self.accepted.to_string(), "", ""]);
+        row(["success", &whom, "", &self.success_percent, "", ""]);
         for (code, count) in &self.refused {
             row(["refused of", &whom, code, &count.to_string(), "", ""]);
         }

@@ -108,6 +108,8 @@ pub struct DayReport {
     pub transfers: u64,
     /// Of those accepted.
     pub accepted: u64,
+    /// Accepted of a hundred that were asked for, with two decimals, rounded down; empty when nothing was asked for.
+    pub success_percent: String,
     /// Refusals by code.
     pub refused: BTreeMap<String, u64>,
     /// Accepted postings by operation, code and currency.
@@ -188,6 +190,12 @@ pub struct DayReporter {
 }
 
 type Sums = BTreeMap<(&'static str, u16, u16), (u64, u128)>;
+
+/// A part of a whole in percent, with two decimals, rounded down.
+fn success_percent(accepted: u64, asked: u64) -> String {
+    let share = u128::from(accepted).saturating_mul(10_000).checked_div(u128::from(asked));
+    share.map_or_else(String::new, |share| format!("{}.{:02}", share / 100, share % 100))
+}
 
 fn volumes(sums: Sums, code_of: impl Fn(u16) -> String) -> Vec<Volume> {
     let volumes = sums.into_iter().map(|((operation, code, currency), (count, sum))| Volume {
@@ -310,6 +318,7 @@ impl DayReporter {
 
     /// The report, once the journal or the day has ended. `now_ns` is the time: a day is over when it is, also when nothing came after it.
     pub fn finish(mut self, now_ns: u64) -> DayReport {
+        self.report.success_percent = success_percent(self.report.accepted, self.report.transfers);
         self.report.is_complete |= now_ns >= self.end_ns.saturating_add(SLACK_NS);
         let sums = std::mem::take(&mut self.volumes);
         self.report.volumes = volumes(sums, |number| self.currency(number));

@@ -49,6 +49,8 @@ pub struct ParticipantDay {
     pub asked: u64,
     /// Of those accepted.
     pub accepted: u64,
+    /// Of a hundred, as for the whole day.
+    pub success_percent: String,
     /// The others, by code.
     pub refused: BTreeMap<String, u64>,
     /// What it paid.
@@ -154,6 +156,7 @@ impl Participants {
                 name: participant.name.clone(),
                 accounts: accounts.collect(),
                 asked: counted.asked,
+                success_percent: super::success_percent(counted.accepted, counted.asked),
                 accepted: counted.accepted,
                 refused: counted.refused.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
                 paid: volumes(counted.paid),

@@ -553,3 +553,35 @@ fn a_report_is_the_same_whenever_it_is_made_once_its_day_is_over() {
         assert!(csv.contains(line), "{line} in {csv}");
     }
 }
+
+#[test]
+fn a_window_that_closes_every_so_many_seconds_is_real_time_gross() {
+    let directory = tempfile::tempdir().unwrap();
+    let every = "[[scheme]]\nname = \"instant\"\nnumber = 1\ncurrency = \"EUR\"\ncodes = [7]\nnetting = \"gross\"\n\
+                 close_every_seconds = 2\nweekend = []\nsettlement_account = 900\npayout_format = \"csv\"\n";
+    let ports = ledger(every);
+    let numbers = |ports: &Fused| {
+        let network = ports.network.lock().unwrap();
+        let windows = network.book.windows().windows().values();
+        windows.map(|window| (window.number, window.state)).collect::<Vec<_>>()
+    };
+    let later = |seconds: u64| {
+        ports.network.lock().unwrap().tick(NOON_NS + seconds * 1_000_000_000);
+        run(&ports, directory.path());
+        numbers(&ports)
+    };
+    let first = [(1, WindowState::Settled), (2, WindowState::Open)];
+    assert_eq!(later(60), first, "what the ledger began with");
+    assert_eq!(later(120), first, "nothing is in the second");
+    {
+        let mut network = ports.network.lock().unwrap();
+        network.submit(&[transfer(70_001, (800, 1), 2_500), transfer(70_002, (1, 2), 300)]);
+        network.settle();
+    }
+    let settled = [(1, WindowState::Settled), (2, WindowState::Settled), (3, WindowState::Open)];
+    assert_eq!(later(121), settled);
+    // Nothing is set off: what account 1 received and what it paid are settled each for itself.
+    let network = ports.network.lock().unwrap();
+    let amounts: Vec<u128> = network.book.windows().payouts().values().map(|payout| payout.amount).collect();
+    assert!(amounts.contains(&2_500) && amounts.contains(&300), "{amounts:?}");
+}

@@ -226,13 +226,13 @@ fn lines(results: &Results) -> Vec<Line> {
         match row.budget {
             Budget::Rate(least) => line("", rate, at_least(least).0, at_least(least).1, "/s"),
             Budget::P99(most) => {
-                let p99 = of(&|run| micros(run.latency_us.p99) / 1_000.0);
+                let p99 = of(&|run| real(run.latency_us.p99) / 1_000.0);
                 line("", p99, format!("<= {most}"), p99.0 <= most, "ms p99");
             }
             Budget::OneByOne(least, times) => {
                 line("", rate, at_least(least).0, at_least(least).1, "/s");
                 let base = results.baseline.sync_us + results.baseline.round_trip_us;
-                let p50 = of(&|run| micros(run.latency_us.p50) / base);
+                let p50 = of(&|run| real(run.latency_us.p50) / base);
                 line("p50 against a bare sync and round trip", p50, format!("<= {times}"), p50.0 <= times, "times");
             }
             Budget::Sustained(least, part) => {
@@ -250,7 +250,7 @@ fn lines(results: &Results) -> Vec<Line> {
 fn server_lines(results: &Results) -> Vec<Line> {
     let mut lines = Vec::new();
     let per_transfer = |figure: &dyn Fn(&Report) -> f64, row: &Measured| {
-        median(row.runs.iter().map(|run| figure(run) / micros(run.transfers).max(1.0)).collect())
+        median(row.runs.iter().map(|run| figure(run) / real(run.transfers).max(1.0)).collect())
     };
     let used = |run: &Report| run.server.unwrap_or_default();
     if let Some(row) = results.rows.first().filter(|row| row.name == ROWS.first().map_or("", |row| row.name)) {
@@ -260,18 +260,13 @@ fn server_lines(results: &Results) -> Vec<Line> {
             let met = budget.map(|most| median <= most);
             lines.push(Line(name.to_owned(), format!("{} {unit}", figure(median)), range, text, met));
         };
-        line("disk per transfer", per_transfer(&|run| micros(used(run).disk_bytes), row), "B", Some(250.0));
-        line(
-            "written per transfer",
-            per_transfer(&|run| micros(used(run).written_bytes), row),
-            "B",
-            Some(3.0 * PAYLOAD),
-        );
+        line("disk per transfer", per_transfer(&|run| real(used(run).disk_bytes), row), "B", Some(250.0));
+        line("written per transfer", per_transfer(&|run| real(used(run).written_bytes), row), "B", Some(3.0 * PAYLOAD));
         line("processor time per transfer", per_transfer(&|run| used(run).cpu_s * 1e6, row), "us", None);
-        let memory = median(row.runs.iter().map(|run| micros(used(run).rss_bytes) / 1e6).collect());
+        let memory = median(row.runs.iter().map(|run| real(used(run).rss_bytes) / 1e6).collect());
         line("memory, 10,000 accounts", memory, "MB", Some(400.0));
         if let Some(million) = results.rows.iter().find(|row| row.name.contains("1,000,000 accounts")) {
-            let large = median(million.runs.iter().map(|run| micros(used(run).rss_bytes)).collect()).0;
+            let large = median(million.runs.iter().map(|run| real(used(run).rss_bytes)).collect()).0;
             let each = (large - memory.0 * 1e6) / 990_000.0;
             line("memory per account", (each, each, each), "B", Some(200.0));
         }
@@ -300,7 +295,7 @@ fn server_lines(results: &Results) -> Vec<Line> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures far below 2^53, shown rounded")]
-fn micros(number: u64) -> f64 {
+fn real(number: u64) -> f64 {
     number as f64
 }
 

@@ -24,7 +24,7 @@
 use serde::Deserialize;
 
 use super::AccountId;
-use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid, nothing};
 use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 
 /// A bank account as the policy's text has it.
@@ -36,7 +36,7 @@ pub(super) struct BankAccountText {
     currency: String,
     #[serde(default)]
     iban: String,
-    #[serde(default = "zero")]
+    #[serde(default = "nothing")]
     amount_tolerance: String,
     #[serde(default = "three")]
     days_tolerance: u8,
@@ -51,10 +51,6 @@ pub(super) struct BankAccountText {
     write_off_account: Option<IdText>,
     #[serde(default = "write_off_code")]
     write_off_code: u16,
-}
-
-fn zero() -> String {
-    "0".to_owned()
 }
 
 const fn three() -> u8 {

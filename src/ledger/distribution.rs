@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::charge::{ShareText, divide, shares_of};
 use super::fields::{get, set};
-use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::policy::{IdText, Policy, PolicyError, amount as minor, check_name, invalid, nothing};
 use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 use super::{AccountId, Code, GatewayId, RECORD_BYTES};
 
@@ -63,10 +63,6 @@ pub(super) struct DistributionText {
     to: Vec<ShareText>,
 }
 
-fn nothing() -> String {
-    "0".to_owned()
-}
-
 /// A distribution of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
@@ -91,10 +87,7 @@ pub struct Distribution {
 impl DistributionText {
     fn resolve(self, policy: &Policy, calendars: &[CalendarText]) -> Result<Distribution, PolicyError> {
         let rule = format!("distribution {}", self.name);
-        let letters = self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if self.name.is_empty() || self.name.len() > 24 || !letters || self.number == 0 {
-            return Err(invalid(&rule, "a name has 1 to 24 letters, digits and hyphens, a number is 1 or more"));
-        }
+        check_name(&self.name, self.number, &rule)?;
         let (currency, places) = policy.currency(&self.currency, &rule)?;
         let account = self.account.resolve(&rule)?;
         let shares = shares_of(&self.to, &rule)?;

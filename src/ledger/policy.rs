@@ -351,6 +351,20 @@ impl Policy {
     }
 }
 
+/// The amount that is meant where none is given.
+pub(super) fn nothing() -> String {
+    "0".to_owned()
+}
+
+/// Checks the name and number by which a rule is known.
+pub(super) fn check_name(name: &str, number: u16, rule: &str) -> Result<(), PolicyError> {
+    let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if name.is_empty() || name.len() > 24 || !letters || number == 0 {
+        return Err(invalid(rule, "a name has 1 to 24 letters, digits and hyphens, a number is 1 or more"));
+    }
+    Ok(())
+}
+
 /// Minor units of an amount in major units.
 pub(super) fn amount(text: &str, places: u32, rule: &str) -> Result<u128, PolicyError> {
     from_major(text, places).ok_or_else(|| invalid(rule, "not an amount of its currency"))

@@ -20,7 +20,7 @@
 
 use serde::Deserialize;
 
-use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid};
+use super::policy::{IdText, Policy, PolicyError, amount as minor, check_name, invalid, nothing};
 use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 use super::{AccountId, Transfer};
 
@@ -115,10 +115,6 @@ fn settlement_code() -> u16 {
     900
 }
 
-fn nothing() -> String {
-    "0".to_owned()
-}
-
 /// A scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheme {
@@ -157,11 +153,7 @@ pub struct Scheme {
 impl SchemeText {
     fn resolve(self, policy: &Policy, calendars: &[CalendarText]) -> Result<Scheme, PolicyError> {
         let rule = format!("scheme {}", self.name);
-        let named =
-            |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !named(&self.name) || self.name.len() > 24 || self.number == 0 {
-            return Err(invalid(&rule, "a name has 1 to 24 letters, digits and hyphens, a number is 1 or more"));
-        }
+        check_name(&self.name, self.number, &rule)?;
         let (currency, places) = policy.currency(&self.currency, &rule)?;
         if self.close_every_seconds.is_some_and(|seconds| seconds == 0 || !self.cut_offs.is_empty()) {
             return Err(invalid(&rule, "close_every_seconds is 1 or more, and stands instead of cut_offs"));

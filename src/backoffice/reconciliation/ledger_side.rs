@@ -65,11 +65,6 @@ impl Reconciliation {
         self.sequence
     }
 
-    /// The bank accounts by mirror.
-    pub fn sides(&self) -> &BTreeMap<AccountId, BankSide> {
-        &self.sides
-    }
-
     /// Transfers that statements show, and who imported those, since the last call.
     pub fn take_shown(&mut self) -> Vec<(u128, GatewayId)> {
         std::mem::take(&mut self.shown)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::Volume;
+use super::{Sums, Volume};
 use crate::backoffice::views::{PayoutView, PositionView};
 use crate::ledger::{AccountId, Book, Code, HOUSE, PendingKind, Transfer};
 
@@ -62,8 +62,6 @@ pub struct ParticipantDay {
     /// Its payouts of which the day says something.
     pub payouts: Vec<PayoutView>,
 }
-
-type Sums = BTreeMap<(&'static str, u16, u16), (u64, u128)>;
 
 /// What is counted of one participant.
 #[derive(Debug, Default)]

@@ -15,6 +15,9 @@ use super::segment::{FORMAT_VERSION, SegmentHeader};
 use super::{Appended, Journal};
 use crate::ledger::Sequence;
 
+/// The next segment, the one being written, and the ones before that stay in the operating system's cache.
+const SEGMENTS_WARM: u64 = 4;
+
 /// How the journal writes.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalOptions {
@@ -82,7 +85,13 @@ impl FileJournal {
             None
         } else {
             let (disk, bytes) = (Arc::clone(&self.disk), self.options.segment_bytes);
-            Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(move || disk.create(number, bytes))?)
+            let prepare = move || {
+                if let Some(cold) = number.checked_sub(SEGMENTS_WARM) {
+                    disk.cool(cold);
+                }
+                disk.create(number, bytes)
+            };
+            Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare)?)
         };
         self.next_segment = Some(Preparing(thread));
         Ok(())

@@ -30,8 +30,8 @@ mod reader;
 mod recovery;
 mod segment;
 
-pub(crate) use disk::sync_directory;
 pub use disk::{Disk, FileDisk};
+pub(crate) use disk::{let_cache_go, sync_directory};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run};
 pub use reader::JournalReader;

@@ -131,6 +131,7 @@ impl Writer {
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
+        crate::journal::let_cache_go(&file);
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;

@@ -132,7 +132,9 @@ impl Store {
     /// respect, so `fdatasync` follows.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|source| self.error(source))?;
-        self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })
+        self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
+        crate::journal::let_cache_go(&self.file);
+        Ok(())
     }
 
     /// The last checkpoint.

@@ -216,10 +216,19 @@ impl Known {
         let (model, counts) = (&self.model, &self.counts);
         let (mut accepted, mut repeated) = (0_u64, 0_u64);
         let mut operations = Operations::new();
+        let mut note = |(operation, code): (_, Code), alike: u64| {
+            let count = operations.entry(operation).or_default().entry(code.name()).or_default();
+            *count = count.saturating_add(alike);
+        };
+        // Most are like the one before.
+        let (mut last, mut alike) = (("", Code::Accepted), 0_u64);
         for ((outcome, planned), transfer) in outcomes.iter().zip(&request.planned).zip(&request.transfers) {
-            let by_outcome = operations.entry(operation_name(transfer)).or_default();
-            let count = by_outcome.entry(outcome.code.name()).or_default();
-            *count = count.saturating_add(1);
+            let this = (operation_name(transfer), outcome.code);
+            if this != last && alike > 0 {
+                note(last, alike);
+                alike = 0;
+            }
+            (last, alike) = (this, alike.saturating_add(1));
             if outcome.repeated {
                 repeated = repeated.saturating_add(1);
             }
@@ -230,6 +239,9 @@ impl Known {
                     model.accepted(planned);
                 }
             }
+        }
+        if alike > 0 {
+            note(last, alike);
         }
         let all = u64::try_from(outcomes.len()).unwrap_or(0);
         counts.answered.fetch_add(all, Relaxed);

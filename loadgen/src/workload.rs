@@ -20,6 +20,9 @@ pub(crate) struct Planned {
     pub(crate) effect: Effect,
 }
 
+/// More connections than one run can have; the distance of one connection's ids.
+const CONNECTIONS_MAX: u128 = 1 << 20;
+
 /// Makes one connection's transfers.
 #[derive(Debug)]
 pub(crate) struct Workload {
@@ -52,8 +55,8 @@ impl Workload {
             Distribution::Zipf(exponent) => Choose::Zipf(Zipf::new(f64::from(accounts), exponent)?),
             Distribution::Hot(hot) => Choose::Hot(u32::try_from(hot)?.min(accounts.saturating_sub(1))),
         };
-        // Ids of one connection grow; connections have ranges of their own.
-        let next_id = base.wrapping_add(1 << 60).wrapping_add(u128::from(connection) << 40);
+        // As with ULID and UUID version 7, what is made later has a greater id, whichever connection makes it.
+        let next_id = base.wrapping_add(1 << 60).wrapping_add(u128::from(connection));
         let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(connection));
         let salt = base.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
         Ok(Self { rng, accounts, first_account: base.wrapping_add(1), choose, ids, next_id, salt })
@@ -81,7 +84,7 @@ impl Workload {
     pub(crate) fn next_id(&mut self) -> TransferId {
         TransferId::from_raw(match self.ids {
             Ids::Time => {
-                self.next_id = self.next_id.wrapping_add(1);
+                self.next_id = self.next_id.wrapping_add(CONNECTIONS_MAX);
                 self.next_id
             }
             Ids::Random => (self.rng.random::<u128>() ^ self.salt).clamp(1, u128::MAX.wrapping_sub(1)),

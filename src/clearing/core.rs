@@ -94,6 +94,7 @@ impl Core {
                 };
                 ahead.push((record, slots));
             }
+            self.book.touch(ahead.iter().flat_map(|(_, (debit, credit))| [*debit, *credit]));
             self.book.touch_limits(ahead.iter().map(|(_, slots)| slots.0));
             for (record, slots) in ahead {
                 let decider = runs.next().flatten();

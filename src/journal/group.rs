@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use crate::flow::AuditReply;
-use crate::ledger::{RECORD_BYTES, Record, RecordError, Sequence, get, set};
+use crate::ledger::{RECORD_BYTES, Record, RecordError, Sequence, TransferId, get, record_transfer_id, set};
 
 /// Bytes of a group header and of a segment header.
 pub const GROUP_HEADER_BYTES: usize = 128;
@@ -62,6 +62,8 @@ pub struct PendingGroup {
     base_sequence: Sequence,
     time_ns: u64,
     bytes: Vec<u8>,
+    /// The transfer id of each record, or an invalid one: the router needs no more, and these lie close together.
+    ids: Vec<TransferId>,
     runs: Vec<Run>,
     audits: Vec<(usize, AuditReply)>,
     hash: Hash,
@@ -121,6 +123,7 @@ impl PendingGroup {
             base_sequence,
             time_ns,
             bytes: vec![0; GROUP_HEADER_BYTES],
+            ids: Vec::new(),
             runs: Vec::new(),
             audits: Vec::new(),
             hash: [0; 32],
@@ -131,6 +134,7 @@ impl PendingGroup {
     pub fn extend(&mut self, shard: Option<usize>, records: &[u8]) {
         debug_assert_eq!(records.len() % RECORD_BYTES, 0);
         self.bytes.extend_from_slice(records);
+        self.ids.extend(records.as_chunks::<RECORD_BYTES>().0.iter().map(record_transfer_id));
         self.runs.push(Run { shard, count: records.len() / RECORD_BYTES });
     }
 
@@ -217,6 +221,11 @@ impl Group {
     pub fn records(&self) -> impl Iterator<Item = &[u8; RECORD_BYTES]> {
         let body = self.inner.bytes.get(GROUP_HEADER_BYTES..).unwrap_or_default();
         body.as_chunks::<RECORD_BYTES>().0.iter()
+    }
+
+    /// The transfer id of each record in order; an invalid id where the record is not a transfer.
+    pub fn transfer_ids(&self) -> &[TransferId] {
+        &self.inner.ids
     }
 
     /// Record at this place in the group.

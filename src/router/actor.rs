@@ -10,7 +10,7 @@ use super::known::KnownIds;
 use super::repeats::{Lookup, RepeatSender, repeat};
 use crate::flow::{Batch, Drain, Inbox, InboxSender, Parcel, Stopped};
 use crate::journal::Group;
-use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId, record_transfer_id};
+use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId};
 use crate::settlement::{Follower, SettlementHandle, SettlementMessage};
 use crate::shard::{Item, ShardHandle};
 
@@ -225,17 +225,10 @@ impl RouterActor {
     }
 
     fn durable(&mut self, group: &Group) {
-        let mut ids = [TransferId::default(); LOOKUP_BLOCK];
         let mut sequence = group.base_sequence();
-        let mut records = group.records().peekable();
-        while records.peek().is_some() {
-            let mut filled = 0_usize;
-            for (id, record) in ids.iter_mut().zip(records.by_ref().take(LOOKUP_BLOCK)) {
-                *id = record_transfer_id(record);
-                filled = filled.saturating_add(1);
-            }
-            self.ids.touch(ids.iter().take(filled).copied());
-            for &id in ids.iter().take(filled) {
+        for ids in group.transfer_ids().chunks(LOOKUP_BLOCK) {
+            self.ids.touch_pending(ids);
+            for &id in ids {
                 if id.is_valid() {
                     self.ids.settle(id, sequence);
                     if !self.waiting.is_empty() {

@@ -1,20 +1,23 @@
 //! The transfer-id index: ids and the sequences of their records, in memory. [`super::known`] keeps it from growing without end.
 //!
-//! Open addressing with linear probing, 24 bytes a place, in 256 parts that grow one at a time: growing a part of an index of
-//! ten million ids takes about a millisecond, growing it whole would stop the router for a third of a second. The hash is
-//! keyed at random, so that nobody can choose ids that collide.
+//! ```text
+//! entries   id (16) | sequence (8)       in order of admission: written one after the other, and settled soon after
+//! table     place in entries + 1, below a tag from the hash      4 bytes a place, open addressing with linear probing
+//! ```
+//!
+//! So what is asked at random places is small, and an id that is not there is mostly known from the table alone. The hash is keyed at random,
+//! so that nobody can choose ids that collide. The table doubles when it is three quarters full, which takes about 10 ns an id; who cannot
+//! wait for that asks for the room first.
 
 use std::hint::black_box;
 
 use crate::ledger::{Sequence, TransferId};
 
-const PARTS: usize = 256;
-
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;
 
-/// Places of a new part.
-const PART_PLACES: usize = 16;
+/// Places of an empty table.
+const PLACES_MIN: usize = 16;
 
 /// What the index knew of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,25 +30,46 @@ pub enum Admitted {
     Known(Sequence),
 }
 
+impl Admitted {
+    fn from_sequence(sequence: Sequence) -> Self {
+        match sequence {
+            PENDING => Self::Pending,
+            sequence => Self::Known(sequence),
+        }
+    }
+}
+
 /// All ids.
 #[derive(Debug)]
 pub struct IdIndex {
-    parts: Vec<Part>,
+    entries: Vec<Entry>,
+    /// Its length is a power of two, and more than `entries` have.
+    table: Vec<u32>,
     pending: usize,
     keys: (u64, u64),
+    /// All ids are from the first to the second.
+    bounds: (u128, u128),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct Entry {
     low: u64,
     high: u64,
     sequence: Sequence,
 }
 
-#[derive(Debug)]
-struct Part {
-    places: Vec<Place>,
-    used: usize,
+impl Entry {
+    fn id(&self) -> u128 {
+        u128::from(self.low) | u128::from(self.high) << 64
+    }
+}
+
+/// Where an id is, or where it belongs.
+enum Found {
+    /// In `entries`.
+    Entry(usize),
+    /// It is not there; this place of the table is free.
+    Free(usize),
 }
 
 impl Default for IdIndex {
@@ -57,18 +81,29 @@ impl Default for IdIndex {
 impl IdIndex {
     /// An empty index.
     pub fn new() -> Self {
-        let part = || Part { places: vec![Place::default(); PART_PLACES], used: 0 };
-        Self { parts: (0..PARTS).map(|_| part()).collect(), pending: 0, keys: (rand::random(), rand::random()) }
+        Self::with_room(0)
+    }
+
+    /// An empty index with room for at least so many ids. Memory is used as ids come.
+    pub fn with_room(ids: usize) -> Self {
+        let places = ids.saturating_mul(2).next_power_of_two().max(PLACES_MIN);
+        Self {
+            entries: Vec::with_capacity(ids),
+            table: vec![0; places],
+            pending: 0,
+            keys: (rand::random(), rand::random()),
+            bounds: (u128::MAX, 0),
+        }
     }
 
     /// The number of ids.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.used).sum()
+        self.entries.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 
     /// Brings the places of these ids into the cache, all at once.
@@ -77,10 +112,7 @@ impl IdIndex {
         let mut seen = 0;
         for id in ids {
             let (low, high) = id.halves();
-            let hash = self.hash(low, high);
-            if let Some(part) = self.parts.get(part_of(hash)) {
-                seen ^= part.places.get(part.home(hash)).map_or(0, |place| place.low);
-            }
+            seen ^= self.table.get(self.home(self.hash(low, high))).copied().unwrap_or(0);
         }
         black_box(seen);
     }
@@ -90,28 +122,26 @@ impl IdIndex {
     pub fn admit(&mut self, id: TransferId) -> Admitted {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
-        let place = self.place(hash, low, high);
-        match place.sequence {
-            0 => {
-                *place = Place { low, high, sequence: PENDING };
+        match self.look(hash, low, high) {
+            Found::Entry(at) => Admitted::from_sequence(self.sequence(at)),
+            Found::Free(place) => {
                 self.pending = self.pending.saturating_add(1);
-                self.grow(hash);
+                self.insert(hash, place, Entry { low, high, sequence: PENDING });
                 Admitted::New
             }
-            PENDING => Admitted::Pending,
-            sequence => Admitted::Known(sequence),
         }
     }
 
     /// Looks an id up and notes nothing.
+    #[inline]
     pub fn peek(&self, id: TransferId) -> Admitted {
+        if id.raw() < self.bounds.0 || id.raw() > self.bounds.1 {
+            return Admitted::New;
+        }
         let (low, high) = id.halves();
-        let hash = self.hash(low, high);
-        let part = self.parts.get(part_of(hash));
-        match part.and_then(|part| part.places.get(part.find(hash, low, high))).map_or(0, |place| place.sequence) {
-            0 => Admitted::New,
-            PENDING => Admitted::Pending,
-            sequence => Admitted::Known(sequence),
+        match self.look(self.hash(low, high), low, high) {
+            Found::Entry(at) => Admitted::from_sequence(self.sequence(at)),
+            Found::Free(_) => Admitted::New,
         }
     }
 
@@ -120,22 +150,23 @@ impl IdIndex {
     pub fn settle(&mut self, id: TransferId, sequence: Sequence) {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
-        let place = self.place(hash, low, high);
-        let (is_new, was_pending) = (place.sequence == 0, place.sequence == PENDING);
-        *place = Place { low, high, sequence };
-        self.pending = self.pending.saturating_sub(usize::from(was_pending));
-        if is_new {
-            self.grow(hash);
+        match self.look(hash, low, high) {
+            Found::Entry(at) => {
+                if let Some(entry) = self.entries.get_mut(at) {
+                    self.pending = self.pending.saturating_sub(usize::from(entry.sequence == PENDING));
+                    entry.sequence = sequence;
+                }
+            }
+            Found::Free(place) => self.insert(hash, place, Entry { low, high, sequence }),
         }
     }
 
     /// Forgets all, but keeps the room.
     pub fn clear(&mut self) {
-        self.parts.iter_mut().for_each(|part| {
-            part.places.fill(Place::default());
-            part.used = 0;
-        });
+        self.entries.clear();
+        self.table.fill(0);
         self.pending = 0;
+        self.bounds = (u128::MAX, 0);
     }
 
     /// How many are pending.
@@ -143,20 +174,22 @@ impl IdIndex {
         self.pending
     }
 
-    /// All ids with their records, in no order; pending ones are left out.
-    pub fn entries(&self) -> Vec<(u128, Sequence)> {
-        let places = self.parts.iter().flat_map(|part| &part.places);
-        let settled = places.filter(|place| place.sequence != 0 && place.sequence != PENDING);
-        settled.map(|place| (u128::from(place.low) | u128::from(place.high) << 64, place.sequence)).collect()
+    /// All ids with their records, in order of admission; pending ones are left out.
+    pub fn entries(&self) -> impl Iterator<Item = (u128, Sequence)> + '_ {
+        let settled = self.entries.iter().filter(|entry| entry.sequence != PENDING);
+        settled.map(|entry| (entry.id(), entry.sequence))
     }
 
     /// The durable record of an id.
     pub fn find(&self, id: TransferId) -> Option<Sequence> {
-        let (low, high) = id.halves();
-        let hash = self.hash(low, high);
-        let part = self.parts.get(part_of(hash))?;
-        let place = part.places.get(part.find(hash, low, high))?;
-        (place.sequence != 0 && place.sequence != PENDING).then_some(place.sequence)
+        match self.peek(id) {
+            Admitted::Known(sequence) => Some(sequence),
+            Admitted::New | Admitted::Pending => None,
+        }
+    }
+
+    fn sequence(&self, at: usize) -> Sequence {
+        self.entries.get(at).map_or(PENDING, |entry| entry.sequence)
     }
 
     #[inline]
@@ -166,64 +199,78 @@ impl IdIndex {
         fold(first ^ low.rotate_left(32), self.keys.0 | 1) ^ high
     }
 
+    /// The bits of a place that are a place in `entries`; the others are the tag.
     #[inline]
-    #[expect(clippy::expect_used, reason = "a hash byte is below the number of parts, and a part is never full")]
-    fn place(&mut self, hash: u64, low: u64, high: u64) -> &mut Place {
-        let part = self.parts.get_mut(part_of(hash)).expect("256 parts");
-        let at = part.find(hash, low, high);
-        part.places.get_mut(at).expect("a place")
+    fn mask(&self) -> usize {
+        self.table.len().wrapping_sub(1)
     }
 
-    /// Counts a new id, and doubles its part when that is three quarters full.
-    #[inline]
-    fn grow(&mut self, hash: u64) {
-        let Self { parts, keys, .. } = self;
-        let Some(part) = parts.get_mut(part_of(hash)) else { return };
-        part.used = part.used.saturating_add(1);
-        if part.used.saturating_mul(4) > part.places.len().saturating_mul(3) {
-            let hasher = Self { parts: Vec::new(), pending: 0, keys: *keys };
-            part.double(|place| hasher.hash(place.low, place.high));
-        }
-    }
-}
-
-impl Part {
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        // The part is chosen by the high byte, so the low bits are still free. Lengths are powers of two.
-        usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & self.places.len().wrapping_sub(1)
+        usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & self.mask()
     }
 
-    /// The place of an id, or the empty place where it belongs.
     #[inline]
-    fn find(&self, hash: u64, low: u64, high: u64) -> usize {
-        let mask = self.places.len().wrapping_sub(1);
-        let mut at = self.home(hash);
-        while let Some(place) = self.places.get(at) {
-            if place.sequence == 0 || (place.low == low && place.high == high) {
+    fn tag(&self, hash: u64) -> u32 {
+        let bits = u32::try_from(self.mask()).unwrap_or(u32::MAX);
+        u32::try_from(hash >> 32).unwrap_or(0) & !bits
+    }
+
+    #[inline]
+    fn look(&self, hash: u64, low: u64, high: u64) -> Found {
+        let (mask, tag) = (self.mask(), self.tag(hash));
+        let bits = u32::try_from(mask).unwrap_or(u32::MAX);
+        let mut place = self.home(hash);
+        while let Some(&kept) = self.table.get(place) {
+            if kept == 0 {
                 break;
             }
-            at = at.wrapping_add(1) & mask;
+            if kept & !bits == tag {
+                let at = usize::try_from(kept & bits).unwrap_or(0).wrapping_sub(1);
+                if self.entries.get(at).is_some_and(|entry| entry.low == low && entry.high == high) {
+                    return Found::Entry(at);
+                }
+            }
+            place = place.wrapping_add(1) & mask;
         }
-        at
+        Found::Free(place)
+    }
+
+    #[inline]
+    #[expect(
+        clippy::expect_used,
+        reason = "a hundred gigabytes of ids; a wrong place would be an id that is not known"
+    )]
+    fn insert(&mut self, hash: u64, place: usize, entry: Entry) {
+        let id = entry.id();
+        self.bounds = (self.bounds.0.min(id), self.bounds.1.max(id));
+        self.entries.push(entry);
+        let number = u32::try_from(self.entries.len()).expect("fewer than four thousand million ids");
+        let kept = self.tag(hash) | number;
+        if let Some(free) = self.table.get_mut(place) {
+            *free = kept;
+        }
+        if self.entries.len().saturating_mul(4) > self.table.len().saturating_mul(3) {
+            self.double();
+        }
     }
 
     #[cold]
-    fn double(&mut self, hash: impl Fn(&Place) -> u64) {
-        let doubled = vec![Place::default(); self.places.len().saturating_mul(2)];
-        let old = std::mem::replace(&mut self.places, doubled);
-        for place in old.into_iter().filter(|place| place.sequence != 0) {
-            let at = self.find(hash(&place), place.low, place.high);
-            if let Some(free) = self.places.get_mut(at) {
-                *free = place;
+    fn double(&mut self) {
+        self.table = vec![0; self.table.len().saturating_mul(2)];
+        let entries = std::mem::take(&mut self.entries);
+        for (number, entry) in (1_u32..).zip(&entries) {
+            let hash = self.hash(entry.low, entry.high);
+            // No two are the same, and there are no entries to compare with: the place is a free one.
+            if let Found::Free(place) = self.look(hash, entry.low, entry.high) {
+                let kept = self.tag(hash) | number;
+                if let Some(free) = self.table.get_mut(place) {
+                    *free = kept;
+                }
             }
         }
+        self.entries = entries;
     }
-}
-
-#[inline]
-fn part_of(hash: u64) -> usize {
-    usize::from(hash.to_be_bytes()[0])
 }
 
 #[inline]

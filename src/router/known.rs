@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::ids::{Admitted, IdIndex};
-use super::run::{Run, open_all};
+use super::run::{Entry, Run, open_all};
 use crate::ledger::{Sequence, TransferId};
 use crate::telemetry::chain;
 
@@ -63,6 +63,8 @@ pub struct KnownIds {
     /// Full and settled, being written.
     writing: Option<Arc<IdIndex>>,
     runs: Vec<Arc<Run>>,
+    /// All ids of runs are from the first to the second.
+    in_runs: (u128, u128),
     is_merging: bool,
     settled: Sequence,
     workers: Option<Workers>,
@@ -91,17 +93,18 @@ impl KnownIds {
             fs::remove_dir_all(directory)?;
             fs::create_dir_all(directory)?;
         }
-        let runs = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
+        let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
         let (told, done) = unbounded();
         let (writer, writing) = start("heng-ids", directory, told.clone())?;
         let (merger, merging) = start("heng-ids-merge", directory, told)?;
         Ok(Self {
-            active: IdIndex::new(),
+            active: IdIndex::with_room(active_max),
             spare: None,
             active_max,
             leaving: None,
             writing: None,
             settled: 0,
+            in_runs: bounds(&runs),
             runs,
             is_merging: false,
             workers: Some(Workers { writer, merger }),
@@ -132,13 +135,27 @@ impl KnownIds {
     #[inline]
     pub fn touch(&self, ids: impl Iterator<Item = TransferId> + Clone) {
         let mut seen = 0;
-        for run in &self.runs {
-            for id in ids.clone() {
-                seen ^= run.touch(id);
+        // Ids are often younger than all that is in runs; then no run is asked.
+        if ids.clone().any(|id| self.may_be_in_runs(id)) {
+            for run in &self.runs {
+                for id in ids.clone() {
+                    seen ^= run.touch(id);
+                }
             }
         }
         std::hint::black_box(seen);
         self.active.touch(ids);
+    }
+
+    /// The same for ids that are pending: those are in memory.
+    #[inline]
+    pub fn touch_pending(&self, ids: &[TransferId]) {
+        self.active.touch(ids.iter().copied());
+    }
+
+    #[inline]
+    fn may_be_in_runs(&self, id: TransferId) -> bool {
+        self.in_runs.0 <= id.raw() && id.raw() <= self.in_runs.1
     }
 
     /// What is known of an id outside the active index.
@@ -152,6 +169,9 @@ impl KnownIds {
         }
         if let Some(sequence) = self.writing.as_ref().and_then(|index| index.find(id)) {
             return Admitted::Known(sequence);
+        }
+        if !self.may_be_in_runs(id) {
+            return Admitted::New;
         }
         // The newest first: repeats are mostly young.
         for run in self.runs.iter().rev() {
@@ -207,7 +227,7 @@ impl KnownIds {
             self.take_up(done);
         }
         if self.active.len() >= self.active_max && self.leaving.is_none() && self.writing.is_none() {
-            let next = self.spare.take().unwrap_or_default();
+            let next = self.spare.take().unwrap_or_else(|| IdIndex::with_room(self.active_max));
             self.leaving = Some((std::mem::replace(&mut self.active, next), self.settled));
         }
         if self.leaving.as_ref().is_some_and(|(leaving, _)| leaving.pending() == 0)
@@ -246,18 +266,22 @@ impl KnownIds {
                 if let Some(written) = self.writing.take().and_then(Arc::into_inner) {
                     self.give(Job::Clear(written));
                 }
-                self.runs.push(Arc::new(run));
-                self.runs.sort_by_key(|run| run.covers());
+                self.add_run(run);
             }
             Done::Cleared(index) => self.spare = Some(index),
             Done::Merged(merged, run) => {
                 self.is_merging = false;
                 self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
-                self.runs.push(Arc::new(run));
-                self.runs.sort_by_key(|run| run.covers());
+                self.add_run(run);
             }
             Done::Failed(err) => unreadable(&err),
         }
+    }
+
+    fn add_run(&mut self, run: Run) {
+        self.runs.push(Arc::new(run));
+        self.runs.sort_by_key(|run| run.covers());
+        self.in_runs = bounds(&self.runs);
     }
 
     fn merge_if_many(&mut self) {
@@ -301,13 +325,21 @@ fn unreadable(err: &io::Error) -> ! {
     panic!("the known ids cannot be read or written: {err}");
 }
 
+/// The least and the greatest id of some runs.
+fn bounds(runs: &[Arc<Run>]) -> (u128, u128) {
+    let both = runs.iter().map(|run| run.bounds());
+    both.fold((u128::MAX, 0), |all, run| (all.0.min(run.0), all.1.max(run.1)))
+}
+
 /// Starts a thread that does jobs until nobody can give it any.
 fn start(name: &str, directory: &Path, told: Sender<Done>) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
     let (jobs, work) = unbounded();
     let directory: PathBuf = directory.to_owned();
     let run = move || {
+        // Kept from job to job: memory that is used for the first time is dear.
+        let mut entries = Vec::new();
         for job in work {
-            let done = perform(&directory, job).unwrap_or_else(Done::Failed);
+            let done = perform(&directory, job, &mut entries).unwrap_or_else(Done::Failed);
             if told.send(done).is_err() {
                 break;
             }
@@ -316,10 +348,11 @@ fn start(name: &str, directory: &Path, told: Sender<Done>) -> io::Result<(Sender
     Ok((jobs, std::thread::Builder::new().name(name.to_owned()).spawn(run)?))
 }
 
-fn perform(directory: &Path, job: Job) -> io::Result<Done> {
+fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<Done> {
     match job {
         Job::Write(index, covers) => {
-            let entries = index.entries();
+            entries.clear();
+            entries.extend(index.entries());
             // Whoever asks for it next can have it whole.
             drop(index);
             Ok(Done::Written(Run::write(directory, entries, covers)?))

@@ -42,7 +42,8 @@ pub(super) struct Run {
     covers: Sequence,
     seed: (u64, u64),
     fences: Vec<u128>,
-    last: u128,
+    /// The least and the greatest id.
+    bounds: (u128, u128),
     filter: Vec<u64>,
 }
 
@@ -59,8 +60,13 @@ struct Writer {
     last: u128,
     written: usize,
     filter: Vec<u64>,
+    /// What the entries of the block set in the filter.
+    bits: Vec<FilterBits>,
     seed: (u64, u64),
 }
+
+/// A line of the filter, and six words and bits in it.
+type FilterBits = (usize, [(usize, u64); 6]);
 
 impl Writer {
     /// For at most so many ids.
@@ -76,6 +82,7 @@ impl Writer {
             last: 0,
             written: 0,
             filter: vec![0; lines.saturating_mul(LINE_WORDS)],
+            bits: Vec::with_capacity(PER_BLOCK),
             seed: (rand::random(), rand::random()),
         })
     }
@@ -92,16 +99,21 @@ impl Writer {
         self.block.extend_from_slice(&sequence.to_le_bytes());
         self.last = id;
         self.written = self.written.saturating_add(1);
-        let (line, bits) = filter_bits(id, self.seed, self.filter.len());
-        for (word, bit) in bits {
-            if let Some(word) = self.filter.get_mut(line.saturating_add(word)) {
-                *word |= bit;
-            }
-        }
+        self.bits.push(filter_bits(id, self.seed, self.filter.len()));
         if self.block.len() == PER_BLOCK.saturating_mul(ENTRY_BYTES) { self.end_block() } else { Ok(()) }
     }
 
     fn end_block(&mut self) -> io::Result<()> {
+        // In a loop of its own, so short that the cache misses overlap.
+        let touched = self.bits.iter().filter_map(|&(line, _)| self.filter.get(line));
+        std::hint::black_box(touched.fold(0, |seen, word| seen ^ word));
+        for (line, bits) in self.bits.drain(..) {
+            for (word, bit) in bits {
+                if let Some(word) = self.filter.get_mut(line.saturating_add(word)) {
+                    *word |= bit;
+                }
+            }
+        }
         self.block.resize(BLOCK_CRC_AT, 0);
         let crc = crc32c::crc32c(&self.block);
         self.block.extend_from_slice(&crc.to_le_bytes());
@@ -142,7 +154,7 @@ impl Writer {
 
 /// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
 #[inline]
-fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> (usize, [(usize, u64); 6]) {
+fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
     let (low, high) = TransferId::from_raw(id).halves();
     let first = super::ids::fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
     let second = super::ids::fold(first ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
@@ -158,11 +170,11 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> (usize, [(usize, u64
 }
 
 impl Run {
-    /// Writes entries, in any order, as a run that covers all records up to `covers`. Blocks.
-    pub(super) fn write(directory: &Path, mut entries: Vec<Entry>, covers: Sequence) -> io::Result<Self> {
+    /// Sorts entries and writes them as a run that covers all records up to `covers`. Blocks.
+    pub(super) fn write(directory: &Path, entries: &mut [Entry], covers: Sequence) -> io::Result<Self> {
         entries.sort_unstable();
         let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
-        entries.into_iter().try_for_each(|entry| writer.push(entry))?;
+        entries.iter().try_for_each(|entry| writer.push(*entry))?;
         writer.finish(covers, &directory.join(name(covers)))
     }
 
@@ -219,15 +231,21 @@ impl Run {
             covers: number(get::<16, 8>(&header)),
             seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
-            last: 0,
+            bounds: (u128::MAX, 0),
             filter: filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
         };
         if let Some(last) = blocks.checked_sub(1) {
             let block = run.block(last)?;
             let place = ids.saturating_sub(last.saturating_mul(PER_BLOCK)).saturating_sub(1);
-            run.last = block.get(place).map_or(0, |entry| entry.0);
+            let last = block.get(place).map_or(0, |entry| entry.0);
+            run.bounds = (run.fences.first().copied().unwrap_or(u128::MAX), last);
         }
         Ok(run)
+    }
+
+    /// The least and the greatest id.
+    pub(super) fn bounds(&self) -> (u128, u128) {
+        self.bounds
     }
 
     /// The number of ids.
@@ -243,7 +261,7 @@ impl Run {
     /// Whether the filter must be asked about an id: it is between the first and the last one.
     #[inline]
     fn is_between(&self, id: u128) -> bool {
-        id <= self.last && self.fences.first().is_some_and(|&first| first <= id)
+        self.bounds.0 <= id && id <= self.bounds.1
     }
 
     /// A word of the filter line of an id, so that it is in the cache when it is asked for.
@@ -363,8 +381,8 @@ mod tests {
     fn what_was_written_is_found_and_nothing_else_also_after_merging() {
         let directory = tempfile::tempdir().unwrap();
         let write = |from: u64| {
-            let entries = (from..from + 1_000).map(|number| (spread(number), number)).collect();
-            Arc::new(Run::write(directory.path(), entries, from + 999).unwrap())
+            let mut entries: Vec<_> = (from..from + 1_000).map(|number| (spread(number), number)).collect();
+            Arc::new(Run::write(directory.path(), &mut entries, from + 999).unwrap())
         };
         let runs = [write(1), write(1_001), write(2_001)];
         let check = |runs: &[Arc<Run>]| {
@@ -386,8 +404,8 @@ mod tests {
     #[test]
     fn few_ids_that_are_not_there_are_looked_for() {
         let directory = tempfile::tempdir().unwrap();
-        let run =
-            Run::write(directory.path(), (1..=100_000).map(|number| (spread(number), number)).collect(), 1).unwrap();
+        let mut entries: Vec<_> = (1..=100_000).map(|number| (spread(number), number)).collect();
+        let run = Run::write(directory.path(), &mut entries, 1).unwrap();
         let passed = |number: u64| {
             let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
             bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
@@ -400,8 +418,8 @@ mod tests {
     #[test]
     fn damage_is_an_error_and_never_an_answer() {
         let directory = tempfile::tempdir().unwrap();
-        let path =
-            Run::write(directory.path(), (1..=500).map(|number| (spread(number), number)).collect(), 9).unwrap().path;
+        let mut entries: Vec<_> = (1..=500).map(|number| (spread(number), number)).collect();
+        let path = Run::write(directory.path(), &mut entries, 9).unwrap().path;
         let whole = fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(97) {
             let mut bytes = whole.clone();

@@ -240,6 +240,13 @@ impl Core {
         }
     }
 
+    /// Brings the whole of some accounts into the cache; finding one needs only its beginning.
+    #[inline]
+    fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
+        let accounts = slots.flatten().filter_map(|slot| self.accounts.get(slot));
+        std::hint::black_box(accounts.fold(0, |seen, account| seen ^ account.touch()));
+    }
+
     fn check_opening(&self, account: &NewAccount, parcel: &Parcel) -> Result<(), Code> {
         account.check()?;
         if self.policy.exponent(account.currency).is_none() {
@@ -261,7 +268,8 @@ impl Core {
             for (found, tagged) in slots.iter_mut().zip(block) {
                 *found = (self.accounts.find(tagged.item.debit), self.local(&tagged.item));
             }
-            // In a loop of its own, so short that the cache misses overlap.
+            // In loops of their own, so short that the cache misses overlap.
+            self.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]));
             if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
                 for (debit, _) in &slots {
                     office.desk.touch(*debit);

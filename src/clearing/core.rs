@@ -9,7 +9,9 @@ use super::checkpoint::Checkpoints;
 use super::proof::Proof;
 use crate::flow::AuditReply;
 use crate::journal::Group;
-use crate::ledger::{AccountClass, Applied, Book, BookError, Code, GatewayId, Record, Sequence, Slot, Transfer};
+use crate::ledger::{
+    AccountClass, Applied, Book, BookError, Code, GatewayId, Record, RecordError, Sequence, Slot, Transfer,
+};
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::{ClassFunds, Telemetry};
 
@@ -30,6 +32,15 @@ pub struct Core {
     checkpoints: Checkpoints,
     checkpoint_records: u64,
     telemetry: Telemetry,
+}
+
+/// The transfer of a record that accepted one.
+#[inline]
+fn accepted(record: &Result<Record, RecordError>) -> Option<&Transfer> {
+    match record {
+        Ok(Record::Transfer { transfer, outcome: Code::Accepted, .. }) => Some(transfer),
+        _ => None,
+    }
 }
 
 impl Core {
@@ -76,6 +87,7 @@ impl Core {
         let mut entries = Vec::with_capacity(group.count());
         let mut audits = group.audits().iter().peekable();
         let mut records = group.records();
+        let mut ahead = Vec::with_capacity(LOOKUP_BLOCK);
         let mut time_ns = group.time_ns();
         let mut runs = group.runs().iter().flat_map(|run| std::iter::repeat_n(run.shard, run.count));
         while entries.len() < group.count() {
@@ -85,18 +97,19 @@ impl Core {
             // A block ends where an audit wants to see the book.
             let until_audit = audits.peek().map_or(usize::MAX, |(place, _)| place.saturating_sub(entries.len()));
             let block = LOOKUP_BLOCK.min(until_audit).min(group.count().saturating_sub(entries.len()));
-            let mut ahead = Vec::with_capacity(block);
             for bytes in records.by_ref().take(block) {
                 let record = Record::decode(bytes);
-                let slots = match &record {
-                    Ok(Record::Transfer { transfer, outcome: Code::Accepted, .. }) => self.book.find_both(transfer),
-                    _ => (None, None),
-                };
-                ahead.push((record, slots));
+                let guess = accepted(&record).map_or((None, None), |transfer| self.book.guess_both(transfer));
+                ahead.push((record, guess));
+            }
+            for (record, slots) in &mut ahead {
+                if let Some(transfer) = accepted(record) {
+                    *slots = self.book.confirm_both(transfer, *slots);
+                }
             }
             self.book.touch(ahead.iter().flat_map(|(_, (debit, credit))| [*debit, *credit]));
             self.book.touch_limits(ahead.iter().map(|(_, slots)| slots.0));
-            for (record, slots) in ahead {
+            for (record, slots) in ahead.drain(..) {
                 let decider = runs.next().flatten();
                 let entry = match record {
                     Ok(Record::Transfer { transfer, outcome, gateway }) => {
@@ -140,7 +153,7 @@ impl Core {
         for slot in [applied.debit_slot, applied.credit_slot].into_iter().flatten() {
             self.checkpoints.changed(slot);
         }
-        IndexEntry { id: transfer.id, debit_previous: applied.debit_previous, credit_previous: applied.credit_previous }
+        IndexEntry { debit_previous: applied.debit_previous, credit_previous: applied.credit_previous }
     }
 
     fn other(&mut self, time_ns: u64, record: &Record) -> IndexEntry {
@@ -153,7 +166,7 @@ impl Core {
         for slot in [debit_slot, credit_slot].into_iter().flatten() {
             self.checkpoints.changed(slot);
         }
-        IndexEntry { debit_previous, credit_previous, ..IndexEntry::default() }
+        IndexEntry { debit_previous, credit_previous }
     }
 
     fn applied(&mut self, applied: Result<Applied, BookError>) -> Applied {

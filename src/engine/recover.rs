@@ -1,7 +1,7 @@
 //! From a data directory to the state after its last durable record.
 //!
-//! The store gives accounts and ids up to its checkpoint; the journal's records after that are replayed. Without a usable store
-//! everything is replayed from the first record, and the store is made again on the way.
+//! The store gives what a checkpoint has, the id runs most ids; the journal's records after the checkpoint are replayed, and ids that are in no run are
+//! read from its records. Without a usable store everything is replayed from the first record, and the store is made again on the way.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalError, JournalOptions, JournalReader, PendingGroup,
     Recovered as JournalRecovered, Tail, recover as recover_journal,
 };
-use crate::ledger::{Book, Policy, RECORD_BYTES, Record, Sequence};
+use crate::ledger::{Applied, Book, Policy, RECORD_BYTES, Record, Sequence, TransferId, record_transfer_id};
 use crate::router::KnownIds;
 use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
@@ -90,22 +90,9 @@ fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     let windows = store.windows()?;
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
-    let ids = load_ids(ids, store)?;
+    let opened = KnownIds::open(ids);
+    let ids = opened.map_err(|source| StoreError::Io { path: ids.to_owned(), source })?;
     Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
-}
-
-/// The ids that are known without the journal: those in runs, and from the store's index what the runs do not cover.
-fn load_ids(path: &Path, store: &Store) -> Result<KnownIds, StoreError> {
-    let opened = KnownIds::open(path);
-    let mut ids = opened.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
-    let covered = ids.covers();
-    store.read_index(covered.saturating_add(1), |sequence, entry| {
-        if entry.id.is_valid() && sequence > covered {
-            ids.settle(entry.id, sequence);
-            ids.turn_and_wait();
-        }
-    })?;
-    Ok(ids)
 }
 
 /// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay.
@@ -117,9 +104,11 @@ pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered
     let Loaded { mut book, mut ids, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
     let reader = JournalReader::new(Arc::clone(&disk));
-    let from = checkpoint.min(indexed).saturating_add(1);
-    book.start_at(from.saturating_sub(1));
+    let applied = checkpoint.min(indexed);
+    book.start_at(applied);
     let covered = ids.covers();
+    // Of records that the book has seen only the ids are wanted, as far as they are in no run.
+    let from = applied.min(covered).saturating_add(1);
     let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed, covered };
     let known = checkpoint.max(indexed).max(covered).max(windows_at);
     let recovered: JournalRecovered = recover_journal(&disk, &reader, (from, known), &mut |header, body| {
@@ -133,7 +122,7 @@ pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered
         gateways.put(*gateway);
         store.put_gateway(gateway)?;
     }
-    let replayed = book.sequence().saturating_sub(from.saturating_sub(1));
+    let replayed = book.sequence().saturating_sub(applied);
     Ok(Recovered {
         book,
         ids,
@@ -216,49 +205,40 @@ impl Replay<'_> {
         time_ns: u64,
         body: &[u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let records = body.as_chunks::<RECORD_BYTES>().0;
-        // A segment may begin before what is asked for.
-        let known = self.book.sequence().saturating_add(1).saturating_sub(base);
-        let known = usize::try_from(known).unwrap_or(usize::MAX).min(records.len());
-        let mut time_ns = time_ns.saturating_add(u64::try_from(known).unwrap_or(0));
         let mut entries = Vec::new();
-        for block in records.get(known..).unwrap_or_default().chunks(LOOKUP_BLOCK) {
-            self.ids.touch(block.iter().map(crate::ledger::record_transfer_id));
+        let mut place = 0_u64;
+        for block in body.as_chunks::<RECORD_BYTES>().0.chunks(LOOKUP_BLOCK) {
+            self.ids.touch(block.iter().map(record_transfer_id));
             for bytes in block {
-                let record = Record::decode(bytes)?;
-                let applied = self.book.apply(time_ns, &record)?;
-                time_ns = time_ns.saturating_add(1);
-                if self.book.sequence() <= self.indexed {
+                let (sequence, time_ns) = (base.saturating_add(place), time_ns.saturating_add(place));
+                place = place.saturating_add(1);
+                self.id(sequence, record_transfer_id(bytes))?;
+                if sequence <= self.book.sequence() {
                     continue;
                 }
-                let mut entry = IndexEntry {
-                    debit_previous: applied.debit_previous,
-                    credit_previous: applied.credit_previous,
-                    ..IndexEntry::default()
-                };
-                if let Record::Transfer { transfer, .. } = &record {
-                    entry.id = transfer.id;
-                    if self.book.sequence() <= self.covered {
-                        entries.push(entry);
-                        continue;
-                    }
-                    if let Some(first) = self.ids.find(transfer.id) {
-                        return Err(format!(
-                            "transfer {} was decided at {first} and again at {}",
-                            transfer.id,
-                            self.book.sequence()
-                        )
-                        .into());
-                    }
-                    self.ids.settle(transfer.id, self.book.sequence());
-                    self.ids.turn_and_wait();
+                let record = Record::decode(bytes)?;
+                let applied = self.book.apply(time_ns, &record)?;
+                if sequence > self.indexed {
+                    let Applied { debit_previous, credit_previous, .. } = applied;
+                    entries.push(IndexEntry { debit_previous, credit_previous });
                 }
-                entries.push(entry);
             }
         }
         for (base, bytes) in self.links.append(&entries) {
             self.store.put_full_index(self.links, base, bytes)?;
         }
+        Ok(())
+    }
+    /// Notes an id that is in no run.
+    fn id(&mut self, sequence: Sequence, id: TransferId) -> Result<(), String> {
+        if sequence <= self.covered || !id.is_valid() {
+            return Ok(());
+        }
+        if let Some(first) = self.ids.find(id) {
+            return Err(format!("transfer {id} was decided at {first} and again at {sequence}"));
+        }
+        self.ids.settle(id, sequence);
+        self.ids.turn_and_wait();
         Ok(())
     }
 }

@@ -265,10 +265,16 @@ impl Core {
         while !rest.is_empty() {
             let block = rest.get(..LOOKUP_BLOCK).unwrap_or(rest);
             let mut slots = [(None, None); LOOKUP_BLOCK];
-            for (found, tagged) in slots.iter_mut().zip(block) {
-                *found = (self.accounts.find(tagged.item.debit), self.local(&tagged.item));
-            }
             // In loops of their own, so short that the cache misses overlap.
+            for (found, tagged) in slots.iter_mut().zip(block) {
+                let is_local = tagged.item.credit.shard(self.shards()) == self.shard;
+                let credit = if is_local { self.accounts.guess(tagged.item.credit) } else { None };
+                *found = (self.accounts.guess(tagged.item.debit), credit);
+            }
+            for ((debit, credit), tagged) in slots.iter_mut().zip(block) {
+                *debit = self.accounts.confirm(tagged.item.debit, *debit);
+                *credit = self.accounts.confirm(tagged.item.credit, *credit);
+            }
             self.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]));
             if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
                 for (debit, _) in &slots {

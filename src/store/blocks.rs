@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{BookSummary, PACKED_BYTES, PackedAccount, Sequence, TransferId, get, set};
+use crate::ledger::{BookSummary, PACKED_BYTES, PackedAccount, Sequence, get, set};
 
 /// Accounts per block.
 pub const ACCOUNTS_PER_BLOCK: u32 = 56;
 
 /// Index entries per block.
-pub const INDEX_PER_BLOCK: usize = 216;
+pub const INDEX_PER_BLOCK: usize = 432;
 /// Bytes of an index entry.
-pub const INDEX_ENTRY_BYTES: usize = 32;
+pub const INDEX_ENTRY_BYTES: usize = 16;
 
 /// What a checkpoint is: the accounts of the `accounts` tree, up to this number of them, are at least at this sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +23,9 @@ pub struct Checkpoint {
     pub summary: BookSummary,
 }
 
-/// What is kept of one record besides the record: how to find it, and its account's records before it.
+/// What is kept of one record besides the record: its accounts' records before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The transfer id, invalid when the record is no transfer.
-    pub id: TransferId,
     /// The record before in the debit account's history, 0 for none.
     pub debit_previous: Sequence,
     /// The record before in the credit account's history, 0 for none.
@@ -37,17 +35,15 @@ pub struct IndexEntry {
 impl IndexEntry {
     pub(super) fn encode(&self) -> [u8; INDEX_ENTRY_BYTES] {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
-        set::<0, 16>(&mut bytes, self.id.raw().to_le_bytes());
-        set::<16, 8>(&mut bytes, self.debit_previous.to_le_bytes());
-        set::<24, 8>(&mut bytes, self.credit_previous.to_le_bytes());
+        set::<0, 8>(&mut bytes, self.debit_previous.to_le_bytes());
+        set::<8, 8>(&mut bytes, self.credit_previous.to_le_bytes());
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8; INDEX_ENTRY_BYTES]) -> Self {
         Self {
-            id: TransferId::from_raw(u128::from_le_bytes(get::<0, 16>(bytes))),
-            debit_previous: u64::from_le_bytes(get::<16, 8>(bytes)),
-            credit_previous: u64::from_le_bytes(get::<24, 8>(bytes)),
+            debit_previous: u64::from_le_bytes(get::<0, 8>(bytes)),
+            credit_previous: u64::from_le_bytes(get::<8, 8>(bytes)),
         }
     }
 }
@@ -76,14 +72,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_are_read_as_they_were_written(id in any::<u128>(), mid in any::<[u64; 2]>()) {
-            let entry = IndexEntry { id: TransferId::from_raw(id), debit_previous: mid[0], credit_previous: mid[1] };
+        fn entries_are_read_as_they_were_written(previous in any::<[u64; 2]>()) {
+            let entry = IndexEntry { debit_previous: previous[0], credit_previous: previous[1] };
             prop_assert_eq!(IndexEntry::decode(&entry.encode()), entry);
         }
     }
 
     #[test]
     fn index_blocks_begin_at_one() {
-        assert_eq!([1, 216, 217, 432, 433].map(index_block_base), [1, 1, 217, 217, 433]);
+        assert_eq!([1, 432, 433, 864, 865].map(index_block_base), [1, 1, 433, 433, 865]);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `format`, `checkpoint` | format version; sequence, number of accounts and summary of the last checkpoint |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
-//! | `index` | first sequence of the block, u64 big-endian | 216 entries of 32 bytes: transfer id, previous records of debit and credit account |
+//! | `index` | first sequence of the block, u64 big-endian | 432 entries of 16 bytes: previous records of debit and credit account |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
 //! | `lives` | block number | 180 places of 37 bytes: what was given back of a transfer |
 //! | `tallies` | block number | 10 tallies of limits, bincode |

@@ -74,7 +74,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 2;
+const STORE_FORMAT: u64 = 3;
 const CHECKPOINT_KEY: &str = "checkpoint";
 
 impl Store {

@@ -162,13 +162,8 @@ impl<'a> Check<'a> {
             self.report.violate(note.to_string());
         }
         let sequence = self.book.sequence();
-        let mut entry = IndexEntry {
-            debit_previous: applied.debit_previous,
-            credit_previous: applied.credit_previous,
-            ..IndexEntry::default()
-        };
+        let entry = IndexEntry { debit_previous: applied.debit_previous, credit_previous: applied.credit_previous };
         if let Record::Transfer { transfer, outcome, .. } = record {
-            entry.id = transfer.id;
             self.report.transfers = self.report.transfers.saturating_add(1);
             self.report.accepted = self.report.accepted.saturating_add(u64::from(outcome.is_accepted()));
             match self.ids.admit(transfer.id) {

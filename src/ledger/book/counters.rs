@@ -177,7 +177,7 @@ impl Counters {
     #[inline]
     pub(super) fn touch(&self, debit: Option<Slot>) {
         if let Some(place) = self.rows.touch(debit) {
-            std::hint::black_box(self.heads.get(index_of(place)));
+            std::hint::black_box(self.heads.get(index_of(place)).copied());
         }
     }
 

@@ -17,6 +17,7 @@
 //! Whether an id was decided twice, and whether a refund exceeds its original: `heng verify` and the [`crate::router`] keep the
 //! ids.
 
+mod ahead;
 mod counters;
 mod distributions;
 mod open;
@@ -312,27 +313,6 @@ impl Book {
     /// The slot of an account.
     pub fn slot_of(&self, id: AccountId) -> Option<Slot> {
         self.accounts.find(id)
-    }
-
-    /// Finds the slots that a transfer will touch, ahead of [`Self::apply`], to have them in the cache.
-    #[inline]
-    pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
-    }
-
-    /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.
-    #[inline]
-    pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
-        let accounts = slots.flatten().filter_map(|slot| self.accounts.get(slot));
-        std::hint::black_box(accounts.fold(0, |seen, account| seen ^ account.touch()));
-    }
-
-    /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].
-    #[inline]
-    pub fn touch_limits(&self, debits: impl Iterator<Item = Option<Slot>>) {
-        if self.policy.has_limits() {
-            debits.for_each(|debit| self.open.tallies.touch(debit));
-        }
     }
 
     /// Applies the next record.

@@ -1,0 +1,42 @@
+//! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
+
+use super::{Book, Slot, Transfer};
+
+impl Book {
+    /// Finds the slots that a transfer will touch.
+    #[inline]
+    pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
+    }
+
+    /// Guesses the slots that a transfer will touch, ahead of [`Self::apply`]; see [`Table::guess`].
+    #[inline]
+    pub fn guess_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.guess(transfer.debit), self.accounts.guess(transfer.credit))
+    }
+
+    /// The slots that a transfer will touch, given [`Self::guess_both`] of it.
+    #[inline]
+    pub fn confirm_both(
+        &self,
+        transfer: &Transfer,
+        guess: (Option<Slot>, Option<Slot>),
+    ) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.confirm(transfer.debit, guess.0), self.accounts.confirm(transfer.credit, guess.1))
+    }
+
+    /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.
+    #[inline]
+    pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
+        let accounts = slots.flatten().filter_map(|slot| self.accounts.get(slot));
+        std::hint::black_box(accounts.fold(0, |seen, account| seen ^ account.touch()));
+    }
+
+    /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].
+    #[inline]
+    pub fn touch_limits(&self, debits: impl Iterator<Item = Option<Slot>>) {
+        if self.policy.has_limits() {
+            debits.for_each(|debit| self.open.tallies.touch(debit));
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::model::Model;
 use crate::office::Office;
 use crate::reader::Reader;
 use crate::report::{Conditions, Latency, Report, grouped};
-use crate::spawn::Spawned;
+use crate::spawn::{ServerUse, Spawned};
 use crate::workload::{Workload, account_id};
 
 /// Items per request while setting up and verifying.
@@ -83,8 +83,12 @@ pub(crate) fn perform(arguments: &RunArguments) -> anyhow::Result<Report> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let operations = server.as_ref().map(|server| server.operations.clone());
-    let mut report = runtime.block_on(Run { arguments, address, operations }.go())?;
+    let (mut report, opened) =
+        runtime.block_on(Run { arguments, address, operations, server: server.as_ref() }.go())?;
     report.server = server.map(Spawned::stop).transpose()?;
+    if let (Some(used), Some(opened)) = (&mut report.server, opened) {
+        used.opened_rss_bytes = opened.rss_bytes;
+    }
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -97,6 +101,7 @@ struct Run<'a> {
     address: String,
     /// The operations port of the spawned server.
     operations: Option<String>,
+    server: Option<&'a Spawned>,
 }
 
 impl Run<'_> {
@@ -107,7 +112,8 @@ impl Run<'_> {
         }
     }
 
-    async fn go(&self) -> anyhow::Result<Report> {
+    /// The result, and what the server used when the accounts were open.
+    async fn go(&self) -> anyhow::Result<(Report, Option<ServerUse>)> {
         let arguments = self.arguments;
         let who = self.who()?;
         // On a server of its own a run is the same every time; elsewhere it must not meet an earlier one.
@@ -116,6 +122,7 @@ impl Run<'_> {
         let base = if fresh { 0 } else { now.as_millis() << 64 };
         let mut client = Client::connect(self.address.as_str(), &who).await?;
         self.open_accounts(&mut client, base).await?;
+        let opened = self.server.map(Spawned::used);
         let closer = self.closer(base)?;
         let due = Due {
             after: Duration::from_secs(arguments.due_after),
@@ -161,7 +168,7 @@ impl Run<'_> {
             report.verified = Some(self.verify(&mut client, base, &model).await?);
             report.verified_accounts = arguments.accounts;
         }
-        Ok(report)
+        Ok((report, opened))
     }
 
     /// Registers participants, and makes ready to close their windows, if that is asked for.

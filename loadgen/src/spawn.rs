@@ -25,6 +25,8 @@ pub(crate) struct Spawned {
 pub(crate) struct ServerUse {
     /// Resident memory at the end, bytes.
     pub(crate) rss_bytes: u64,
+    /// Resident memory when the accounts were open and nothing had been transferred, bytes.
+    pub(crate) opened_rss_bytes: u64,
     /// Room taken in the data directory after the server stopped, bytes.
     pub(crate) disk_bytes: u64,
     /// Bytes handed to the disk.
@@ -101,7 +103,8 @@ impl Spawned {
         Ok(used)
     }
 
-    fn used(&self) -> ServerUse {
+    /// What it used so far, but for the room in the data directory.
+    pub(crate) fn used(&self) -> ServerUse {
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
         let number_after = |file: &str, key: &str| {
             let text = std::fs::read_to_string(proc.join(file)).ok()?;
@@ -117,6 +120,7 @@ impl Spawned {
         });
         ServerUse {
             rss_bytes: number_after("status", "VmRSS:").unwrap_or(0).saturating_mul(1_024),
+            opened_rss_bytes: 0,
             disk_bytes: 0,
             written_bytes: number_after("io", "write_bytes:").unwrap_or(0),
             cpu_s: cpu.unwrap_or(0.0),

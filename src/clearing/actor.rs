@@ -111,8 +111,12 @@ impl ClearingHandle {
 }
 
 impl Follower for ClearingHandle {
-    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped> {
-        self.0.send(ClearingMessage::Durable(Arc::clone(group)))
+    fn durable(&self, group: &Arc<Group>) {
+        self.0.leave(ClearingMessage::Durable(Arc::clone(group)));
+    }
+
+    fn wake(&self) -> Result<(), Stopped> {
+        self.0.wake()
     }
 }
 

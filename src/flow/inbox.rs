@@ -63,6 +63,11 @@ impl<T> InboxSender<T> {
         self.wake()
     }
 
+    /// Leaves a message without waking the actor, which is to be done soon. Never blocks.
+    pub fn leave(&self, message: T) {
+        self.0.queue.push(message);
+    }
+
     /// Hands on a message. Never blocks.
     pub fn send(&self, message: T) -> Result<(), Stopped> {
         self.0.queue.push(message);

@@ -57,7 +57,7 @@ pub enum Appended {
 }
 
 /// Where groups are made durable.
-pub trait Journal: Send {
+pub trait Journal: Send + std::fmt::Debug {
     /// Appends a group as writer `epoch`, whose first record must have sequence `expected`. Blocks until the answer is known;
     /// appends are made one after another.
     fn append(&mut self, epoch: u64, expected: Sequence, group: &mut PendingGroup) -> Appended;

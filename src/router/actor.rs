@@ -68,8 +68,12 @@ impl RouterHandle {
 }
 
 impl Follower for RouterHandle {
-    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped> {
-        self.0.send(RouterMessage::Durable(Arc::clone(group)))
+    fn durable(&self, group: &Arc<Group>) {
+        self.0.leave(RouterMessage::Durable(Arc::clone(group)));
+    }
+
+    fn wake(&self) -> Result<(), Stopped> {
+        self.0.wake()
     }
 }
 

@@ -7,8 +7,9 @@ use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::{Sender, TrySendError};
 
 use super::sequencer::{Sequencer, codes};
+use super::writer::Writer;
 use crate::flow::{AuditReply, Batch, Decided, Drain, Inbox, InboxSender, Pace, Stopped};
-use crate::journal::{Group, PendingGroup};
+use crate::journal::Group;
 use crate::ledger::{Outcome, Record, Sequence};
 use crate::telemetry::{Counters, Health, Telemetry};
 
@@ -60,8 +61,11 @@ impl SettlementHandle {
 
 /// Someone who is shown every durable group, in order, before anyone is answered.
 pub trait Follower: Send + std::fmt::Debug {
-    /// A group is durable. Must not block.
-    fn durable(&self, group: &Arc<Group>) -> Result<(), Stopped>;
+    /// A group is durable. Must not block, and need not be acted upon before [`Self::wake`].
+    fn durable(&self, group: &Arc<Group>);
+
+    /// Look at what was shown. Called when those who wait have their answers: waking a thread costs as much as answering.
+    fn wake(&self) -> Result<(), Stopped>;
 }
 
 /// Someone who compares balances.
@@ -84,7 +88,7 @@ const TICK_EVERY: Duration = Duration::from_millis(10);
 pub struct SettlementActor {
     sequencer: Sequencer,
     inbox: Inbox<SettlementMessage>,
-    writer: Sender<PendingGroup>,
+    writer: Writer,
     followers: Vec<Box<dyn Follower>>,
     auditor: Box<dyn Auditor>,
     timekeeper: Box<dyn Timekeeper>,
@@ -97,8 +101,8 @@ pub struct SettlementActor {
 /// Where the settlement actor sends.
 #[derive(Debug)]
 pub struct SettlementPeers {
-    /// The journal's thread.
-    pub writer: Sender<PendingGroup>,
+    /// Writes groups.
+    pub writer: Writer,
     /// Shown every durable group, in this order.
     pub followers: Vec<Box<dyn Follower>>,
     /// Given the shards' balances.
@@ -147,7 +151,7 @@ impl SettlementActor {
 
     fn durable(&mut self, group: &Arc<Group>) -> Result<(), Stopped> {
         self.sequencer.durable_group(group);
-        self.followers.iter().try_for_each(|follower| follower.durable(group))?;
+        self.followers.iter().for_each(|follower| follower.durable(group));
         self.counters.durable(group.last_sequence());
         let durable = group.last_sequence();
         self.records.retain(|(sequence, reply)| {
@@ -158,15 +162,18 @@ impl SettlementActor {
         while let Some(parcel) = self.sequencer.next_answer() {
             parcel.answer(group.durable_at);
         }
-        Ok(())
+        self.followers.iter().try_for_each(|follower| follower.wake())
     }
 
     /// Gives the disk its next group, and answers what rests on nothing that is still to be written.
     fn go_on(&mut self) -> Result<(), Stopped> {
-        if self.pace.may_go_on(self.sequencer.durable())
+        while self.pace.may_go_on(self.sequencer.durable())
             && let Some(group) = self.sequencer.next_write()
         {
-            self.writer.try_send(group).map_err(|_err| Stopped)?;
+            match self.writer.write(group)? {
+                Some(ended) => self.handle_message(ended)?,
+                None => break,
+            }
         }
         self.sequencer.free_audits().into_iter().try_for_each(|audit| self.auditor.audit(audit))?;
         while let Some(parcel) = self.sequencer.next_answer() {

@@ -5,7 +5,7 @@
 //! | [`SettlementMessage::Decided`] | shards | append these outcomes, in this order |
 //! | [`SettlementMessage::Resolved`] | router | outcomes that need no record, such as those of repeats |
 //! | [`SettlementMessage::Record`] | administration | append a record that no shard decides |
-//! | [`SettlementMessage::Durable`] | journal thread | a group is on disk |
+//! | [`SettlementMessage::Durable`] | journal thread | a group is on disk (small groups settlement writes itself) |
 //! | [`SettlementMessage::Failed`] | journal thread | it is not, or nobody knows: stop |
 //!
 //! While one group is being written the next one fills; when the disk is ready the next is closed and sent. There is no
@@ -30,4 +30,4 @@ mod writer;
 pub(crate) use actor::now_ns;
 pub use actor::{Auditor, Follower, SettlementActor, SettlementHandle, SettlementMessage, SettlementPeers, Timekeeper};
 pub use sequencer::{Answer, Sequencer, fill_outcomes};
-pub use writer::{WriterStats, spawn_writer};
+pub use writer::{Writer, WriterStats, spawn_writer};

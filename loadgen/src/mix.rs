@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use heng::ledger::{AccountId, BALANCING, LINKED, Operation, Transfer};
+use heng::ledger::{AccountChange, AccountId, BALANCING, ExchangeRate, LINKED, Operation, Rounding, Transfer};
+use rust_decimal::Decimal;
 
 use crate::workload::{Planned, Workload};
 
@@ -135,8 +136,11 @@ impl Mixer {
                 (Mix::Full, 32..40) => self.capture(&mut filling, 2),
                 (Mix::Full, 40..42) => self.void(&mut filling),
                 (Mix::Full, 42..44) => self.raise(&mut filling),
-                (Mix::Full, 44..47) => self.transfer(&mut filling, BALANCING),
-                (Mix::Full, _) => self.require(&mut filling),
+                (Mix::Full, 44..46) => self.transfer(&mut filling, BALANCING),
+                (Mix::Full, 46) => self.require(&mut filling),
+                (Mix::Full, 47) => self.reverse(&mut filling),
+                (Mix::Full, 48) => self.exchange(&mut filling, left),
+                (Mix::Full, _) => self.change(&mut filling),
             }
         }
     }
@@ -218,19 +222,59 @@ impl Mixer {
     }
 
     fn refund(&mut self, filling: &mut Filling<'_>) {
+        self.give_back(filling, Operation::Refund, |amount| amount.div_ceil(2));
+    }
+
+    fn reverse(&mut self, filling: &mut Filling<'_>) {
+        self.give_back(filling, Operation::Reversal, |amount| amount);
+    }
+
+    /// Moves so much of the oldest transfer back, or makes one if there is none.
+    fn give_back(&mut self, filling: &mut Filling<'_>, operation: Operation, part: fn(u32) -> u32) {
         let Some(Earlier { transfer, planned }) = self.done.pop_front() else { return self.transfer(filling, 0) };
-        let amount = planned.amount.div_ceil(2);
-        let refund = Transfer {
+        let amount = part(planned.amount);
+        let back = Transfer {
             id: self.workload.next_id(),
             debit: transfer.credit,
             credit: transfer.debit,
             amount: amount.into(),
-            flags: Operation::Refund as u16,
+            flags: operation as u16,
             related: transfer.id.raw(),
             ..transfer
         };
         let Planned { debit, credit, .. } = planned;
-        filling.push(refund, Planned { debit: credit, credit: debit, amount, ..planned });
+        filling.push(back, Planned { debit: credit, credit: debit, amount, ..planned });
+    }
+
+    /// Someone pays one currency to the platform's position, and is paid twice as much of the other from its other position.
+    fn exchange(&mut self, filling: &mut Filling<'_>, left: usize) {
+        if left < 2 {
+            return self.transfer(filling, 0);
+        }
+        let (paid, planned) = self.workload.make();
+        filling.push(Transfer { flags: LINKED, ..paid }, planned);
+        let (debit, credit) = self.workload.abroad();
+        let amount = planned.amount.saturating_mul(2);
+        let rate = ExchangeRate { rate: Decimal::TWO, rounding: Rounding::HalfUp };
+        let bought = Transfer {
+            id: self.workload.next_id(),
+            debit: self.workload.account(debit),
+            credit: self.workload.account(credit),
+            amount: amount.into(),
+            flags: Operation::Exchange as u16,
+            related: rate.encode(),
+            ..paid
+        };
+        filling.push(bought, Planned { debit, credit, amount, ..planned });
+    }
+
+    /// Changes the level of an account, which no limit looks at.
+    fn change(&mut self, filling: &mut Filling<'_>) {
+        let (transfer, planned) = self.workload.make();
+        let level = u8::try_from(self.workload.below(4)).ok();
+        let change = AccountChange { level, ..AccountChange::default() };
+        let asked = Transfer { id: transfer.id, code: transfer.code, ..change.request(transfer.debit) };
+        filling.push(asked, Planned { effect: Effect::None, ..planned });
     }
 
     fn require(&mut self, filling: &mut Filling<'_>) {

@@ -16,19 +16,22 @@ use crate::arguments::{Limits, RunArguments};
 use crate::closing::{Closer, Closing, POLICY, register};
 use crate::drive::{Connection, Counts, Known, Plan, lock};
 use crate::measure::{Latencies, Recorder};
-use crate::mix::{Due, Mixer};
+use crate::mix::{Due, Mix, Mixer};
 use crate::model::Model;
 use crate::office::Office;
 use crate::reader::Reader;
 use crate::report::{Conditions, Latency, Report, grouped};
 use crate::spawn::{ServerUse, Spawned};
-use crate::workload::{Workload, account_id};
+use crate::workload::{ABROAD, Workload, account_id};
 
 /// Items per request while setting up and verifying.
 const PAGE: usize = 8_190;
 
 /// ISO 4217 number of the accounts' currency, EUR.
 const CURRENCY: u16 = 978;
+
+/// USD in ISO 4217.
+const CURRENCY_ABROAD: u16 = 840;
 
 /// The policy of `--limits on`.
 const LIMITS: &str = include_str!("limits.toml");
@@ -139,7 +142,7 @@ impl Run<'_> {
             let mixer = Mixer::new(workload, arguments.mix, due.clone());
             connections.push(Connection { sender, receiver, mixer, next_request: 0 });
         }
-        let model = Arc::new(Model::new(arguments.accounts));
+        let model = Arc::new(Model::new(self.all_accounts()));
         if arguments.warmup > 0 {
             let warm = Phase { name: "warm-up", transfers: arguments.warmup };
             connections = self.drive(connections, &warm, (&model, None)).await?.0;
@@ -201,15 +204,21 @@ impl Run<'_> {
         Ok(Some(tokio::spawn(reader.run())))
     }
 
+    /// How many accounts there are, those of a second currency included.
+    fn all_accounts(&self) -> u64 {
+        let abroad = if self.arguments.mix == Mix::Full { ABROAD } else { 0 };
+        self.arguments.accounts.saturating_add(abroad)
+    }
+
     async fn open_accounts(&self, client: &mut Client, base: u128) -> anyhow::Result<()> {
-        let bar = progress("accounts", self.arguments.accounts)?;
-        let count = u32::try_from(self.arguments.accounts)?;
+        let bar = progress("accounts", self.all_accounts())?;
+        let count = u32::try_from(self.all_accounts())?;
         let first = base.wrapping_add(1);
         let accounts: Vec<u32> = (0..count).collect();
         for page in accounts.chunks(PAGE) {
             let open = |&index: &u32| NewAccount {
                 id: account_id(first, index),
-                currency: CURRENCY,
+                currency: if u64::from(index) < self.arguments.accounts { CURRENCY } else { CURRENCY_ABROAD },
                 code: 1,
                 ..NewAccount::default()
             };
@@ -327,9 +336,9 @@ impl Run<'_> {
 
     /// Compares every account of this run with the model.
     async fn verify(&self, client: &mut Client, base: u128, model: &Model) -> anyhow::Result<bool> {
-        let bar = progress("verifying", self.arguments.accounts)?;
+        let bar = progress("verifying", self.all_accounts())?;
         let first = base.wrapping_add(1);
-        let indexes: Vec<u32> = (0..u32::try_from(self.arguments.accounts)?).collect();
+        let indexes: Vec<u32> = (0..u32::try_from(self.all_accounts())?).collect();
         let (mut different, mut sum) = (0_usize, 0_i128);
         for page in indexes.chunks(PAGE) {
             let ids: Vec<u128> = page.iter().map(|&index| account_id(first, index).raw()).collect();

@@ -23,6 +23,9 @@ pub(crate) struct Planned {
 /// More connections than one run can have; the distance of one connection's ids.
 const CONNECTIONS_MAX: u128 = 1 << 20;
 
+/// Accounts of a second currency, after the others, for runs with exchange.
+pub(crate) const ABROAD: u64 = 10;
+
 /// Makes one connection's transfers.
 #[derive(Debug)]
 pub(crate) struct Workload {
@@ -73,6 +76,17 @@ impl Workload {
 
     fn next_to(&self, account: u32) -> u32 {
         account.wrapping_add(1).checked_rem(self.accounts).unwrap_or(0)
+    }
+
+    /// Two accounts of the second currency: the platform's position, and a customer.
+    pub(crate) fn abroad(&mut self) -> (u32, u32) {
+        let customers = u32::try_from(ABROAD).unwrap_or(2).saturating_sub(1);
+        (self.accounts, self.accounts.saturating_add(1).saturating_add(self.rng.random_range(0..customers)))
+    }
+
+    /// The account at a place.
+    pub(crate) fn account(&self, index: u32) -> AccountId {
+        account_id(self.first_account, index)
     }
 
     /// A number below this one.

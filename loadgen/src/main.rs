@@ -19,6 +19,7 @@ mod reader;
 mod report;
 mod run;
 mod spawn;
+mod torture;
 mod workload;
 
 use std::process::ExitCode;
@@ -45,6 +46,11 @@ enum Command {
     Peer(Box<peer::PeerArguments>),
     /// Simulate a day: payments, cut-offs, payouts, a bank statement with errors; find all of them and nothing else.
     Day(Box<day::DayArguments>),
+    /// Break a server in every way, again and again, and check that nothing acknowledged is lost and nothing is done twice.
+    Torture(torture::TortureArguments),
+    /// What `torture` has checked between two breaks: the same as `heng verify`.
+    #[command(hide = true)]
+    Verify(heng::cli::VerifyCommand),
     /// The server that `--spawn` starts: the same as `heng serve`.
     #[command(hide = true)]
     Serve(Box<heng::cli::ServeCommand>),
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Peer(arguments) => peer::run(&arguments),
         Command::Day(arguments) => day::run(&arguments),
+        Command::Torture(arguments) => torture::run(&arguments),
+        Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }
 }

@@ -28,10 +28,10 @@ use crate::workload::{ABROAD, Workload, account_id};
 const PAGE: usize = 8_190;
 
 /// ISO 4217 number of the accounts' currency, EUR.
-const CURRENCY: u16 = 978;
+pub(crate) const CURRENCY: u16 = 978;
 
 /// USD in ISO 4217.
-const CURRENCY_ABROAD: u16 = 840;
+pub(crate) const CURRENCY_ABROAD: u16 = 840;
 
 /// The policy of `--limits on`.
 const LIMITS: &str = include_str!("limits.toml");
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
 }
 
 /// Progress and mistakes go to standard error, results to standard output.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // Nobody is there to be told that nobody is there.
     let _told = writeln!(std::io::stderr(), "{text}");
 }
@@ -390,7 +390,7 @@ fn nanoseconds(transfers: u64, rate: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
-fn progress(name: &'static str, length: u64) -> anyhow::Result<ProgressBar> {
+pub(crate) fn progress(name: &'static str, length: u64) -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{msg:>10} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")?;
     Ok(ProgressBar::new(length).with_style(style).with_message(name))
 }

@@ -44,6 +44,16 @@ struct Told {
 impl Spawned {
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(data_dir: Option<&Path>, shards: usize, policy: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(data_dir, shards, policy, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(
+        data_dir: Option<&Path>,
+        shards: usize,
+        policy: Option<&str>,
+        more: &[&str],
+    ) -> anyhow::Result<Self> {
         let temporary = if data_dir.is_some() {
             None
         } else {
@@ -64,6 +74,7 @@ impl Spawned {
             .arg(&data_dir)
             .arg("--policy-file")
             .arg(&policy_file)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -85,6 +96,18 @@ impl Spawned {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(sent.success(), "cannot send {name} to the server");
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_some())
     }
 
     /// Asks it to drain, waits for its end, and says what it used.

@@ -48,7 +48,7 @@ enum GatewayAction {
 
 /// Check every invariant of a stopped server's data, read-only.
 #[derive(Debug, Args)]
-pub(super) struct VerifyCommand {
+pub struct VerifyCommand {
     /// The data directory.
     #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
     data_dir: PathBuf,
@@ -101,7 +101,8 @@ fn parse_grant(allow: Option<&str>, amount_max: Option<u128>) -> Result<Grant, F
     Ok(Grant { operations, amount_max: amount_max.unwrap_or(AMOUNT_MAX) })
 }
 
-pub(super) fn verify(command: &VerifyCommand) -> Done {
+/// Checks every invariant of a stopped server's data. Blocks.
+pub fn verify(command: &VerifyCommand) -> Done {
     let report = verify_directory(&command.data_dir).map_err(|err| match err {
         VerifyError::DataDir(err) => Failure::configuration(err),
         err @ VerifyError::Copy(_) => err.into(),

@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::ledger::Operation;
 
+pub use admin::{VerifyCommand, verify};
 pub use serve::{ServeCommand, serve};
 
 /// Heng (衡, a balance): a durable, high-throughput transaction processor.
@@ -72,7 +73,7 @@ enum Command {
     /// Register the gateways that may connect.
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
-    Verify(admin::VerifyCommand),
+    Verify(VerifyCommand),
     /// Make the store again from the journal.
     Rebuild(admin::RebuildCommand),
     /// List the codes of outcomes and errors.
@@ -128,7 +129,7 @@ pub fn run() -> ExitCode {
         Command::Report(command) => report::run(&command),
         Command::Check(command) => check::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
-        Command::Verify(command) => admin::verify(&command),
+        Command::Verify(command) => verify(&command),
         Command::Rebuild(command) => admin::rebuild(&command),
         Command::Codes(command) => admin::codes(&command),
     };

@@ -116,6 +116,7 @@ impl FileJournal {
                 number: segment,
                 base_sequence: group.base_sequence(),
                 previous_hash: self.tail.previous_hash,
+                segment_bytes: self.segment_bytes,
             };
             let mut bytes = header.encode().to_vec();
             bytes.extend_from_slice(group.bytes());

@@ -231,11 +231,19 @@ impl<'a> Walk<'a> {
         visit: &mut Visit<'_>,
     ) -> Result<bool, JournalError> {
         let &Read { number, bytes, is_first, later_is_used } = read;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if bytes.len() < GROUP_HEADER_BYTES {
+            return Err(self.damaged(number, length, "the file is cut off: segments are made at their full length"));
+        }
         let Some(header) = SegmentHeader::decode(bytes) else {
             return self.unused_segment(number, bytes, later_is_used);
         };
         if header.number != number {
             return Err(self.damaged(number, 0, &format!("this is segment {}", header.number)));
+        }
+        if length < header.segment_bytes {
+            let what = format!("the file is cut off: it was made with {} bytes", header.segment_bytes);
+            return Err(self.damaged(number, length, &what));
         }
         let tail = &mut self.recovered.tail;
         if is_first {

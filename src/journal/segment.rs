@@ -3,9 +3,11 @@
 //! The header, 128 bytes, little-endian, written together with the segment's first group:
 //!
 //! ```text
-//! place  0      8        16      24             32             64        124
-//!        magic  version  number  base_sequence  previous_hash  reserved  header_crc
+//! place  0      8        16      24             32             64             72        124
+//!        magic  version  number  base_sequence  previous_hash  segment_bytes  reserved  header_crc
 //! ```
+//!
+//! `segment_bytes` is the length with which the file was made, so that an end cut off later does not look like an end; 0 says nothing.
 
 use super::group::{GROUP_HEADER_BYTES, GroupHeader, Hash};
 use crate::ledger::{Sequence, get, set};
@@ -24,6 +26,7 @@ pub(super) struct SegmentHeader {
     pub(super) number: u64,
     pub(super) base_sequence: Sequence,
     pub(super) previous_hash: Hash,
+    pub(super) segment_bytes: u64,
 }
 
 /// What stands at a place of a segment.
@@ -45,6 +48,7 @@ impl SegmentHeader {
         set::<16, 8>(&mut bytes, self.number.to_le_bytes());
         set::<24, 8>(&mut bytes, self.base_sequence.to_le_bytes());
         set::<32, 32>(&mut bytes, self.previous_hash);
+        set::<64, 8>(&mut bytes, self.segment_bytes.to_le_bytes());
         let crc = crc32c::crc32c(bytes.get(..CRC_AT).unwrap_or_default());
         set::<CRC_AT, 4>(&mut bytes, crc.to_le_bytes());
         bytes
@@ -60,6 +64,7 @@ impl SegmentHeader {
             number: u64::from_le_bytes(get::<16, 8>(bytes)),
             base_sequence: u64::from_le_bytes(get::<24, 8>(bytes)),
             previous_hash: get::<32, 32>(bytes),
+            segment_bytes: u64::from_le_bytes(get::<64, 8>(bytes)),
         })
     }
 }
@@ -103,7 +108,8 @@ mod tests {
 
     #[test]
     fn segment_headers_are_read_back_and_notice_damage() {
-        let header = SegmentHeader { version: 1, number: 7, base_sequence: 99, previous_hash: [3; 32] };
+        let header =
+            SegmentHeader { version: 1, number: 7, base_sequence: 99, previous_hash: [3; 32], segment_bytes: 4_096 };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Some(header));
         for bit in 0..GROUP_HEADER_BYTES * 8 {

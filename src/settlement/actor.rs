@@ -81,7 +81,7 @@ pub trait Timekeeper: Send + std::fmt::Debug {
 }
 
 /// How often the ledger's time is told: holds expire and delayed transfers arrive at most so much later, plus a write.
-const TICK_EVERY: Duration = Duration::from_millis(10);
+const TICK_EVERY: Duration = Duration::from_millis(2);
 
 /// The actor.
 #[derive(Debug)]

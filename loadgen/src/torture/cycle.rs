@@ -1,0 +1,289 @@
+//! One ledger that is broken again and again: start, check, load, break, verify.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use heng::client::{Client, Credentials};
+use heng::ledger::NewAccount;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use super::damage::damage;
+use super::load::{ACCOUNTS, CONNECTIONS, Caller};
+use super::log::{Log, Wrong};
+use super::site::Site;
+use super::{Fault, Report, pause};
+use crate::spawn::Spawned;
+use crate::workload::{ABROAD, account_id};
+
+/// Transfers after which a new ledger is begun, so that checking all of one stays quick.
+const TRANSFERS_MAX: usize = 400_000;
+
+/// Small segments and many checkpoints, so that each of them is met by faults.
+const SMALL: [&str; 6] =
+    ["--segment-bytes", "4194304", "--group-transfers-max", "8190", "--checkpoint-transfers", "20000"];
+
+/// How long a full disk takes to end a server that writes.
+const FULL: Duration = Duration::from_mins(1);
+
+/// How soon a process that stood still answers again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A ledger and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    site: Site,
+    seed: u64,
+    /// Of the ledger that is there.
+    known: Option<(Log, Vec<Caller>)>,
+}
+
+impl Ledger {
+    pub(crate) fn new(site: Site, seed: u64) -> Self {
+        Self { site, seed, known: None }
+    }
+
+    fn start(&self) -> anyhow::Result<Spawned> {
+        Spawned::start_with(Some(&self.site.data()), 1, None, &SMALL)
+    }
+
+    /// Breaks it once; answers how long starting took, milliseconds.
+    pub(crate) fn cycle(
+        &mut self,
+        runtime: &Runtime,
+        fault: Fault,
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<Option<u64>> {
+        if self.known.as_ref().is_some_and(|(log, _)| log.len() > TRANSFERS_MAX) {
+            self.finish(runtime, rng, report)?;
+        }
+        let is_new = self.known.is_none();
+        if is_new {
+            self.site.clear()?;
+            std::fs::create_dir_all(self.site.data())?;
+        }
+        let begun = Instant::now();
+        let mut server = self.start()?;
+        let recovery = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if is_new {
+            self.seed = self.seed.wrapping_add(1);
+            runtime.block_on(open_accounts(&server.address))?;
+            let callers =
+                (0..CONNECTIONS).map(|number| Caller::new(self.seed, number)).collect::<anyhow::Result<_>>()?;
+            self.known = Some((Log::new(u32::try_from(ACCOUNTS.saturating_add(ABROAD))?), callers));
+            if matches!(fault, Fault::Power) {
+                // The first cut must not find an empty directory.
+                Command::new("sync").status()?;
+            }
+        }
+        self.check((runtime, &server), rng, report, false)?;
+        let wait = Duration::from_millis(rng.random_range(50..800));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut callers = self.call(runtime, &server, &stop);
+        pause(wait);
+        match fault {
+            Fault::Kill | Fault::Flip => server.signal("KILL")?,
+            Fault::Stop => {
+                server.signal("STOP")?;
+                pause(Duration::from_millis(rng.random_range(50..1_500)));
+                server.signal("CONT")?;
+                let answered = runtime.block_on(async { tokio::time::timeout(AGAIN, ping(&server.address)).await });
+                report.stuck = report.stuck.saturating_add(u64::from(!answered.is_ok_and(|answered| answered.is_ok())));
+                stop.store(true, Relaxed);
+                self.hear(runtime, &mut callers, report);
+                server.signal("KILL")?;
+            }
+            Fault::Power => {
+                // No sync is under way when the power goes: one that is may be answered although nothing of it is left.
+                server.signal("STOP")?;
+                pause(Duration::from_millis(50));
+                self.site.power_off()?;
+                server.signal("KILL")?;
+            }
+            Fault::DiskFull => {
+                let begun = Instant::now();
+                while !server.has_ended() && !callers.is_empty() && begun.elapsed() < FULL {
+                    self.hear_ended(&mut callers, report);
+                    pause(Duration::from_millis(20));
+                }
+                report.stuck = report.stuck.saturating_add(u64::from(begun.elapsed() >= FULL));
+                stop.store(true, Relaxed);
+                if !server.has_ended() {
+                    server.signal("KILL")?;
+                }
+            }
+        }
+        self.hear(runtime, &mut callers, report);
+        drop(server);
+        match fault {
+            Fault::Power => self.site.power_on()?,
+            Fault::DiskFull => self.site.grow()?,
+            Fault::Flip => return self.flip(runtime, rng, report).map(|()| (!is_new).then_some(recovery)),
+            Fault::Kill | Fault::Stop => {}
+        }
+        self.verify(report)?;
+        Ok((!is_new).then_some(recovery))
+    }
+
+    /// Starts all callers.
+    fn call(&mut self, runtime: &Runtime, server: &Spawned, stop: &Arc<AtomicBool>) -> JoinSet<Called> {
+        let mut calls = JoinSet::new();
+        let Some((_, callers)) = &mut self.known else { return calls };
+        for caller in callers.drain(..) {
+            calls.spawn_on(caller.drive(server.address.clone(), Arc::clone(stop)), runtime.handle());
+        }
+        calls
+    }
+
+    /// Waits for all callers and notes what they were told.
+    fn hear(&mut self, runtime: &Runtime, calls: &mut JoinSet<Called>, report: &mut Report) {
+        while let Some(called) = runtime.block_on(calls.join_next()) {
+            self.note(called, report);
+        }
+    }
+
+    /// The same for those that have ended.
+    fn hear_ended(&mut self, calls: &mut JoinSet<Called>, report: &mut Report) {
+        while let Some(called) = calls.try_join_next() {
+            self.note(called, report);
+        }
+    }
+
+    fn note(&mut self, called: Result<Called, tokio::task::JoinError>, report: &mut Report) {
+        let (Some((log, callers)), Ok((back, exchanges))) = (&mut self.known, called) else { return };
+        let (mut wrong, before) = (Wrong::default(), log.acknowledged);
+        for exchange in exchanges {
+            log.hear(exchange, &mut wrong);
+        }
+        callers.push(back);
+        report.add(&wrong);
+        report.acknowledged = report.acknowledged.saturating_add(log.acknowledged.saturating_sub(before));
+    }
+
+    /// Compares what is there with what is known: all answers, or the latest and some of the others.
+    fn compare(
+        &mut self,
+        (runtime, server): (&Runtime, &Spawned),
+        rng: &mut StdRng,
+        all: bool,
+    ) -> anyhow::Result<Wrong> {
+        let Some((log, _)) = &mut self.known else { return Ok(Wrong::default()) };
+        runtime.block_on(async {
+            let mut client = Client::connect(server.address.as_str(), &Credentials::development()).await?;
+            log.check(&mut client, rng, all).await
+        })
+    }
+
+    /// The same, noted in the report.
+    fn check(
+        &mut self,
+        on: (&Runtime, &Spawned),
+        rng: &mut StdRng,
+        report: &mut Report,
+        all: bool,
+    ) -> anyhow::Result<Wrong> {
+        let acknowledged = |known: &Option<(Log, _)>| known.as_ref().map_or(0, |(log, _)| log.acknowledged);
+        let before = acknowledged(&self.known);
+        let wrong = self.compare(on, rng, all)?;
+        report.add(&wrong);
+        report.acknowledged = report.acknowledged.saturating_add(acknowledged(&self.known).saturating_sub(before));
+        Ok(wrong)
+    }
+
+    /// Has the data of the stopped server verified, which nobody damaged.
+    fn verify(&self, report: &mut Report) -> anyhow::Result<()> {
+        let (ok, said) = verify(&self.site.data())?;
+        if !ok {
+            report.verify_failures = report.verify_failures.saturating_add(1);
+            crate::run::say(&said);
+        }
+        Ok(())
+    }
+
+    /// Damages a file of the killed server: it must be found out, or do no harm.
+    fn flip(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
+        // What is undone must not be what recovery had still to cut.
+        let server = self.start()?;
+        self.check((runtime, &server), rng, report, false)?;
+        server.signal("KILL")?;
+        drop(server);
+        let Some(damage) = damage(&self.site.data(), rng)? else { return Ok(()) };
+        let (is_verified, _) = verify(&self.site.data())?;
+        let begun = self.start().and_then(|server| {
+            let wrong = self.compare((runtime, &server), rng, true)?;
+            server.signal("KILL")?;
+            Ok(wrong)
+        });
+        match begun {
+            Err(_) => report.damage_refused = report.damage_refused.saturating_add(1),
+            Ok(wrong) if !wrong.is_nothing() => {
+                report.undetected_damage = report.undetected_damage.saturating_add(1);
+                crate::run::say(&format!("UNDETECTED: {}: {wrong:?}", damage.what));
+            }
+            Ok(_) if !is_verified => report.damage_found_by_verify = report.damage_found_by_verify.saturating_add(1),
+            Ok(_) => report.damage_harmless = report.damage_harmless.saturating_add(1),
+        }
+        if damage.is_of_journal() {
+            damage.undo()?;
+        }
+        let server = self.start().map_err(|err| err.context(damage.what.clone()))?;
+        let wrong = self.check((runtime, &server), rng, report, true)?;
+        if !wrong.is_nothing() {
+            crate::run::say(&format!("after {}: {wrong:?}", damage.what));
+        }
+        server.signal("KILL")?;
+        Ok(())
+    }
+
+    /// Checks everything of the ledger that is there, which ends with it.
+    pub(crate) fn finish(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
+        if self.known.is_none() {
+            return Ok(());
+        }
+        let server = self.start()?;
+        self.check((runtime, &server), rng, report, true)?;
+        server.stop()?;
+        self.verify(report)?;
+        self.known = None;
+        Ok(())
+    }
+}
+
+/// A caller, and what it sent and was told.
+type Called = (Caller, Vec<super::log::Exchange>);
+
+async fn ping(address: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(address, &Credentials::development()).await?;
+    Ok(client.ping().await?)
+}
+
+async fn open_accounts(address: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(address, &Credentials::development()).await?;
+    let accounts: Vec<NewAccount> = (0..u32::try_from(ACCOUNTS.saturating_add(ABROAD))?)
+        .map(|index| NewAccount {
+            id: account_id(1, index),
+            currency: if u64::from(index) < ACCOUNTS { crate::run::CURRENCY } else { crate::run::CURRENCY_ABROAD },
+            code: 1,
+            ..NewAccount::default()
+        })
+        .collect();
+    let outcomes = client.open_accounts(&accounts).await?;
+    anyhow::ensure!(outcomes.iter().all(|outcome| outcome.code.is_accepted()), "an account was not opened");
+    Ok(())
+}
+
+/// What `heng verify` finds in a stopped server's data, and says.
+fn verify(data: &Path) -> anyhow::Result<(bool, String)> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["verify", "--data-dir"])
+        .arg(data)
+        .stdin(Stdio::null())
+        .output()?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}

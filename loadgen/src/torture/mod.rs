@@ -1,0 +1,223 @@
+//! `torture`: breaks a real server under load, again and again, and checks after each time what clients were told against what is there.
+//!
+//! What is checked knows nothing of the server's insides: a log of what was sent and answered ([`log`]), and the public protocol. The moments
+//! and places of all faults follow from the seed; what the machine does between them does not, so a run is not repeated to the byte.
+
+mod cycle;
+mod damage;
+mod load;
+mod log;
+mod site;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::Serialize;
+
+use cycle::Ledger;
+use log::Wrong;
+use site::Site;
+
+/// How a server is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fault {
+    /// `kill -9` at any moment.
+    Kill,
+    /// The power is cut: what was not synced is gone. Needs the right to mount, `mkfs.xfs` and `xfs_io`.
+    Power,
+    /// The disk is full, and later has more room. Needs the right to mount.
+    DiskFull,
+    /// A bit flipped, a page of zeros or an end cut off in any file of the stopped server.
+    Flip,
+    /// The process stands still for a while.
+    Stop,
+}
+
+/// Arguments of `torture`.
+#[derive(Debug, Args)]
+pub(crate) struct TortureArguments {
+    /// How often to break it.
+    #[arg(long, default_value_t = 20)]
+    cycles: u64,
+    /// Where moments and places of faults come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Which faults, in turn.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,power,disk-full,flip,stop")]
+    faults: Vec<Fault>,
+    /// Where to work [default: a temporary directory]. Kept when something is wrong.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Write the result to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// How long it took to be ready after a crash, milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Recovery {
+    p50: u64,
+    max: u64,
+}
+
+/// The result.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    cycles: u64,
+    /// By fault.
+    faults: BTreeMap<Fault, u64>,
+    skipped: Vec<Fault>,
+    seed: u64,
+    /// Transfers that were answered, or found to be there, and are checked for ever after.
+    acknowledged: u64,
+    lost: u64,
+    doubled: u64,
+    torn: u64,
+    money_drift: u64,
+    /// Damage to files by what became of it.
+    damage_refused: u64,
+    damage_found_by_verify: u64,
+    damage_harmless: u64,
+    undetected_damage: u64,
+    verify_failures: u64,
+    /// Times that a server that stood still or had no room did not come back.
+    stuck: u64,
+    recovery_ms: Recovery,
+}
+
+impl Report {
+    fn add(&mut self, wrong: &Wrong) {
+        self.lost = self.lost.saturating_add(wrong.lost);
+        self.doubled = self.doubled.saturating_add(wrong.doubled);
+        self.torn = self.torn.saturating_add(wrong.torn);
+        self.money_drift = self.money_drift.saturating_add(wrong.money_drift);
+    }
+
+    fn is_good(&self) -> bool {
+        let bad = [self.lost, self.doubled, self.torn, self.money_drift, self.undetected_damage];
+        bad == [0; 5] && self.verify_failures == 0 && self.stuck == 0
+    }
+
+    fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        let mut line = |name: &str, text: String| lines.push(format!("  {name:<18} {text}\n"));
+        let of_each: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
+        line("cycles", format!("{}: {}", self.cycles, of_each.join(", ")));
+        for skipped in &self.skipped {
+            line("SKIPPED", format!("{skipped:?}: this machine does not let us mount what it needs"));
+        }
+        line("acknowledged", self.acknowledged.to_string());
+        line("lost", self.lost.to_string());
+        line("doubled", self.doubled.to_string());
+        line("torn", self.torn.to_string());
+        line("money drift", self.money_drift.to_string());
+        line(
+            "damaged files",
+            format!(
+                "{} refused at the start, {} found by verify, {} harmless or mended, {} UNDETECTED",
+                self.damage_refused, self.damage_found_by_verify, self.damage_harmless, self.undetected_damage
+            ),
+        );
+        line("verify failures", self.verify_failures.to_string());
+        line("stuck", self.stuck.to_string());
+        line("recovery", format!("p50 {} ms, max {} ms", self.recovery_ms.p50, self.recovery_ms.max));
+        // Rule of three, 95 %.
+        let bound = 300.0 / f64::from(u32::try_from(self.cycles.max(1)).unwrap_or(u32::MAX));
+        let said = if self.is_good() { "nothing was wrong" } else { "SOMETHING WAS WRONG" };
+        line(
+            "result",
+            format!("{said}; none of so many cycles bounds the rate of failures below {bound:.2} % of cycles"),
+        );
+        lines.concat()
+    }
+}
+
+/// Runs it; 0 when nothing was wrong.
+pub(crate) fn run(arguments: &TortureArguments) -> ExitCode {
+    match torture(arguments) {
+        Ok(report) => {
+            // A closed standard output does not change what was found.
+            let _told = std::io::stdout().write_all(report.describe().as_bytes());
+            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(err) => {
+            crate::run::say(&format!("heng-loadgen: {err:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits.
+#[expect(clippy::disallowed_methods, reason = "no actor runs on this thread")]
+fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
+/// Which site a fault needs.
+fn open_site(fault: Fault, root: &std::path::Path) -> anyhow::Result<Option<Site>> {
+    match fault {
+        Fault::Kill | Fault::Flip | Fault::Stop => Site::plain(root.join("plain")).map(Some),
+        Fault::Power => Site::image(root.join("power")),
+        Fault::DiskFull => Site::small(root.join("small")),
+    }
+}
+
+fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
+    let temporary = tempfile::tempdir()?;
+    let root = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let mut report = Report { seed: arguments.seed, ..Report::default() };
+    // Faults that need the same ground share a ledger.
+    let ground = |fault: Fault| if matches!(fault, Fault::Flip | Fault::Stop) { Fault::Kill } else { fault };
+    let mut ledgers: BTreeMap<Fault, Ledger> = BTreeMap::new();
+    let mut faults = arguments.faults.clone();
+    for &fault in &arguments.faults {
+        if ledgers.contains_key(&ground(fault)) {
+            continue;
+        }
+        if let Some(site) = open_site(fault, &root)? {
+            ledgers.insert(ground(fault), Ledger::new(site, arguments.seed));
+        } else {
+            report.skipped.push(fault);
+            faults.retain(|other| *other != fault);
+        }
+    }
+    anyhow::ensure!(!faults.is_empty(), "none of these faults can be made on this machine");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut rng = StdRng::seed_from_u64(arguments.seed);
+    let mut recoveries = Vec::new();
+    let bar = crate::run::progress("cycles", arguments.cycles)?;
+    for &fault in faults.iter().cycle().take(usize::try_from(arguments.cycles)?) {
+        let Some(ledger) = ledgers.get_mut(&ground(fault)) else { continue };
+        let cycle = ledger.cycle(&runtime, fault, &mut rng, &mut report);
+        recoveries.extend(cycle.with_context(|| format!("cycle {}, {fault:?}", report.cycles))?);
+        report.cycles = report.cycles.saturating_add(1);
+        let count = report.faults.entry(fault).or_default();
+        *count = count.saturating_add(1);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    for ledger in ledgers.values_mut() {
+        ledger.finish(&runtime, &mut rng, &mut report)?;
+    }
+    recoveries.sort_unstable();
+    report.recovery_ms = Recovery {
+        p50: recoveries.get(recoveries.len() / 2).copied().unwrap_or(0),
+        max: recoveries.last().copied().unwrap_or(0),
+    };
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if !report.is_good() {
+        drop(ledgers);
+        crate::run::say(&format!("what is left of it is in {}", temporary.keep().display()));
+    }
+    Ok(report)
+}

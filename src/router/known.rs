@@ -38,7 +38,8 @@ const MERGED: usize = 8;
 
 /// Something for the thread.
 enum Job {
-    Write(Arc<IdIndex>, Sequence),
+    /// With the sequences between which its records are.
+    Write(Arc<IdIndex>, (Sequence, Sequence)),
     Clear(IdIndex),
     Merge(Vec<Arc<Run>>),
 }
@@ -178,7 +179,10 @@ impl KnownIds {
             match run.find(id) {
                 Ok(None) => {}
                 Ok(Some(sequence)) => return Admitted::Known(sequence),
-                Err(err) => unreadable(&err),
+                Err(err) => {
+                    run.set_aside();
+                    unreadable(&err)
+                }
             }
         }
         Admitted::New
@@ -235,7 +239,7 @@ impl KnownIds {
         {
             let leaving = Arc::new(leaving);
             self.writing = Some(Arc::clone(&leaving));
-            self.give(Job::Write(leaving, covers));
+            self.give(Job::Write(leaving, (self.covers(), covers)));
         }
         self.merge_if_many();
     }
@@ -350,19 +354,25 @@ fn start(name: &str, directory: &Path, told: Sender<Done>) -> io::Result<(Sender
 
 fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<Done> {
     match job {
-        Job::Write(index, covers) => {
+        Job::Write(index, records) => {
             entries.clear();
             entries.extend(index.entries());
             // Whoever asks for it next can have it whole.
             drop(index);
-            Ok(Done::Written(Run::write(directory, entries, covers)?))
+            Ok(Done::Written(Run::write(directory, entries, records)?))
         }
         Job::Clear(mut index) => {
             index.clear();
             Ok(Done::Cleared(index))
         }
         Job::Merge(runs) => {
-            let merged = Run::merge(directory, &runs)?;
+            let merged = Run::merge(directory, &runs).inspect_err(|err| {
+                if err.kind() == io::ErrorKind::InvalidData {
+                    for run in &runs {
+                        run.set_aside();
+                    }
+                }
+            })?;
             Ok(Done::Merged(runs, merged))
         }
     }

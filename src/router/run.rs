@@ -1,7 +1,7 @@
 //! A run: ids and sequences in a file, sorted by id, with what is needed to ask it quickly kept in memory.
 //!
 //! ```text
-//! header   magic "HENGIDS1" | ids (8) | covers (8) | seed (16) | filter words (8) | zero (16)      64 bytes
+//! header   magic "HENGIDS2" | ids (8) | covers (8) | seed (16) | filter words (8) | after (8) | zero (8)      64 bytes
 //! blocks   170 entries of id (16) and sequence (8), zeros (12), CRC32C of all before (4)           4,096 bytes each
 //! tail     first id of each block (16 each) | filter (8 each word) | CRC32C of header and tail (4)
 //! ```
@@ -9,7 +9,9 @@
 //! The filter is a Bloom filter in blocks of one cache line: about one in a thousand ids that are not in the run is looked for in
 //! vain. Its hash is keyed by the run's seed, so that nobody can choose ids that are always looked for.
 //!
-//! All that is here can be made again from the journal. A run that is not whole is never believed.
+//! A run holds the ids of the records from `after` + 1 to `covers`, so that one that is missing is noticed: an id in it would be taken for new.
+//! All that is here can be made again from the journal. A run that is not whole is never believed; one of which a block cannot be read is set
+//! aside before the process ends, and the next start makes all of them again.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ledger::{Sequence, TransferId, get, set};
 
-const MAGIC: [u8; 8] = *b"HENGIDS1";
+const MAGIC: [u8; 8] = *b"HENGIDS2";
 const HEADER_BYTES: usize = 64;
 const BLOCK_BYTES: usize = 4_096;
 const ENTRY_BYTES: usize = 24;
@@ -39,6 +41,7 @@ pub(super) struct Run {
     path: PathBuf,
     file: File,
     ids: usize,
+    after: Sequence,
     covers: Sequence,
     seed: (u64, u64),
     fences: Vec<u128>,
@@ -123,7 +126,7 @@ impl Writer {
     }
 
     /// Makes the file whole and durable, gives it its name, and opens it.
-    fn finish(mut self, covers: Sequence, name: &Path) -> io::Result<Run> {
+    fn finish(mut self, (after, covers): (Sequence, Sequence), name: &Path) -> io::Result<Run> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -134,6 +137,7 @@ impl Writer {
         set::<24, 8>(&mut header, self.seed.0.to_le_bytes());
         set::<32, 8>(&mut header, self.seed.1.to_le_bytes());
         set::<40, 8>(&mut header, u64::try_from(self.filter.len()).unwrap_or(u64::MAX).to_le_bytes());
+        set::<48, 8>(&mut header, after.to_le_bytes());
         let mut crc = crc32c::crc32c(&header);
         let fences = self.fences.iter().flat_map(|fence| fence.to_le_bytes());
         let tail: Vec<u8> = fences.chain(self.filter.iter().flat_map(|word| word.to_le_bytes())).collect();
@@ -170,17 +174,18 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 }
 
 impl Run {
-    /// Sorts entries and writes them as a run that covers all records up to `covers`. Blocks.
-    pub(super) fn write(directory: &Path, entries: &mut [Entry], covers: Sequence) -> io::Result<Self> {
+    /// Sorts entries and writes them as a run with the ids of all records after the first sequence and up to the second. Blocks.
+    pub(super) fn write(directory: &Path, entries: &mut [Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
         entries.sort_unstable();
         let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
         entries.iter().try_for_each(|entry| writer.push(*entry))?;
-        writer.finish(covers, &directory.join(name(covers)))
+        writer.finish(records, &directory.join(name(records.1)))
     }
 
     /// Writes one run with all that is in some, and removes those. Blocks.
     pub(super) fn merge(directory: &Path, runs: &[std::sync::Arc<Self>]) -> io::Result<Self> {
         let most = runs.iter().map(|run| run.ids).sum();
+        let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
         let mut writer = Writer::new(directory.join("merged.tmp"), most)?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
@@ -192,7 +197,7 @@ impl Run {
             }
             least.advance()?;
         }
-        let merged = writer.finish(covers, &directory.join(name(covers)))?;
+        let merged = writer.finish((after, covers), &directory.join(name(covers)))?;
         for run in runs.iter().filter(|run| run.path != merged.path) {
             fs::remove_file(&run.path)?;
         }
@@ -228,6 +233,7 @@ impl Run {
             path: path.to_owned(),
             file,
             ids,
+            after: number(get::<48, 8>(&header)),
             covers: number(get::<16, 8>(&header)),
             seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
@@ -288,6 +294,14 @@ impl Run {
         if bits.iter().all(set) { self.look(id) } else { Ok(None) }
     }
 
+    /// Has the next start make the runs again. Called when this one cannot be read.
+    pub(super) fn set_aside(&self) {
+        let aside = self.path.with_extension("damaged");
+        if let Err(err) = fs::rename(&self.path, &aside) {
+            tracing::error!(path = %self.path.display(), %err, "a damaged id run could not be set aside; remove it");
+        }
+    }
+
     #[cold]
     fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
         let after = self.fences.partition_point(|&fence| fence <= id);
@@ -316,7 +330,7 @@ fn name(covers: Sequence) -> String {
     format!("{covers:020}.ids")
 }
 
-/// The runs in a directory, oldest first; leftovers of writing are removed. `None` when one of them is damaged.
+/// The runs in a directory, oldest first; leftovers of writing are removed. `None` when one of them is damaged or missing.
 pub(super) fn open_all(directory: &Path) -> io::Result<Option<Vec<Run>>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -329,15 +343,30 @@ pub(super) fn open_all(directory: &Path) -> io::Result<Option<Vec<Run>>> {
     }
     paths.sort();
     let mut runs = Vec::new();
-    for path in paths {
+    // The newest first: each says where the one before it must end.
+    let mut wanted = None;
+    for path in paths.into_iter().rev() {
         match Run::open(&path) {
-            Ok(run) => runs.push(run),
+            Ok(run) if wanted.is_some_and(|wanted| run.covers > wanted) => {
+                // Merged into a newer one, and left by a process that ended then.
+                fs::remove_file(&run.path)?;
+            }
+            Ok(run) if wanted.is_some_and(|wanted| run.covers < wanted) => break,
+            Ok(run) => {
+                wanted = Some(run.after);
+                runs.push(run);
+            }
             Err(err) => {
                 tracing::warn!(path = %path.display(), %err, "an id run cannot be used; all are made again");
                 return Ok(None);
             }
         }
     }
+    if let Some(sequence) = wanted.filter(|&wanted| wanted > 0) {
+        tracing::warn!(sequence, "the id run that ends here is missing; all are made again");
+        return Ok(None);
+    }
+    runs.reverse();
     Ok(Some(runs))
 }
 
@@ -382,7 +411,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let write = |from: u64| {
             let mut entries: Vec<_> = (from..from + 1_000).map(|number| (spread(number), number)).collect();
-            Arc::new(Run::write(directory.path(), &mut entries, from + 999).unwrap())
+            Arc::new(Run::write(directory.path(), &mut entries, (from - 1, from + 999)).unwrap())
         };
         let runs = [write(1), write(1_001), write(2_001)];
         let check = |runs: &[Arc<Run>]| {
@@ -398,6 +427,19 @@ mod tests {
         check(std::slice::from_ref(&merged));
         let opened = open_all(directory.path()).unwrap().unwrap();
         assert_eq!(opened.len(), 1, "the merged ones are gone");
+        // One that is missing is noticed; one that was merged and is still there is not believed twice.
+        let later = write(3_001);
+        let whole = fs::read(&later.path).unwrap();
+        fs::remove_file(&merged.path).unwrap();
+        assert!(open_all(directory.path()).unwrap().is_none());
+        let again = write(1);
+        write(1_001);
+        Run::merge(directory.path(), &[write(1), write(1_001), write(2_001)]).unwrap();
+        fs::write(&again.path, fs::read(write(1).path.clone()).unwrap()).unwrap();
+        fs::write(&later.path, whole).unwrap();
+        assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
+        assert!(!again.path.exists());
+        fs::remove_file(&later.path).unwrap();
         check(&[Arc::new(opened.into_iter().next().unwrap())]);
     }
 
@@ -405,7 +447,7 @@ mod tests {
     fn few_ids_that_are_not_there_are_looked_for() {
         let directory = tempfile::tempdir().unwrap();
         let mut entries: Vec<_> = (1..=100_000).map(|number| (spread(number), number)).collect();
-        let run = Run::write(directory.path(), &mut entries, 1).unwrap();
+        let run = Run::write(directory.path(), &mut entries, (0, 1)).unwrap();
         let passed = |number: u64| {
             let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
             bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
@@ -419,7 +461,7 @@ mod tests {
     fn damage_is_an_error_and_never_an_answer() {
         let directory = tempfile::tempdir().unwrap();
         let mut entries: Vec<_> = (1..=500).map(|number| (spread(number), number)).collect();
-        let path = Run::write(directory.path(), &mut entries, 9).unwrap().path;
+        let path = Run::write(directory.path(), &mut entries, (0, 9)).unwrap().path;
         let whole = fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(97) {
             let mut bytes = whole.clone();
@@ -432,6 +474,14 @@ mod tests {
                 }
             }
         }
+        // One that opens and cannot be read is set aside, so that the next start makes it again.
+        let mut bytes = whole.clone();
+        bytes[HEADER_BYTES + 7] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let run = Run::open(&path).unwrap();
+        assert!((1..=500).any(|number| run.find(TransferId::from_raw(spread(number))).is_err()));
+        run.set_aside();
+        assert!(open_all(directory.path()).unwrap().unwrap().is_empty());
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(Run::open(&path).is_err());
         assert!(open_all(directory.path()).unwrap().is_none());

@@ -1,5 +1,6 @@
 //! The actors, each on a thread of its own, and the way to stop them whole.
 
+use std::ffi::CString;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -7,12 +8,12 @@ use actix::prelude::{Actor, Arbiter, Handler};
 
 use super::recover::Recovered;
 use crate::clearing::{ClearingActor, ClearingHandle, ClearingMessage, ClearingOptions, Core as ClearingCore};
-use crate::flow::{Admission, Drain, InboxSender, Pace, inbox};
+use crate::flow::{Admission, Drain, Inbox, InboxSender, Pace, inbox};
 use crate::journal::{FileJournal, JournalOptions, JournalReader};
 use crate::ledger::{Book, Desk, Sequence};
 use crate::router::{RouterActor, RouterHandle, spawn_resolver};
 use crate::settlement::{Sequencer, SettlementActor, SettlementHandle, SettlementPeers, WriterStats, spawn_writer};
-use crate::shard::{Core as ShardCore, ShardActor, ShardHandle, ShardPeers};
+use crate::shard::{Core as ShardCore, ShardActor, ShardHandle, ShardMessage, ShardPeers};
 use crate::store::{Gateways, LinkLog, spawn_store_writer};
 use crate::telemetry::Telemetry;
 
@@ -54,16 +55,35 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts an actor on a thread of its own and has its inbox wake it.
-fn spawn<A, T>(actor: A, sender: &InboxSender<T>) -> Arbiter
+/// Starts an actor on a thread of its own, which is called by this name in `top -H` and profiles, and has its inbox wake it.
+fn spawn<A, T>(name: &str, actor: A, sender: &InboxSender<T>) -> Arbiter
 where
     A: Actor<Context = actix::Context<A>> + Handler<Drain> + Send + 'static,
 {
     let arbiter = Arbiter::new();
+    if let Ok(name) = CString::new(name) {
+        arbiter.spawn_fn(move || {
+            // Without a name it works as well.
+            let _named = rustix::thread::set_name(&name);
+        });
+    }
     let address = A::start_in_arbiter(&arbiter.handle(), move |_| actor);
     // A thread that could not start ends the process by its panic.
     let _stopped = sender.connect(address.recipient());
     arbiter
+}
+
+/// Starts all shards.
+fn spawn_shards(
+    shards: impl Iterator<Item = (ShardCore, Inbox<ShardMessage>)>,
+    senders: &[InboxSender<ShardMessage>],
+    settlement: &SettlementHandle,
+) -> Vec<Arbiter> {
+    let start = |(shard, ((core, inbox), sender))| {
+        let peers = ShardPeers { settlement: settlement.clone(), shards: senders.to_vec() };
+        spawn(&format!("heng-shard-{shard}"), ShardActor::new(shard, core, inbox, peers), sender)
+    };
+    shards.zip(senders).enumerate().map(start).collect()
 }
 
 /// Puts what is open on the desk.
@@ -79,8 +99,8 @@ impl Engine {
     pub fn start(recovered: Recovered, options: EngineOptions, telemetry: &Telemetry) -> std::io::Result<Self> {
         let Recovered { book, ids, links, store, gateways, disk, reader, tail, checkpoint, .. } = recovered;
         let policy = Arc::clone(book.policy());
-        let new_core = |shard| ShardCore::new(shard, options.shards, &policy);
-        let mut shard_cores: Vec<_> = (0..options.shards).map(new_core).collect();
+        let mut shard_cores: Vec<_> =
+            (0..options.shards).map(|shard| ShardCore::new(shard, options.shards, &policy)).collect();
         if let Some(desk) = shard_cores.first_mut().and_then(ShardCore::desk_mut) {
             fill_desk(desk, &book, tail.next_time_ns.max(crate::settlement::now_ns()));
         }
@@ -100,13 +120,12 @@ impl Engine {
 
         let journal_options = JournalOptions { segment_bytes: options.segment_bytes };
         let journal = FileJournal::open(disk, journal_options, tail, Arc::clone(&reader))?;
-        let stats = WriterStats { recorder: telemetry.stages().recorder() };
-        let epoch = journal.epoch();
+        let (stats, epoch) = (WriterStats { recorder: telemetry.stages().recorder() }, journal.epoch());
         let (writer, journal_thread) = spawn_writer(Box::new(journal), epoch, settlement.clone(), stats)?;
         let (repeats, repeats_thread) = spawn_resolver(Arc::clone(&reader), settlement.clone(), shards.clone())?;
         let room = clearing.clone();
-        let (store_writer, store_thread) =
-            spawn_store_writer(store, Arc::clone(&links), telemetry.clone(), move || room.wake())?;
+        let wake = move || room.wake();
+        let (store_writer, store_thread) = spawn_store_writer(store, Arc::clone(&links), telemetry.clone(), wake)?;
 
         let durable = tail.next_sequence.saturating_sub(1);
         telemetry.counters().start_at(durable, checkpoint);
@@ -131,16 +150,23 @@ impl Engine {
         let clearing_options =
             ClearingOptions { shards: shards.clone(), settlement: settlement.clone(), pace, own: clearing.clone() };
         let mut arbiters = vec![
-            spawn(SettlementActor::new(sequencer, settlement_inbox, peers, telemetry), &settlement_sender),
-            spawn(ClearingActor::new(clearing_core, clearing_inbox, clearing_options), &clearing_sender),
-            spawn(RouterActor::new(ids, router_inbox, shards.clone(), settlement.clone(), repeats), &router_sender),
+            spawn(
+                "heng-settle",
+                SettlementActor::new(sequencer, settlement_inbox, peers, telemetry),
+                &settlement_sender,
+            ),
+            spawn(
+                "heng-clearing",
+                ClearingActor::new(clearing_core, clearing_inbox, clearing_options),
+                &clearing_sender,
+            ),
+            spawn(
+                "heng-router",
+                RouterActor::new(ids, router_inbox, shards.clone(), settlement.clone(), repeats),
+                &router_sender,
+            ),
         ];
-        for (shard, (core, inbox)) in shard_cores.into_iter().zip(shard_inboxes).enumerate() {
-            let peers = ShardPeers { settlement: settlement.clone(), shards: shard_senders.clone() };
-            if let Some(sender) = shard_senders.get(shard) {
-                arbiters.push(spawn(ShardActor::new(shard, core, inbox, peers), sender));
-            }
-        }
+        arbiters.extend(spawn_shards(shard_cores.into_iter().zip(shard_inboxes), &shard_senders, &settlement));
         let threads = vec![journal_thread, repeats_thread, store_thread];
         let admission = Admission::new(options.items_in_flight_max);
         Ok(Self { router, settlement, clearing, shards, admission, gateways, reader, links, arbiters, threads })

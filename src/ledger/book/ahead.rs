@@ -9,7 +9,7 @@ impl Book {
         (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
     }
 
-    /// Guesses the slots that a transfer will touch, ahead of [`Self::apply`]; see [`Table::guess`].
+    /// Guesses the slots that a transfer will touch, ahead of [`Self::apply`], by the hashes of their ids alone.
     #[inline]
     pub fn guess_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
         (self.accounts.guess(transfer.debit), self.accounts.guess(transfer.credit))

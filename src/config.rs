@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::router::IDS_IN_MEMORY;
 use crate::telemetry::LogFormat;
 
 macro_rules! settings {
@@ -54,6 +55,7 @@ settings! {
     segment_bytes: u64, "HENG_SEGMENT_BYTES", "Bytes of a journal segment file [default: 67108864]";
     checkpoint_transfers: u64, "HENG_CHECKPOINT_TRANSFERS", "Records between checkpoints; a start replays about as many [default: 2000000]";
     store_cache_bytes: u64, "HENG_STORE_CACHE_BYTES", "Page cache of the sled store, bytes [default: 33554432]";
+    ids_in_memory: usize, "HENG_IDS_IN_MEMORY", "Transfer ids kept in memory; older ones are in runs on disk [default: 2097152]";
     log_format: LogFormat, "HENG_LOG_FORMAT", "Log lines: auto (text on a terminal, else json), text or json [default: auto]";
     log_filter: String, "HENG_LOG_FILTER", "Which log lines, like `info` or `heng=debug` [default: `info,actix_server=warn`]";
 }
@@ -80,6 +82,7 @@ pub struct Config {
     pub segment_bytes: u64,
     pub checkpoint_transfers: u64,
     pub store_cache_bytes: u64,
+    pub ids_in_memory: usize,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
@@ -147,6 +150,7 @@ impl Settings {
             segment_bytes: self.segment_bytes.unwrap_or(64 << 20),
             checkpoint_transfers: self.checkpoint_transfers.unwrap_or(2_000_000),
             store_cache_bytes: self.store_cache_bytes.unwrap_or(32 << 20),
+            ids_in_memory: self.ids_in_memory.unwrap_or(IDS_IN_MEMORY),
             log_format: self.log_format.unwrap_or_default(),
             log_filter: self.log_filter.unwrap_or_else(|| "info,actix_server=warn".to_owned()),
         };
@@ -188,6 +192,7 @@ impl Config {
         )?;
         require(segment <= 4 << 30, "segment_bytes", &segment, "at most 4 GiB")?;
         require(self.checkpoint_transfers > 0, "checkpoint_transfers", &self.checkpoint_transfers, "at least 1")?;
+        require(self.ids_in_memory >= 1_000, "ids_in_memory", &self.ids_in_memory, "at least 1000")?;
         require(self.store_cache_bytes >= 1 << 20, "store_cache_bytes", &self.store_cache_bytes, "at least 1 MiB")?;
         let public = self.development_key && !self.listen.ip().is_loopback();
         require(

@@ -292,7 +292,9 @@ fn crash_cycles(cycles: u64, directory: &Path, mut crash: impl FnMut(Process)) {
     for cycle in 0..cycles {
         let shards = ["1", "2", "3", "8"][rng.random_range(0..4)];
         let policy = policy.path().to_str().unwrap();
-        let arguments = ["--shards", shards, "--checkpoint-transfers", "3000", "--policy-file", policy];
+        let ids = ["--ids-in-memory", "1000"];
+        let arguments =
+            [&["--shards", shards, "--checkpoint-transfers", "3000", "--policy-file", policy][..], &ids].concat();
         let process = Process::start(directory, &arguments);
         runtime.block_on(async {
             let mut client = connect(&process).await;

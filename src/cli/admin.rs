@@ -156,7 +156,8 @@ pub(super) fn rebuild(command: &RebuildCommand) -> Done {
         let aside = set_aside(&directory.store())?;
         print(&format!("The store is set aside as {}.", aside.display()))?;
     }
-    let mut recovered = recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20 })?;
+    let mut recovered =
+        recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20, ..RecoverOptions::default() })?;
     recovered.write_checkpoint()?;
     print(&format!(
         "The store is made again: {} accounts and {} ids as of sequence {}.",

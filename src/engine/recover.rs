@@ -12,7 +12,7 @@ use crate::journal::{
     Recovered as JournalRecovered, Tail, recover as recover_journal,
 };
 use crate::ledger::{Applied, Book, Policy, RECORD_BYTES, Record, Sequence, TransferId, record_transfer_id};
-use crate::router::KnownIds;
+use crate::router::{IDS_IN_MEMORY, KnownIds};
 use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
     open_or_set_aside,
@@ -23,6 +23,14 @@ use crate::store::{
 pub struct RecoverOptions {
     /// Page cache of the store, bytes.
     pub store_cache_bytes: u64,
+    /// Transfer ids kept in memory.
+    pub ids_in_memory: usize,
+}
+
+impl Default for RecoverOptions {
+    fn default() -> Self {
+        Self { store_cache_bytes: 32 << 20, ids_in_memory: IDS_IN_MEMORY }
+    }
 }
 
 /// Why recovery failed. Nothing was lost by trying.
@@ -76,7 +84,7 @@ struct Loaded {
     windows_at: Sequence,
 }
 
-fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
+fn load(store: &Store, ids: &Path, ids_in_memory: usize) -> Result<Loaded, StoreError> {
     let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
     let mut book = Book::new();
     let policy = match summary.policy.1 {
@@ -90,7 +98,7 @@ fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     let windows = store.windows()?;
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
-    let opened = KnownIds::open(ids);
+    let opened = KnownIds::open(ids, ids_in_memory);
     let ids = opened.map_err(|source| StoreError::Io { path: ids.to_owned(), source })?;
     Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
 }
@@ -99,7 +107,7 @@ fn load(store: &Store, ids: &Path) -> Result<Loaded, StoreError> {
 pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered, RecoverError> {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&directory.journal())?);
     let ids_path = directory.ids();
-    let load = |store: &Store| load(store, &ids_path);
+    let load = |store: &Store| load(store, &ids_path, options.ids_in_memory);
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
     let Loaded { mut book, mut ids, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
@@ -205,6 +213,8 @@ impl Replay<'_> {
         time_ns: u64,
         body: &[u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // Before the group and not amid it: the last one is made durable only after all are read, and no run may cover what is not.
+        self.ids.turn_and_wait();
         let mut entries = Vec::new();
         let mut place = 0_u64;
         for block in body.as_chunks::<RECORD_BYTES>().0.chunks(LOOKUP_BLOCK) {
@@ -234,11 +244,11 @@ impl Replay<'_> {
         if sequence <= self.covered || !id.is_valid() {
             return Ok(());
         }
-        if let Some(first) = self.ids.find(id) {
+        // A run may have younger ones than it covers: those that were pending when their index was full.
+        if let Some(first) = self.ids.find(id).filter(|&first| first != sequence) {
             return Err(format!("transfer {id} was decided at {first} and again at {sequence}"));
         }
         self.ids.settle(id, sequence);
-        self.ids.turn_and_wait();
         Ok(())
     }
 }

@@ -151,7 +151,9 @@ impl Journal for FileJournal {
         }
         group.seal(epoch, &self.tail.previous_hash);
         let bytes = u64::try_from(group.bytes().len()).unwrap_or(u64::MAX);
-        if self.tail.offset.saturating_add(bytes) > self.segment_bytes
+        // A segment that holds nothing is never left: what follows it would look like damage.
+        if self.tail.offset > 0
+            && self.tail.offset.saturating_add(bytes) > self.segment_bytes
             && let Err(err) = self.roll()
         {
             self.broken = true;

@@ -30,8 +30,8 @@ use super::run::{Entry, Run, open_all};
 use crate::ledger::{Sequence, TransferId};
 use crate::telemetry::chain;
 
-/// Ids of an index that is full: about 100 MB with its places.
-const ACTIVE_MAX: usize = 2 << 20;
+/// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
+pub const IDS_IN_MEMORY: usize = 2 << 20;
 
 /// Runs of about one size that are merged into one.
 const MERGED: usize = 8;
@@ -83,11 +83,8 @@ struct Workers {
 impl KnownIds {
     /// Opens the runs of a directory, making it if there is none. Damaged runs are all removed: what they held is given again by
     /// [`Self::settle`].
-    pub fn open(directory: &Path) -> io::Result<Self> {
-        Self::open_with(directory, ACTIVE_MAX)
-    }
-
-    fn open_with(directory: &Path, active_max: usize) -> io::Result<Self> {
+    /// An index is full with `active_max` ids.
+    pub fn open(directory: &Path, active_max: usize) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let whole = open_all(directory)?;
         if whole.is_none() {
@@ -104,7 +101,7 @@ impl KnownIds {
             active_max,
             leaving: None,
             writing: None,
-            settled: 0,
+            settled: runs.iter().map(|run: &Arc<Run>| run.covers()).max().unwrap_or(0),
             in_runs: bounds(&runs),
             runs,
             is_merging: false,
@@ -391,7 +388,7 @@ mod tests {
     #[test]
     fn ids_are_known_wherever_they_are_and_after_opening_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut known = KnownIds::open_with(directory.path(), 100).unwrap();
+        let mut known = KnownIds::open(directory.path(), 100).unwrap();
         let mut pending = BTreeSet::new();
         let mut sequence = 0;
         for number in 1..=5_000 {
@@ -416,7 +413,7 @@ mod tests {
         let covers = known.covers();
         assert!(covers > 3_000 && known.runs.len() < 16, "{covers} {}", known.runs.len());
         drop(known);
-        let mut again = KnownIds::open_with(directory.path(), 100).unwrap();
+        let mut again = KnownIds::open(directory.path(), 100).unwrap();
         assert_eq!(again.covers(), covers);
         for number in 1..=covers {
             assert_eq!(again.find(id(number)), Some(number));

@@ -31,5 +31,5 @@ mod run;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
-pub use known::KnownIds;
+pub use known::{IDS_IN_MEMORY, KnownIds};
 pub use repeats::{Lookup, RepeatSender, spawn_resolver};

@@ -108,7 +108,7 @@ fn add_offline(
     (name, grant): (&str, Option<Grant>),
     segment_bytes: u64,
 ) -> Result<NewGateway, AdminError> {
-    let recovered = recover(directory, RecoverOptions { store_cache_bytes: 32 << 20 })?;
+    let recovered = recover(directory, RecoverOptions::default())?;
     let (entry, added) = new_entry(name, grant, &recovered.gateways)?;
     append_offline(recovered, &[Record::Gateway(entry)], segment_bytes).map_err(AdminError::Record)?;
     Ok(added)

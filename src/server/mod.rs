@@ -212,7 +212,7 @@ fn failure(state: &HealthState) -> Result<(), ServerError> {
 
 /// Recovers, and puts the configured policy in force if it is another one: it is recorded before anything is decided by it.
 fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered, ServerError> {
-    let options = RecoverOptions { store_cache_bytes: config.store_cache_bytes };
+    let options = RecoverOptions { store_cache_bytes: config.store_cache_bytes, ids_in_memory: config.ids_in_memory };
     let recovered = recover(directory, options)?;
     let Some(path) = &config.policy_file else { return Ok(recovered) };
     let policy_error = |what: String| ServerError::Policy { path: path.clone(), what };

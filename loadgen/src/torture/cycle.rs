@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use heng::client::{Client, Credentials};
-use heng::ledger::NewAccount;
+use heng::ledger::{NewAccount, Operation, Transfer, TransferId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
@@ -24,15 +24,23 @@ use crate::workload::{ABROAD, account_id};
 /// Transfers after which a new ledger is begun, so that checking all of one stays quick.
 const TRANSFERS_MAX: usize = 400_000;
 
-/// Small segments and many checkpoints, so that each of them is met by faults.
-const SMALL: [&str; 6] =
-    ["--segment-bytes", "4194304", "--group-transfers-max", "8190", "--checkpoint-transfers", "20000"];
+/// Small segments, many checkpoints and id runs, so that each of them is met by faults.
+const SMALL: [&str; 8] = [
+    "--segment-bytes",
+    "4194304",
+    "--group-transfers-max",
+    "8190",
+    "--checkpoint-transfers",
+    "20000",
+    "--ids-in-memory",
+    "5000",
+];
 
 /// How long a full disk takes to end a server that writes.
 const FULL: Duration = Duration::from_mins(1);
 
-/// How soon a process that stood still answers again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How soon a process that stood still, or was started, answers.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// A ledger and what is known of it.
 #[derive(Debug)]
@@ -83,6 +91,7 @@ impl Ledger {
             }
         }
         self.check((runtime, &server), rng, report, false)?;
+        probe(runtime, &server, rng, report);
         let wait = Duration::from_millis(rng.random_range(50..800));
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = self.call(runtime, &server, &stop);
@@ -93,8 +102,7 @@ impl Ledger {
                 server.signal("STOP")?;
                 pause(Duration::from_millis(rng.random_range(50..1_500)));
                 server.signal("CONT")?;
-                let answered = runtime.block_on(async { tokio::time::timeout(AGAIN, ping(&server.address)).await });
-                report.stuck = report.stuck.saturating_add(u64::from(!answered.is_ok_and(|answered| answered.is_ok())));
+                probe(runtime, &server, rng, report);
                 stop.store(true, Relaxed);
                 self.hear(runtime, &mut callers, report);
                 server.signal("KILL")?;
@@ -258,9 +266,25 @@ impl Ledger {
 /// A caller, and what it sent and was told.
 type Called = (Caller, Vec<super::log::Exchange>);
 
-async fn ping(address: &str) -> anyhow::Result<()> {
+/// Asks for something that moves nothing and goes all the way to the disk: a server that does not answer is stuck.
+fn probe(runtime: &Runtime, server: &Spawned, rng: &mut StdRng, report: &mut Report) {
+    let answered = runtime.block_on(async { tokio::time::timeout(AGAIN, require(&server.address, rng)).await });
+    report.stuck = report.stuck.saturating_add(u64::from(!answered.is_ok_and(|answered| answered.is_ok())));
+}
+
+async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<()> {
     let mut client = Client::connect(address, &Credentials::development()).await?;
-    Ok(client.ping().await?)
+    let asked = Transfer {
+        id: TransferId::from_raw(rng.random::<u128>() | 1 << 127),
+        debit: account_id(1, 0),
+        amount: 1,
+        code: 1,
+        flags: Operation::Require as u16,
+        ..Transfer::default()
+    };
+    let outcomes = client.submit(&[asked]).await?;
+    anyhow::ensure!(outcomes.first().is_some_and(|outcome| outcome.sequence > 0), "it was not recorded");
+    Ok(())
 }
 
 async fn open_accounts(address: &str) -> anyhow::Result<()> {

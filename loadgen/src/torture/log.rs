@@ -89,6 +89,8 @@ pub(crate) struct Log {
     model: Model,
     accounts: u32,
     transactions: u64,
+    /// Whether a transaction was accepted, by its number.
+    verdicts: HashMap<u64, bool>,
     pub(crate) acknowledged: u64,
 }
 
@@ -102,6 +104,7 @@ impl Log {
             model: Model::new(accounts.into()),
             accounts,
             transactions: 0,
+            verdicts: HashMap::new(),
             acknowledged: 0,
         }
     }
@@ -160,6 +163,12 @@ impl Log {
             Some(_) => {}
             None => {
                 entry.told = Some(told);
+                if entry.transaction > 0 && *self.verdicts.entry(entry.transaction).or_insert(accepted) != accepted {
+                    Wrong::tell(
+                        &mut wrong.torn,
+                        &format!("transfer {id:x} and its transaction were not decided alike"),
+                    );
+                }
                 if accepted {
                     self.model.accepted(&entry.planned);
                 }

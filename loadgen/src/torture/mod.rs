@@ -196,7 +196,13 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     for &fault in faults.iter().cycle().take(usize::try_from(arguments.cycles)?) {
         let Some(ledger) = ledgers.get_mut(&ground(fault)) else { continue };
         let cycle = ledger.cycle(&runtime, fault, &mut rng, &mut report);
-        recoveries.extend(cycle.with_context(|| format!("cycle {}, {fault:?}", report.cycles))?);
+        match cycle.with_context(|| format!("cycle {}, {fault:?}", report.cycles)) {
+            Ok(recovery) => recoveries.extend(recovery),
+            Err(err) => {
+                drop(ledgers);
+                return Err(err.context(format!("what is left of it is in {}", temporary.keep().display())));
+            }
+        }
         report.cycles = report.cycles.saturating_add(1);
         let count = report.faults.entry(fault).or_default();
         *count = count.saturating_add(1);

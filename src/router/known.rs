@@ -82,8 +82,7 @@ struct Workers {
 
 impl KnownIds {
     /// Opens the runs of a directory, making it if there is none. Damaged runs are all removed: what they held is given again by
-    /// [`Self::settle`].
-    /// An index is full with `active_max` ids.
+    /// [`Self::settle`]. An index is full with `active_max` ids.
     pub fn open(directory: &Path, active_max: usize) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let whole = open_all(directory)?;

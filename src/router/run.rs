@@ -9,7 +9,7 @@
 //! The filter is a Bloom filter in blocks of one cache line: about one in a thousand ids that are not in the run is looked for in
 //! vain. Its hash is keyed by the run's seed, so that nobody can choose ids that are always looked for.
 //!
-//! A run holds the ids of the records from `after` + 1 to `covers`, so that one that is missing is noticed: an id in it would be taken for new.
+//! A run holds the ids of the records from `after` + 1 to `covers`, and younger ones that were pending when its index was full; so that one that is missing is noticed: an id in it would be taken for new.
 //! All that is here can be made again from the journal. A run that is not whole is never believed; one of which a block cannot be read is set
 //! aside before the process ends, and the next start makes all of them again.
 

@@ -240,13 +240,6 @@ impl Core {
         }
     }
 
-    /// Brings the whole of some accounts into the cache; finding one needs only its beginning.
-    #[inline]
-    fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
-        let accounts = slots.flatten().filter_map(|slot| self.accounts.get(slot));
-        std::hint::black_box(accounts.fold(0, |seen, account| seen ^ account.touch()));
-    }
-
     fn check_opening(&self, account: &NewAccount, parcel: &Parcel) -> Result<(), Code> {
         account.check()?;
         if self.policy.exponent(account.currency).is_none() {
@@ -275,7 +268,7 @@ impl Core {
                 *debit = self.accounts.confirm(tagged.item.debit, *debit);
                 *credit = self.accounts.confirm(tagged.item.credit, *credit);
             }
-            self.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]));
+            self.accounts.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]), Account::touch);
             if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
                 for (debit, _) in &slots {
                     office.desk.touch(*debit);

@@ -1,6 +1,6 @@
 //! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
 
-use super::{Book, Slot, Transfer};
+use super::{Book, PackedAccount, Slot, Transfer};
 
 impl Book {
     /// Finds the slots that a transfer will touch.
@@ -28,8 +28,7 @@ impl Book {
     /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.
     #[inline]
     pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
-        let accounts = slots.flatten().filter_map(|slot| self.accounts.get(slot));
-        std::hint::black_box(accounts.fold(0, |seen, account| seen ^ account.touch()));
+        self.accounts.touch(slots, PackedAccount::touch);
     }
 
     /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].

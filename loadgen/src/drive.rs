@@ -76,6 +76,22 @@ struct Window {
     requests: Mutex<HashMap<u64, Request>>,
     /// Answered busy, to be sent again.
     again: Mutex<Vec<Request>>,
+    /// Answered; their memory serves the next ones, because what is used for the first time is dear.
+    emptied: Mutex<Vec<Request>>,
+}
+
+impl Window {
+    /// A request without transfers.
+    fn empty(&self, intended: Instant) -> Request {
+        match lock(&self.emptied).pop() {
+            Some(Request { mut transfers, mut planned, .. }) => {
+                transfers.clear();
+                planned.clear();
+                Request { intended, transfers, planned }
+            }
+            None => Request { intended, transfers: Vec::new(), planned: Vec::new() },
+        }
+    }
 }
 
 /// A connection and what it makes.
@@ -95,6 +111,7 @@ impl Connection {
             room: Semaphore::new(plan.in_flight),
             requests: Mutex::default(),
             again: Mutex::default(),
+            emptied: Mutex::default(),
         });
         let total = plan.transfers;
         let sending = tokio::spawn(send(sender, mixer, plan, next_request, Arc::clone(&window)));
@@ -142,9 +159,9 @@ async fn send(
                 let size = left.min(plan.batch);
                 left = left.saturating_sub(size);
                 let capacity = usize::try_from(size).unwrap_or(0);
-                let (mut transfers, mut planned) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
-                mixer.fill(capacity, Filling { transfers: &mut transfers, planned: &mut planned });
-                Request { intended, transfers, planned }
+                let mut request = window.empty(intended);
+                mixer.fill(capacity, Filling { transfers: &mut request.transfers, planned: &mut request.planned });
+                request
             }
             None => {
                 // Nothing to send unless something comes back busy.
@@ -193,6 +210,7 @@ async fn receive(
                     }
                     known.count(&outcomes, &request);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
+                    lock(&window.emptied).push(request);
                 }
                 Answer::Refused(Code::Busy, _) => {
                     known.counts.busy.fetch_add(1, Relaxed);

@@ -161,6 +161,21 @@ impl IdIndex {
         }
     }
 
+    /// Uses the memory of the table, which is asked at random places: a page that is used for the first time costs as much as eight transfers, and
+    /// the first batch would pay for thousands.
+    pub fn warm(&mut self) {
+        // Without the box the compiler knows that the table is zero already.
+        black_box(&mut self.table).fill(0);
+    }
+
+    /// Uses all of the memory once, where somebody has time for it.
+    pub fn warm_all(&mut self) {
+        let room = self.entries.capacity();
+        self.entries.resize(room, Entry::default());
+        black_box(&mut self.entries).clear();
+        self.warm();
+    }
+
     /// Forgets all, but keeps the room.
     pub fn clear(&mut self) {
         self.entries.clear();

@@ -40,6 +40,8 @@ const MERGED: usize = 8;
 enum Job {
     /// With the sequences between which its records are.
     Write(Arc<IdIndex>, (Sequence, Sequence)),
+    /// Make room for so many ids.
+    Prepare(usize),
     Clear(IdIndex),
     Merge(Vec<Arc<Run>>),
 }
@@ -47,7 +49,8 @@ enum Job {
 /// What the thread has done.
 enum Done {
     Written(Run),
-    Cleared(IdIndex),
+    /// An empty index with room.
+    Ready(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
     Failed(io::Error),
 }
@@ -58,6 +61,8 @@ pub struct KnownIds {
     active: IdIndex,
     /// Empty, with room for as many as one that is full.
     spare: Option<IdIndex>,
+    /// Whether the first spare one was asked for; later ones are those that were written.
+    is_prepared: bool,
     active_max: usize,
     /// Full, with ids that are still pending, and all records up to this sequence settled when it left.
     leaving: Option<(IdIndex, Sequence)>,
@@ -94,9 +99,12 @@ impl KnownIds {
         let (told, done) = unbounded();
         let (writer, writing) = start("heng-ids", directory, told.clone())?;
         let (merger, merging) = start("heng-ids-merge", directory, told)?;
+        let mut active = IdIndex::with_room(active_max);
+        active.warm();
         Ok(Self {
-            active: IdIndex::with_room(active_max),
+            active,
             spare: None,
+            is_prepared: false,
             active_max,
             leaving: None,
             writing: None,
@@ -226,6 +234,10 @@ impl KnownIds {
         while let Ok(done) = self.done.try_recv() {
             self.take_up(done);
         }
+        if !self.is_prepared && self.active.len() >= self.active_max / 2 {
+            self.is_prepared = true;
+            self.give(Job::Prepare(self.active_max));
+        }
         if self.active.len() >= self.active_max && self.leaving.is_none() && self.writing.is_none() {
             let next = self.spare.take().unwrap_or_else(|| IdIndex::with_room(self.active_max));
             self.leaving = Some((std::mem::replace(&mut self.active, next), self.settled));
@@ -268,7 +280,7 @@ impl KnownIds {
                 }
                 self.add_run(run);
             }
-            Done::Cleared(index) => self.spare = Some(index),
+            Done::Ready(index) => self.spare = Some(index),
             Done::Merged(merged, run) => {
                 self.is_merging = false;
                 self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
@@ -357,9 +369,14 @@ fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<D
             drop(index);
             Ok(Done::Written(Run::write(directory, entries, records)?))
         }
+        Job::Prepare(ids) => {
+            let mut index = IdIndex::with_room(ids);
+            index.warm_all();
+            Ok(Done::Ready(index))
+        }
         Job::Clear(mut index) => {
             index.clear();
-            Ok(Done::Cleared(index))
+            Ok(Done::Ready(index))
         }
         Job::Merge(runs) => {
             let merged = Run::merge(directory, &runs).inspect_err(|err| {

@@ -170,7 +170,7 @@ fn journal(criterion: &mut Criterion) {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(directory.path()).expect("a disk"));
     let reader = JournalReader::new(Arc::clone(&disk));
     let recovered = recover(&disk, &reader, (0, 0), &mut |_, _| Ok(())).expect("an empty journal");
-    let options = JournalOptions { segment_bytes: 64 << 20 };
+    let options = JournalOptions { segment_bytes: 64 << 20, ahead: true };
     let mut journal = FileJournal::open(disk, options, recovered.tail, reader).expect("a journal");
     let epoch = journal.epoch();
     group.throughput(Throughput::Elements(1_000));

@@ -15,7 +15,7 @@ use crate::ledger::{
     StoredRecord, Transfer, Window,
 };
 use crate::router::{RouterHandle, RouterMessage};
-use crate::settlement::{SettlementHandle, SettlementMessage, now_ns};
+use crate::settlement::{SettlementHandle, SettlementMessage};
 
 /// Transfers of the ledger itself inside at once: several settlement transactions.
 const LEGS_INSIDE_MAX: usize = 1 << 20;
@@ -204,6 +204,6 @@ impl Ports for EnginePorts {
     }
 
     fn now_ns(&self) -> u64 {
-        now_ns()
+        crate::flow::wall_ns()
     }
 }

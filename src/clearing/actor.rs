@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::Sender;
 
 use super::core::Core;
 use super::explain::{detail, explain};
-use crate::flow::{AuditReply, Drain, Inbox, InboxSender, Pace, Stopped};
+use crate::flow::{AuditReply, Clock, Inbox, InboxSender, Pace, Stopped, Work};
 use crate::journal::Group;
 use crate::ledger::{AccountId, Book, BookAccount, Order, Sequence, Slot};
 use crate::protocol::{AccountDetail, Explained};
-use crate::settlement::{Auditor, Follower, SettlementHandle, now_ns};
+use crate::settlement::{Auditor, Follower, SettlementHandle};
 use crate::shard::ShardHandle;
 
 /// How often a shard is asked for balances to compare.
@@ -137,6 +136,8 @@ pub struct ClearingOptions {
     pub pace: Pace,
     /// Its own inbox, to go on with a checkpoint after others had their turn.
     pub own: ClearingHandle,
+    /// As of when limits are shown.
+    pub clock: Clock,
 }
 
 /// The actor.
@@ -156,7 +157,7 @@ impl ClearingActor {
         Self { core, inbox, options, next_audit: (0, 0), audits: 0 }
     }
 
-    fn tick(&mut self) {
+    fn audit_next(&mut self) {
         self.core.publish_funds();
         let (shard, slot) = self.next_audit;
         if let Some(handle) = self.options.shards.get(shard) {
@@ -192,26 +193,26 @@ impl ClearingActor {
                 let accounts = slots.map_while(|slot| book.account_at(slot)).collect();
                 reply(ReadAccounts { sequence: book.sequence(), accounts });
             }
-            ClearingMessage::Detail(id, reply) => reply(detail(self.core.book(), id, now_ns())),
+            ClearingMessage::Detail(id, reply) => reply(detail(self.core.book(), id, self.options.clock.now_ns())),
             ClearingMessage::Inspect(inspection) => inspection(self.core.book()),
-            ClearingMessage::Explain(orders, reply) => reply(explain(self.core.book(), &orders, now_ns())),
+            ClearingMessage::Explain(orders, reply) => {
+                reply(explain(self.core.book(), &orders, self.options.clock.now_ns()));
+            }
             ClearingMessage::Checkpoint(done) => self.core.begin_checkpoint(Some(done)),
         }
     }
 }
 
-impl Actor for ClearingActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(AUDIT_EVERY, |actor, _| actor.tick());
+impl Work for ClearingActor {
+    fn tick_every(&self) -> Option<Duration> {
+        Some(AUDIT_EVERY)
     }
-}
 
-impl Handler<Drain> for ClearingActor {
-    type Result = ();
+    fn tick(&mut self) {
+        self.audit_next();
+    }
 
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+    fn drain(&mut self) {
         self.inbox.begin_drain();
         let mut handled = 0_usize;
         while handled < MESSAGES_PER_DRAIN

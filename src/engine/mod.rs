@@ -15,7 +15,9 @@
 mod datadir;
 mod recover;
 mod start;
+mod wire;
 
 pub use datadir::{DataDir, DataDirError};
-pub use recover::{RecoverError, RecoverOptions, Recovered, append_offline, recover};
+pub use recover::{RecoverError, RecoverOptions, Recovered, Surroundings, append_offline, recover, recover_with};
 pub use start::{Engine, EngineOptions};
+pub use wire::{Part, wire};

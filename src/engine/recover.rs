@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::datadir::DataDir;
+use crate::flow::{Clock, Helpers, wall_ns};
 use crate::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalError, JournalOptions, JournalReader, PendingGroup,
     Recovered as JournalRecovered, Tail, recover as recover_journal,
@@ -31,6 +32,17 @@ impl Default for RecoverOptions {
     fn default() -> Self {
         Self { store_cache_bytes: 32 << 20, ids_in_memory: IDS_IN_MEMORY }
     }
+}
+
+/// What an engine stands on besides its directory. The default is the machine: its disk, threads, the wall clock.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Where the journal is instead of the directory.
+    pub disk: Option<Arc<dyn Disk>>,
+    /// Where helpers run.
+    pub helpers: Helpers,
+    /// Gives records their times.
+    pub clock: Clock,
 }
 
 /// Why recovery failed. Nothing was lost by trying.
@@ -84,7 +96,7 @@ struct Loaded {
     windows_at: Sequence,
 }
 
-fn load(store: &Store, ids: &Path, ids_in_memory: usize) -> Result<Loaded, StoreError> {
+fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) -> Result<Loaded, StoreError> {
     let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
     let mut book = Book::new();
     let policy = match summary.policy.1 {
@@ -98,16 +110,28 @@ fn load(store: &Store, ids: &Path, ids_in_memory: usize) -> Result<Loaded, Store
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     let windows = store.windows()?;
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
-    let opened = KnownIds::open(ids, ids_in_memory);
+    let opened = KnownIds::open(ids, ids_in_memory, helpers);
     let ids = opened.map_err(|source| StoreError::Io { path: ids.to_owned(), source })?;
     Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
 }
 
 /// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay.
 pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered, RecoverError> {
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&directory.journal())?);
+    recover_with(directory, options, &Surroundings::default())
+}
+
+/// The same on other surroundings.
+pub fn recover_with(
+    directory: &DataDir,
+    options: RecoverOptions,
+    surroundings: &Surroundings,
+) -> Result<Recovered, RecoverError> {
+    let disk: Arc<dyn Disk> = match &surroundings.disk {
+        Some(disk) => Arc::clone(disk),
+        None => Arc::new(FileDisk::create(&directory.journal())?),
+    };
     let ids_path = directory.ids();
-    let load = |store: &Store| load(store, &ids_path, options.ids_in_memory);
+    let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
     let Loaded { mut book, mut ids, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
@@ -179,10 +203,10 @@ impl Recovered {
 /// Appends records to the journal of a recovered directory, durably, without starting the engine. Recover again afterwards.
 pub fn append_offline(recovered: Recovered, records: &[Record], segment_bytes: u64) -> Result<(), String> {
     let tail = recovered.tail;
-    let options = JournalOptions { segment_bytes };
+    let options = JournalOptions { segment_bytes, ahead: true };
     let mut journal =
         FileJournal::open(recovered.disk, options, tail, recovered.reader).map_err(|err| err.to_string())?;
-    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(crate::settlement::now_ns()));
+    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(wall_ns()));
     for record in records {
         group.extend(None, &record.encode());
     }

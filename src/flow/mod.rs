@@ -1,4 +1,5 @@
-//! What travels between actors: parcels, batches of tagged items, and the inboxes they wait in.
+//! What travels between actors: parcels, batches of tagged items, and the inboxes they wait in; and what actors stand on: the framework that hosts
+//! their work, the threads beside them, the clock.
 //!
 //! A [`Parcel`] is what one read from a connection brought: one or more whole requests. Its items are spread over shards
 //! and come together again in the settlement actor, which sends the parcel back to its session once every outcome is
@@ -16,14 +17,20 @@
 
 mod admission;
 mod batch;
+mod clock;
 mod decided;
+mod helpers;
 mod inbox;
 mod pace;
 mod parcel;
+mod work;
 
 pub use admission::{Admission, Permit};
 pub use batch::{Batch, Tagged};
+pub use clock::{Clock, wall_ns};
 pub use decided::{AuditReply, Decided};
+pub use helpers::{Helper, Helpers, Stepper};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
 pub use pace::Pace;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};
+pub use work::{Hosted, Work};

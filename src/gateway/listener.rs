@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::session::Session;
+use super::session::{Ended, Session};
 use crate::clearing::ClearingHandle;
 use crate::flow::Admission;
 use crate::journal::JournalReader;
@@ -75,7 +75,10 @@ pub async fn serve(listener: TcpListener, context: Arc<GatewayContext>, mut drai
                     sessions.spawn(async move {
                         context.telemetry.counters().connections_open.fetch_add(1, Relaxed);
                         let counters = Arc::clone(context.telemetry.counters());
-                        let ended = Session::run(stream, context, drain).await;
+                        let ended = match stream.set_nodelay(true) {
+                            Ok(()) => Session::run(stream.into_split(), context, drain).await,
+                            Err(err) => Ended::Broken(err),
+                        };
                         counters.connections_open.fetch_sub(1, Relaxed);
                         tracing::debug!(%peer, ?ended, "connection closed");
                     });
@@ -92,6 +95,13 @@ pub async fn serve(listener: TcpListener, context: Arc<GatewayContext>, mut drai
     }
     drop(listener);
     while sessions.join_next().await.is_some() {}
+}
+
+/// Serves one peer over any stream, to its end.
+pub async fn converse(stream: impl AsyncRead + AsyncWrite, context: Arc<GatewayContext>, drain: watch::Receiver<bool>) {
+    let stream = Box::pin(stream);
+    let ended = Session::run(tokio::io::split(stream), context, drain).await;
+    tracing::debug!(?ended, "conversation ended");
 }
 
 /// Returns once draining began, or whoever says so is gone.

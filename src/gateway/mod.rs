@@ -20,4 +20,4 @@ mod queries;
 mod reads;
 mod session;
 
-pub use listener::{GatewayContext, GatewayLimits, serve};
+pub use listener::{GatewayContext, GatewayLimits, converse, serve};

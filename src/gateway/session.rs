@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::handshake::greet;
@@ -117,11 +115,11 @@ fn recorder(context: &GatewayContext) -> Recorder {
 
 impl Session {
     /// Serves a connection to its end.
-    pub(super) async fn run(stream: TcpStream, context: Arc<GatewayContext>, drain: watch::Receiver<bool>) -> Ended {
-        if let Err(err) = stream.set_nodelay(true) {
-            return Ended::Broken(err);
-        }
-        let (mut reader, mut writer) = stream.into_split();
+    pub(super) async fn run(
+        (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+        context: Arc<GatewayContext>,
+        drain: watch::Receiver<bool>,
+    ) -> Ended {
         let (outgoing, answers) = mpsc::unbounded_channel();
         let mut session = Self {
             recorder: recorder(&context),
@@ -153,8 +151,8 @@ impl Session {
 
     async fn serve(
         &mut self,
-        reader: &mut OwnedReadHalf,
-        writer: &mut OwnedWriteHalf,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
         mut answers: mpsc::UnboundedReceiver<Outgoing>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
@@ -412,7 +410,7 @@ impl Session {
     }
 
     /// Writes what there is to write. While the peer does not take it, nothing more is read from it.
-    async fn write(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), Ended> {
+    async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), Ended> {
         if self.reply.is_empty() {
             return Ok(());
         }
@@ -437,7 +435,7 @@ impl Session {
 }
 
 /// Reads and drops what comes until the peer closes.
-async fn discard(reader: &mut OwnedReadHalf) {
+async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut dropped = [0; 4_096];
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
 }

@@ -23,6 +23,8 @@ const SEGMENTS_WARM: u64 = 4;
 pub struct JournalOptions {
     /// Bytes of a segment file.
     pub segment_bytes: u64,
+    /// Whether a thread makes the next segment while this one fills; else it is made when this one is begun.
+    pub ahead: bool,
 }
 
 /// The thread that makes the next segment ready, or nothing if it was ready before.
@@ -91,7 +93,12 @@ impl FileJournal {
                 }
                 disk.create(number, bytes)
             };
-            Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare)?)
+            if self.options.ahead {
+                Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare)?)
+            } else {
+                prepare()?;
+                None
+            }
         };
         self.next_segment = Some(Preparing(thread));
         Ok(())

@@ -3,17 +3,25 @@
 //! The reader knows for each segment its first sequence, and a group's place about every 64 KiB; between those it walks over
 //! group headers. For segments from before the start of this process the places are found once, when first asked for.
 //! Reads block on the disk: call from a thread that may wait.
+//!
+//! Nothing is believed before the checksum of its group was compared, which is done once for each group that single records are asked of, and
+//! each time for groups that are read whole.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hashbrown::HashSet;
 
 use super::disk::Disk;
 use super::group::{GROUP_HEADER_BYTES, GroupHeader};
 use super::recovery::JournalError;
-use super::segment::{Found, group_at};
+use super::segment::{Found, group_at, is_blank};
 use crate::ledger::{RECORD_BYTES, Record, Sequence, StoredRecord};
 
 /// Bytes between noted places.
 const NOTE_EVERY_BYTES: u64 = 64 << 10;
+
+/// Groups known to be sound; beyond that all are compared again.
+const SOUND_MAX: usize = 1 << 16;
 
 /// Reads records by sequence, from any thread.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub struct JournalReader {
     segments: RwLock<Vec<Segment>>,
     /// Held while a segment is read whole, so that many who ask do not each read it.
     finding: Mutex<()>,
+    /// Segment and byte of groups whose checksum was compared.
+    sound: Mutex<HashSet<(u64, u64)>>,
 }
 
 /// What is known of where a sequence is.
@@ -42,7 +52,7 @@ struct Segment {
 impl JournalReader {
     /// A reader that knows no segment yet.
     pub fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
-        Arc::new(Self { disk, segments: RwLock::default(), finding: Mutex::default() })
+        Arc::new(Self { disk, segments: RwLock::default(), finding: Mutex::default(), sound: Mutex::default() })
     }
 
     /// Notes a segment and its first sequence; in order.
@@ -77,13 +87,17 @@ impl JournalReader {
         loop {
             let mut bytes = [0; GROUP_HEADER_BYTES];
             self.disk.read_at(number, offset, &mut bytes).map_err(io)?;
-            let Some(header) = GroupHeader::decode(&bytes) else { return Ok(None) };
+            let Some(header) = GroupHeader::decode(&bytes) else {
+                // Nothing was written here, or what was is not there any more.
+                return if is_blank(&bytes) { Ok(None) } else { Err(self.damaged(number, offset)) };
+            };
             let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
             if sequence >= header.next_sequence() {
                 offset = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
                 continue;
             }
             let Some(place) = sequence.checked_sub(header.base_sequence) else { return Ok(None) };
+            self.compare_once((number, offset), &header)?;
             let mut bytes = [0; RECORD_BYTES];
             let at = body.saturating_add(place.saturating_mul(u64::try_from(RECORD_BYTES).unwrap_or(0)));
             self.disk.read_at(number, at, &mut bytes).map_err(io)?;
@@ -134,6 +148,9 @@ impl JournalReader {
             }
             let mut bytes = vec![0; header.body_bytes()];
             self.disk.read_at(number, body, &mut bytes).map_err(io)?;
+            if crc32c::crc32c(&bytes) != header.body_crc {
+                return Err(self.damaged(number, offset));
+            }
             let skipped = usize::try_from(sequence.saturating_sub(header.base_sequence)).unwrap_or(usize::MAX);
             for record in bytes.as_chunks::<RECORD_BYTES>().0.iter().skip(skipped) {
                 let place = sequence.saturating_sub(header.base_sequence);
@@ -152,6 +169,33 @@ impl JournalReader {
             known = Some((number, after));
         }
         Ok(sequence)
+    }
+
+    fn damaged(&self, number: u64, offset: u64) -> JournalError {
+        let what = "the group that a record is read from is not as it was written".to_owned();
+        JournalError::Damaged { place: self.disk.name(number), offset, what }
+    }
+
+    /// Compares a group with its checksum, unless that was done before.
+    fn compare_once(&self, place: (u64, u64), header: &GroupHeader) -> Result<(), JournalError> {
+        let sound = || self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        if sound().contains(&place) {
+            return Ok(());
+        }
+        let (number, offset) = place;
+        let mut body = vec![0; header.body_bytes()];
+        let at = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+        let read = self.disk.read_at(number, at, &mut body);
+        let read = read.map_err(|source| JournalError::Io { place: self.disk.name(number), source })?;
+        if read < body.len() || crc32c::crc32c(&body) != header.body_crc {
+            return Err(self.damaged(number, offset));
+        }
+        let mut sound = sound();
+        if sound.len() >= SOUND_MAX {
+            sound.clear();
+        }
+        sound.insert(place);
+        Ok(())
     }
 
     /// Segment and byte of a group at or before the one with this sequence.

@@ -108,7 +108,7 @@ fn reopen(disk: &Arc<dyn Disk>) -> Result<(Vec<u64>, FileJournal, Arc<JournalRea
         }
         Ok(())
     })?;
-    let options = JournalOptions { segment_bytes: SEGMENT_BYTES };
+    let options = JournalOptions { segment_bytes: SEGMENT_BYTES, ahead: true };
     let journal = FileJournal::open(Arc::clone(disk), options, recovered.tail, Arc::clone(&reader)).unwrap();
     Ok((ids, journal, reader, recovered))
 }
@@ -254,5 +254,28 @@ proptest! {
         let damaged = memory.segments.lock().unwrap().clone();
         prop_assert!(matches!(reopen(&disk), Err(JournalError::Damaged { .. })), "segment {} byte {}", number, offset);
         prop_assert!(damaged == *memory.segments.lock().unwrap(), "nothing is repaired");
+    }
+}
+
+#[test]
+fn a_record_read_alone_is_never_believed_from_a_damaged_group() {
+    let (memory, disk) = start();
+    assert_eq!(fill(&disk, &[3, 5]), 8);
+    for bit in [0, 700, 8 * (RECORD_BYTES + 40), 8 * (2 * RECORD_BYTES + 127) + 7] {
+        let (_, journal, _, _) = reopen(&disk).unwrap();
+        drop(journal);
+        // The records of the second group, after the segment's header, the first group and its own header.
+        let at = 3 * GROUP_HEADER_BYTES + 3 * RECORD_BYTES + bit / 8;
+        let flip = || memory.with(1, |bytes| bytes[at] ^= 1 << (bit % 8)).unwrap();
+        let reader = JournalReader::new(Arc::clone(&disk));
+        recover(&disk, &reader, (0, 0), &mut |_, _| Ok(())).unwrap();
+        flip();
+        assert_eq!(reader.read(2).unwrap().map(|stored| stored.record), Some(record(2)));
+        for sequence in 4..=8 {
+            assert!(matches!(reader.read(sequence), Err(JournalError::Damaged { .. })), "bit {bit}, {sequence}");
+        }
+        let scanned = reader.scan(1, 8, &mut |stored| stored.sequence <= 3);
+        assert!(matches!(scanned, Err(JournalError::Damaged { .. })), "bit {bit}: {scanned:?}");
+        flip();
     }
 }

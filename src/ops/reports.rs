@@ -9,9 +9,9 @@ use serde::Deserialize;
 use super::OpsContext;
 use super::clearing::{problem, starting};
 use crate::backoffice::{DayReport, DayReporter, Participating, Problem, ReportOptions, parse_day};
+use crate::flow::wall_ns;
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
-use crate::settlement::now_ns;
 
 /// Adds the routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -51,7 +51,7 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
     // Each takes the memory of a book.
     let Ok(_one) = queues.reports.acquire().await else { return problem(&starting()) };
     // First the time, then how far the ledger is: what came in between is of a day that is not over.
-    let now_ns = now_ns();
+    let now_ns = wall_ns();
     let until = context.telemetry.counters().durable_sequence.load(Relaxed);
     let options = ReportOptions { day: number, statements: Some(queues.statements.clone()), participants };
     let reader = queues.reader.clone();

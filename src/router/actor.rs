@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use actix::prelude::{Actor, Context, Handler};
 use hashbrown::HashMap;
 
 use super::ids::Admitted;
 use super::known::KnownIds;
 use super::repeats::{Lookup, RepeatSender, repeat};
-use crate::flow::{Batch, Drain, Inbox, InboxSender, Parcel, Stopped};
+use crate::flow::{Batch, Inbox, InboxSender, Parcel, Stopped, Work};
 use crate::journal::Group;
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId};
 use crate::settlement::{Follower, SettlementHandle, SettlementMessage};
@@ -309,14 +308,8 @@ impl RouterActor {
     }
 }
 
-impl Actor for RouterActor {
-    type Context = Context<Self>;
-}
-
-impl Handler<Drain> for RouterActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+impl Work for RouterActor {
+    fn drain(&mut self) {
         self.inbox.begin_drain();
         let mut open = Ok(());
         for _ in 0..self.inbox.depth() {

@@ -21,12 +21,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::ids::{Admitted, IdIndex};
 use super::run::{Entry, Run, open_all};
+use crate::flow::{Helper, Helpers};
 use crate::ledger::{Sequence, TransferId};
 use crate::telemetry::chain;
 
@@ -75,10 +75,11 @@ pub struct KnownIds {
     settled: Sequence,
     workers: Option<Workers>,
     done: Receiver<Done>,
-    threads: Vec<JoinHandle<()>>,
+    helpers: Helpers,
+    started: Vec<Helper>,
 }
 
-/// The two threads: one writes, one merges.
+/// The two helpers: one writes, one merges.
 #[derive(Debug)]
 struct Workers {
     writer: Sender<Job>,
@@ -88,7 +89,7 @@ struct Workers {
 impl KnownIds {
     /// Opens the runs of a directory, making it if there is none. Damaged runs are all removed: what they held is given again by
     /// [`Self::settle`]. An index is full with `active_max` ids.
-    pub fn open(directory: &Path, active_max: usize) -> io::Result<Self> {
+    pub fn open(directory: &Path, active_max: usize, helpers: &Helpers) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let whole = open_all(directory)?;
         if whole.is_none() {
@@ -97,8 +98,8 @@ impl KnownIds {
         }
         let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
         let (told, done) = unbounded();
-        let (writer, writing) = start("heng-ids", directory, told.clone())?;
-        let (merger, merging) = start("heng-ids-merge", directory, told)?;
+        let (writer, writing) = start("heng-ids", directory, told.clone(), helpers)?;
+        let (merger, merging) = start("heng-ids-merge", directory, told, helpers)?;
         let mut active = IdIndex::with_room(active_max);
         active.warm();
         Ok(Self {
@@ -114,7 +115,8 @@ impl KnownIds {
             is_merging: false,
             workers: Some(Workers { writer, merger }),
             done,
-            threads: vec![writing, merging],
+            helpers: helpers.clone(),
+            started: vec![writing, merging],
         })
     }
 
@@ -256,9 +258,9 @@ impl KnownIds {
     pub fn turn_and_wait(&mut self) {
         self.turn();
         while self.writing.is_some() {
-            match self.done.recv() {
-                Ok(done) => self.take_up(done),
-                Err(_ended) => return,
+            match self.helpers.wait(&self.done) {
+                Some(done) => self.take_up(done),
+                None => return,
             }
         }
     }
@@ -322,10 +324,7 @@ impl KnownIds {
 impl Drop for KnownIds {
     fn drop(&mut self) {
         self.workers = None;
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has ended the process already.
-            let _ended = thread.join();
-        }
+        self.started.drain(..).for_each(Helper::join);
     }
 }
 
@@ -343,21 +342,17 @@ fn bounds(runs: &[Arc<Run>]) -> (u128, u128) {
     both.fold((u128::MAX, 0), |all, run| (all.0.min(run.0), all.1.max(run.1)))
 }
 
-/// Starts a thread that does jobs until nobody can give it any.
-fn start(name: &str, directory: &Path, told: Sender<Done>) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
+/// Starts a helper that does jobs until nobody can give it any.
+fn start(name: &str, directory: &Path, told: Sender<Done>, helpers: &Helpers) -> io::Result<(Sender<Job>, Helper)> {
     let (jobs, work) = unbounded();
     let directory: PathBuf = directory.to_owned();
-    let run = move || {
-        // Kept from job to job: memory that is used for the first time is dear.
-        let mut entries = Vec::new();
-        for job in work {
-            let done = perform(&directory, job, &mut entries).unwrap_or_else(Done::Failed);
-            if told.send(done).is_err() {
-                break;
-            }
-        }
-    };
-    Ok((jobs, std::thread::Builder::new().name(name.to_owned()).spawn(run)?))
+    // Kept from job to job: memory that is used for the first time is dear.
+    let mut entries = Vec::new();
+    let helper = helpers.start(name, work, move |job| {
+        let done = perform(&directory, job, &mut entries).unwrap_or_else(Done::Failed);
+        told.send(done).is_ok()
+    })?;
+    Ok((jobs, helper))
 }
 
 fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<Done> {
@@ -404,7 +399,7 @@ mod tests {
     #[test]
     fn ids_are_known_wherever_they_are_and_after_opening_again() {
         let directory = tempfile::tempdir().unwrap();
-        let mut known = KnownIds::open(directory.path(), 100).unwrap();
+        let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
         let mut pending = BTreeSet::new();
         let mut sequence = 0;
         for number in 1..=5_000 {
@@ -429,7 +424,7 @@ mod tests {
         let covers = known.covers();
         assert!(covers > 3_000 && known.runs.len() < 16, "{covers} {}", known.runs.len());
         drop(known);
-        let mut again = KnownIds::open(directory.path(), 100).unwrap();
+        let mut again = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
         assert_eq!(again.covers(), covers);
         for number in 1..=covers {
             assert_eq!(again.find(id(number)), Some(number));

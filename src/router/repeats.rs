@@ -1,11 +1,10 @@
 //! Repeats: what to answer to a transfer whose id was used before.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Sender, unbounded};
 
-use crate::flow::Batch;
+use crate::flow::{Batch, Helper, Helpers};
 use crate::journal::JournalReader;
 use crate::ledger::{Code, Original, Outcome, Record, Sequence, StoredRecord, Transfer};
 use crate::settlement::{SettlementHandle, SettlementMessage};
@@ -38,32 +37,27 @@ pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
     }
 }
 
-/// Starts the thread that reads earlier records from the journal: it gives the outcomes of repeats to settlement, and refunds
+/// Starts the helper that reads earlier records from the journal: it gives the outcomes of repeats to settlement, and refunds
 /// with what they are about to their shards. It ends when the sender is dropped.
 pub fn spawn_resolver(
     reader: Arc<JournalReader>,
     settlement: SettlementHandle,
     shards: Vec<ShardHandle>,
-) -> std::io::Result<(RepeatSender, JoinHandle<()>)> {
+    helpers: &Helpers,
+) -> std::io::Result<(RepeatSender, Helper)> {
     let (sender, work) = unbounded::<Lookup>();
-    let run = move || {
-        for lookup in work {
-            let sent = match lookup {
-                Lookup::Repeats(batch) => {
-                    settlement.send(SettlementMessage::Resolved(resolve_repeats(&reader, &batch)))
-                }
-                Lookup::Originals(shard, transactions) => {
-                    let orders = transactions.into_iter().map(|(items, of)| with_originals(&reader, items, of));
-                    let orders = orders.collect();
-                    shards.get(shard).map_or(Ok(()), |shard| shard.order(orders))
-                }
-            };
-            if sent.is_err() {
-                break;
+    let helper = helpers.start("heng-repeats", work, move |lookup| {
+        let sent = match lookup {
+            Lookup::Repeats(batch) => settlement.send(SettlementMessage::Resolved(resolve_repeats(&reader, &batch))),
+            Lookup::Originals(shard, transactions) => {
+                let orders = transactions.into_iter().map(|(items, of)| with_originals(&reader, items, of));
+                let orders = orders.collect();
+                shards.get(shard).map_or(Ok(()), |shard| shard.order(orders))
             }
-        }
-    };
-    Ok((sender, thread::Builder::new().name("heng-repeats".to_owned()).spawn(run)?))
+        };
+        sent.is_ok()
+    })?;
+    Ok((sender, helper))
 }
 
 fn read(reader: &JournalReader, sequence: Sequence) -> Option<StoredRecord> {

@@ -1,14 +1,13 @@
 //! The settlement actor: the sequencer behind an inbox.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use actix::prelude::{Actor, AsyncContext, Context, Handler};
 use crossbeam::channel::{Sender, TrySendError};
 
 use super::sequencer::{Sequencer, codes};
 use super::writer::Writer;
-use crate::flow::{AuditReply, Batch, Decided, Drain, Inbox, InboxSender, Pace, Stopped};
+use crate::flow::{AuditReply, Batch, Clock, Decided, Inbox, InboxSender, Pace, Stopped, Work};
 use crate::journal::Group;
 use crate::ledger::{Outcome, Record, Sequence};
 use crate::telemetry::{Counters, Health, Telemetry};
@@ -92,6 +91,7 @@ pub struct SettlementActor {
     followers: Vec<Box<dyn Follower>>,
     auditor: Box<dyn Auditor>,
     timekeeper: Box<dyn Timekeeper>,
+    clock: Clock,
     pace: Pace,
     records: Vec<(Sequence, Sender<Sequence>)>,
     counters: Arc<Counters>,
@@ -109,6 +109,8 @@ pub struct SettlementPeers {
     pub auditor: Box<dyn Auditor>,
     /// Told the time.
     pub timekeeper: Box<dyn Timekeeper>,
+    /// Tells the time.
+    pub clock: Clock,
     /// How far clearing is.
     pub pace: Pace,
 }
@@ -121,23 +123,24 @@ impl SettlementActor {
         peers: SettlementPeers,
         telemetry: &Telemetry,
     ) -> Self {
-        let SettlementPeers { writer, followers, auditor, timekeeper, pace } = peers;
+        let SettlementPeers { writer, followers, auditor, timekeeper, clock, pace } = peers;
         let (counters, health) = (Arc::clone(telemetry.counters()), telemetry.health().clone());
-        Self { sequencer, inbox, writer, followers, auditor, timekeeper, pace, records: Vec::new(), counters, health }
+        let records = Vec::new();
+        Self { sequencer, inbox, writer, followers, auditor, timekeeper, clock, pace, records, counters, health }
     }
 
     fn handle_message(&mut self, message: SettlementMessage) -> Result<(), Stopped> {
         match message {
             SettlementMessage::Decided(decided) => {
                 self.counters.count_outcomes(codes(&decided));
-                self.sequencer.decided(decided, now_ns());
+                self.sequencer.decided(decided, self.clock.now_ns());
             }
             SettlementMessage::Resolved(outcomes) => {
                 self.counters.count_outcomes(outcomes.items().iter().map(|tagged| tagged.item.code));
                 self.sequencer.resolved(&outcomes);
             }
             SettlementMessage::Record { record, reply } => {
-                let sequence = self.sequencer.record(&record, now_ns());
+                let sequence = self.sequencer.record(&record, self.clock.now_ns());
                 self.records.push((sequence, reply));
             }
             SettlementMessage::Durable(group) => self.durable(&group)?,
@@ -183,27 +186,17 @@ impl SettlementActor {
     }
 }
 
-/// The wall clock, nanoseconds since 1970 UTC.
-pub(crate) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl Actor for SettlementActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(TICK_EVERY, |actor, _| {
-            // When the shard has stopped, so will this.
-            let _told = actor.timekeeper.tick(actor.sequencer.tick(now_ns()));
-        });
+impl Work for SettlementActor {
+    fn tick_every(&self) -> Option<Duration> {
+        Some(TICK_EVERY)
     }
-}
 
-impl Handler<Drain> for SettlementActor {
-    type Result = ();
+    fn tick(&mut self) {
+        // When the shard has stopped, so will this.
+        let _told = self.timekeeper.tick(self.sequencer.tick(self.clock.now_ns()));
+    }
 
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+    fn drain(&mut self) {
         self.inbox.begin_drain();
         for _ in 0..self.inbox.depth() {
             let Some(message) = self.inbox.pop() else { break };

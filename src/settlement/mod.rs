@@ -27,7 +27,6 @@ mod actor;
 mod sequencer;
 mod writer;
 
-pub(crate) use actor::now_ns;
 pub use actor::{Auditor, Follower, SettlementActor, SettlementHandle, SettlementMessage, SettlementPeers, Timekeeper};
 pub use sequencer::{Answer, Sequencer, fill_outcomes};
 pub use writer::{Writer, WriterStats, spawn_writer};

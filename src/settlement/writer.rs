@@ -4,13 +4,12 @@
 //! delays nothing: what comes meanwhile could not be written before anyway.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crossbeam::channel::{Sender, bounded};
 
 use super::actor::{SettlementHandle, SettlementMessage};
-use crate::flow::Stopped;
+use crate::flow::{Helper, Helpers, Stopped};
 use crate::journal::{Appended, Journal, PendingGroup};
 use crate::telemetry::{Recorder, Stage};
 
@@ -81,26 +80,22 @@ fn lock(appender: &Mutex<Appender>) -> std::sync::MutexGuard<'_, Appender> {
     appender.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the thread that appends groups as they are sent, and tells settlement how each ended. It ends after the first
+/// Starts the helper that appends groups as they are sent, and tells settlement how each ended. It ends after the first
 /// failure, or when the writer is dropped.
 pub fn spawn_writer(
     journal: Box<dyn Journal>,
     epoch: u64,
     settlement: SettlementHandle,
     stats: WriterStats,
-) -> std::io::Result<(Writer, JoinHandle<()>)> {
+    helpers: &Helpers,
+) -> std::io::Result<(Writer, Helper)> {
     let (groups, work) = bounded::<PendingGroup>(WAITING_GROUPS);
     let appender = Arc::new(Mutex::new(Appender { journal, epoch, stats }));
     let own = Arc::clone(&appender);
-    let run = move || {
-        while let Ok(group) = work.recv() {
-            let ended = lock(&own).append(group);
-            let failed = matches!(ended, SettlementMessage::Failed(_));
-            if settlement.send(ended).is_err() || failed {
-                break;
-            }
-        }
-    };
-    let thread = thread::Builder::new().name("heng-journal".to_owned()).spawn(run)?;
-    Ok((Writer { appender, groups }, thread))
+    let helper = helpers.start("heng-journal", work, move |group| {
+        let ended = lock(&own).append(group);
+        let failed = matches!(ended, SettlementMessage::Failed(_));
+        settlement.send(ended).is_ok() && !failed
+    })?;
+    Ok((Writer { appender, groups }, helper))
 }

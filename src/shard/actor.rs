@@ -1,10 +1,8 @@
 //! The shard's actor: takes what waits, lets the core decide, sends what came of it.
 
-use actix::prelude::{Actor, Context, Handler};
-
 use super::core::Core;
 use super::legs::{Item, ShardMessage};
-use crate::flow::{Batch, Drain, Inbox, InboxSender, Stopped};
+use crate::flow::{Batch, Inbox, InboxSender, Stopped, Work};
 use crate::ledger::{NewAccount, Slot, Transfer};
 use crate::settlement::{SettlementHandle, SettlementMessage, Timekeeper};
 
@@ -112,14 +110,8 @@ impl ShardActor {
     }
 }
 
-impl Actor for ShardActor {
-    type Context = Context<Self>;
-}
-
-impl Handler<Drain> for ShardActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+impl Work for ShardActor {
+    fn drain(&mut self) {
         self.inbox.begin_drain();
         let mut handled = 0_usize;
         let mut open = Ok(());

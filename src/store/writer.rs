@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
@@ -12,6 +11,7 @@ use super::blocks::Checkpoint;
 use super::links::LinkLog;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
+use crate::flow::{Helper, Helpers};
 use crate::ledger::{GatewayEntry, Sequence, WindowPieces};
 use crate::telemetry::{Telemetry, chain};
 
@@ -80,31 +80,31 @@ impl StoreWriter {
     }
 }
 
-/// Starts the thread. `on_room` is called when there is room again after a job was refused. A failing store ends the process: the
-/// next start sets it aside. The thread ends when the last sender is dropped.
+/// Starts the helper. `on_room` is called when there is room again after a job was refused. A failing store ends the process: the
+/// next start sets it aside. The helper ends when the last sender is dropped.
 pub fn spawn_store_writer(
     store: Store,
     links: Arc<LinkLog>,
     telemetry: Telemetry,
     on_room: impl Fn() + Send + 'static,
-) -> std::io::Result<(StoreWriter, JoinHandle<()>)> {
+    helpers: &Helpers,
+) -> std::io::Result<(StoreWriter, Helper)> {
     let (jobs, work) = bounded(JOBS_MAX);
     let refused = Arc::new(AtomicBool::new(false));
     let writer = StoreWriter { jobs, refused: Arc::clone(&refused) };
-    let run = move || {
-        while let Ok(job) = work.recv() {
-            if let Err(err) = perform(&store, &links, &telemetry, job) {
-                let why = chain(&err);
-                telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
-                break;
-            }
-            if work.len() <= JOBS_MAX / 2 && refused.swap(false, AcqRel) {
-                on_room();
-            }
+    let waiting = work.clone();
+    let helper = helpers.start("heng-store", work, move |job| {
+        if let Err(err) = perform(&store, &links, &telemetry, job) {
+            let why = chain(&err);
+            telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
+            return false;
         }
-    };
-    let thread = thread::Builder::new().name("heng-store".to_owned()).spawn(run)?;
-    Ok((writer, thread))
+        if waiting.len() <= JOBS_MAX / 2 && refused.swap(false, AcqRel) {
+            on_room();
+        }
+        true
+    })?;
+    Ok((writer, helper))
 }
 
 fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {

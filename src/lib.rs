@@ -40,6 +40,7 @@ pub mod journal;
 pub mod ledger;
 pub mod money;
 pub mod ops;
+pub mod planted;
 pub mod protocol;
 pub mod router;
 pub mod server;

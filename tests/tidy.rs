@@ -11,7 +11,7 @@ const LINES_MAX: usize = 600;
 
 /// The modules from the bottom up; a module may use those before it. Those of one row may not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["money"],
+    &["money", "planted"],
     &["ledger"],
     &["protocol", "telemetry"],
     &["flow"],

@@ -10,6 +10,7 @@ use super::explain::{detail, explain};
 use crate::flow::{AuditReply, Clock, Inbox, InboxSender, Pace, Stopped, Work};
 use crate::journal::Group;
 use crate::ledger::{AccountId, Book, BookAccount, Order, Sequence, Slot};
+use crate::planted::{self, Bug};
 use crate::protocol::{AccountDetail, Explained};
 use crate::settlement::{Auditor, Follower, SettlementHandle};
 use crate::shard::ShardHandle;
@@ -180,7 +181,11 @@ impl ClearingActor {
 
     fn handle_message(&mut self, message: ClearingMessage) {
         match message {
-            ClearingMessage::Durable(group) => self.core.durable(&group),
+            ClearingMessage::Durable(group) => {
+                if let Some(group) = planted::late(Bug::StaleRead, group) {
+                    self.core.durable(&group);
+                }
+            }
             ClearingMessage::Audit(audit) => self.core.audit(&audit),
             ClearingMessage::Accounts(ids, reply) => {
                 let book = self.core.book();

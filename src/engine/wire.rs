@@ -12,6 +12,7 @@ use crate::clearing::{ClearingActor, ClearingHandle, ClearingOptions, Core as Cl
 use crate::flow::{Admission, Drain, InboxSender, Pace, Work, inbox};
 use crate::journal::{FileJournal, JournalOptions};
 use crate::ledger::{Book, Desk};
+use crate::planted::{self, Bug};
 use crate::router::{RouterActor, RouterHandle, spawn_resolver};
 use crate::settlement::{Sequencer, SettlementActor, SettlementHandle, SettlementPeers, WriterStats, spawn_writer};
 use crate::shard::{Core as ShardCore, ShardActor, ShardHandle, ShardPeers};
@@ -47,7 +48,11 @@ impl Part {
 /// Puts what is open on the desk.
 fn fill_desk(desk: &mut Desk, book: &Book, now_ns: u64) {
     desk.set_time(now_ns);
-    book.open().pendings.iter().for_each(|pending| desk.put_pending(*pending));
+    book.open()
+        .pendings
+        .iter()
+        .skip(usize::from(planted::is(Bug::OpenForgotten)))
+        .for_each(|pending| desk.put_pending(*pending));
     book.open().lives.iter().for_each(|(id, life)| desk.put_life(*id, *life));
     book.open().tallies.iter().for_each(|tally| desk.put_tally(tally.subject, &tally.buckets));
 }

@@ -32,6 +32,7 @@ use super::{
     AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, NewAccount, Totals, get,
 };
 use crate::money::AMOUNT_MAX;
+use crate::planted::{self, Bug};
 
 /// An account as its shard hosts it.
 #[derive(Clone, Debug)]
@@ -330,7 +331,8 @@ impl Account {
         let limited = self.flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
         let means = self.means();
         let reserved = self.debits_reserved.get();
-        let certain = self.debits_posted.get().saturating_add(self.debits_pending.get()).saturating_add(amount);
+        let held = if planted::is(Bug::HoldNotCounted) { 0 } else { self.debits_pending.get() };
+        let certain = self.debits_posted.get().saturating_add(held).saturating_add(amount);
         if certain > AMOUNT_MAX {
             return Decision::Rejected(Code::BalanceOverflow);
         }
@@ -361,7 +363,9 @@ impl Account {
             return Decision::Rejected(Code::BalanceOverflow);
         }
         let debits_posted = self.debits_posted.get();
-        if self.flags.has(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS) && total > debits_posted {
+        let is_mirror =
+            self.flags.has(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS) && !planted::is(Bug::MirrorIgnored);
+        if is_mirror && total > debits_posted {
             let hopeless = total > debits_posted.saturating_add(self.debits_reserved.get());
             return if known || hopeless { Decision::Rejected(Code::ExceedsDebits) } else { Decision::Undecided };
         }

@@ -10,6 +10,7 @@ use super::repeats::{Lookup, RepeatSender, repeat};
 use crate::flow::{Batch, Inbox, InboxSender, Parcel, Stopped, Work};
 use crate::journal::Group;
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId};
+use crate::planted::{self, Bug};
 use crate::settlement::{Follower, SettlementHandle, SettlementMessage};
 use crate::shard::{Item, ShardHandle};
 
@@ -214,6 +215,12 @@ impl RouterActor {
         }
         match self.ids.admit(transfer.id) {
             Admitted::New => {
+                let shard = transfer.debit.shard(self.shards.len());
+                if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
+                    batch.push(parcel, index, *transfer);
+                }
+            }
+            Admitted::Pending if planted::is(Bug::PendingRepeatDecided) => {
                 let shard = transfer.debit.shard(self.shards.len());
                 if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
                     batch.push(parcel, index, *transfer);

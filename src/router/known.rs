@@ -28,6 +28,7 @@ use super::ids::{Admitted, IdIndex};
 use super::run::{Entry, Run, open_all};
 use crate::flow::{Helper, Helpers};
 use crate::ledger::{Sequence, TransferId};
+use crate::planted::{self, Bug};
 use crate::telemetry::chain;
 
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
@@ -177,7 +178,7 @@ impl KnownIds {
         if let Some(sequence) = self.writing.as_ref().and_then(|index| index.find(id)) {
             return Admitted::Known(sequence);
         }
-        if !self.may_be_in_runs(id) {
+        if !self.may_be_in_runs(id) || planted::is(Bug::RunsNotAsked) {
             return Admitted::New;
         }
         // The newest first: repeats are mostly young.
@@ -240,7 +241,9 @@ impl KnownIds {
             self.is_prepared = true;
             self.give(Job::Prepare(self.active_max));
         }
-        if self.active.len() >= self.active_max && self.leaving.is_none() && self.writing.is_none() {
+        // A run is called by the last record that it covers: one that covered no more than the one before would take its place.
+        let is_free = self.leaving.is_none() && self.writing.is_none() && self.settled > self.covers();
+        if self.active.len() >= self.active_max && is_free {
             let next = self.spare.take().unwrap_or_else(|| IdIndex::with_room(self.active_max));
             self.leaving = Some((std::mem::replace(&mut self.active, next), self.settled));
         }
@@ -394,6 +397,29 @@ mod tests {
 
     fn id(number: u64) -> TransferId {
         TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
+    }
+
+    #[test]
+    fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+        for number in 1..=10 {
+            known.admit(id(number));
+            known.settle(id(number), number);
+        }
+        known.turn_and_wait();
+        for number in 11..=30 {
+            assert_eq!(known.admit(id(number)), Admitted::New);
+        }
+        known.turn_and_wait();
+        (11..=30).for_each(|number| known.settle(id(number), number));
+        known.turn_and_wait();
+        drop(known);
+        let again = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+        assert!(again.covers() >= 10, "{}", again.covers());
+        for number in 1..=again.covers() {
+            assert_eq!(again.find(id(number)), Some(number));
+        }
     }
 
     #[test]

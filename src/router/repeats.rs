@@ -7,6 +7,7 @@ use crossbeam::channel::{Sender, unbounded};
 use crate::flow::{Batch, Helper, Helpers};
 use crate::journal::JournalReader;
 use crate::ledger::{Code, Original, Outcome, Record, Sequence, StoredRecord, Transfer};
+use crate::planted::{self, Bug};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::shard::{Item, ShardHandle};
 use crate::telemetry::chain;
@@ -33,7 +34,7 @@ pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
         code: if same { *outcome } else { Code::IdReused },
         repeated: same,
         sequence: first.sequence,
-        time_ns: first.time_ns,
+        time_ns: first.time_ns.saturating_add(u64::from(planted::is(Bug::RepeatRestamped))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::flow::{AuditReply, Batch, Decided, Parcel};
 use crate::journal::{Group, PendingGroup};
 use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence, is_joined_to_next};
+use crate::planted::{self, Bug};
 
 /// A parcel that may be answered now.
 pub type Answer = Arc<Parcel>;
@@ -117,7 +118,7 @@ impl Sequencer {
     fn make_room(&mut self, now_ns: u64) {
         if self.open.count() >= self.group_records_max {
             self.close(now_ns);
-        } else if self.open.count() == 0 && now_ns > self.open.time_ns() {
+        } else if self.open.count() == 0 && (now_ns > self.open.time_ns() || planted::is(Bug::TimeGoesBack)) {
             let mut fresh = PendingGroup::new(self.open.base_sequence(), now_ns);
             self.open.take_audits().into_iter().for_each(|audit| fresh.push_audit(audit));
             self.open = fresh;
@@ -127,10 +128,9 @@ impl Sequencer {
     /// An empty group after the open one; its time is later than the last record's, whatever the clock says.
     fn next_group(&self, now_ns: u64) -> PendingGroup {
         let count = u64::try_from(self.open.count()).unwrap_or(u64::MAX);
-        PendingGroup::new(
-            self.open.last_sequence().saturating_add(1),
-            now_ns.max(self.open.time_ns().saturating_add(count)),
-        )
+        let after = self.open.time_ns().saturating_add(count);
+        let time_ns = if planted::is(Bug::TimeGoesBack) && now_ns > 0 { now_ns } else { now_ns.max(after) };
+        PendingGroup::new(self.open.last_sequence().saturating_add(1), time_ns)
     }
 
     fn wait(&mut self, parcel: Answer) {
@@ -171,7 +171,8 @@ impl Sequencer {
 
     /// The next parcel whose outcomes are all durable.
     pub fn next_answer(&mut self) -> Option<Answer> {
-        let ready = self.waiting.front().is_some_and(|(sequence, _)| *sequence <= self.durable);
+        let ready = self.waiting.front().is_some_and(|(sequence, _)| *sequence <= self.durable)
+            || planted::is(Bug::AnsweredBeforeDurable);
         if ready { self.waiting.pop_front().map(|(_, parcel)| parcel) } else { None }
     }
 }
@@ -182,6 +183,7 @@ fn whole_steps(decided: &Decided, from: usize, most: usize) -> usize {
     let records = decided.records.as_chunks::<RECORD_BYTES>().0;
     let records = records.get(from..from.saturating_add(count)).unwrap_or_default();
     let amid = records.iter().rev().take_while(|record| is_joined_to_next(record)).count();
+    let amid = if planted::is(Bug::TransactionCut) { 0 } else { amid };
     count.saturating_sub(amid)
 }
 

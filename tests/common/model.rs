@@ -11,6 +11,7 @@ use heng::ledger::{AccountId, Code, LINKED, Transfer, TransferId};
 pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 pub(crate) const DAY_S: u64 = 86_400;
 
+#[allow(dead_code, reason = "not every test has rules")]
 pub(crate) const POLICY: &str = r#"
 capture_tolerance_percent = "20"
 deny_pairs = [[3, 5]]
@@ -241,6 +242,19 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    /// Whether something is open although its time is over.
+    #[allow(dead_code, reason = "not every test waits for that")]
+    pub(crate) fn is_due(&self, id: u128, second: u64) -> bool {
+        let item = self.items.get(&id);
+        item.is_some_and(|item| item.is_open && item.ask.time != 0 && item.ask.time <= second)
+    }
+
+    /// A transfer is refused, whatever this would have said.
+    #[allow(dead_code, reason = "not every test has several shards at work")]
+    pub(crate) fn refuse(&mut self, ask: &Ask) {
+        self.note(ask, ask.amount, false);
     }
 
     fn note(&mut self, ask: &Ask, amount: u128, has_moved: bool) {
@@ -480,23 +494,29 @@ impl Model {
     }
 
     /// Lets time pass: holds expire, delayed transfers arrive.
+    #[allow(dead_code, reason = "not every test tells the time itself")]
     pub(crate) fn tick(&mut self, now: u64) {
         self.now = now;
         let due = |item: &&Item| item.is_open && item.ask.time != 0 && item.ask.time <= now;
-        for Item { ask, .. } in self.items.values().filter(due).cloned().collect::<Vec<_>>() {
-            if ask.verb == Hold {
-                self.release(ask.id);
-                continue;
-            }
-            let item = self.items.get_mut(&ask.id).unwrap();
-            (item.is_open, item.has_moved) = (false, true);
-            self.set_aside(&ask, -ask.amount.cast_signed());
-            self.post(ask.debit, ask.credit, ask.amount);
-            // Observed: what cannot bear its fee arrives without.
-            let before = self.clone();
-            if self.charge(&ask, ask.amount).is_err() {
-                *self = before;
-            }
+        for id in self.items.values().filter(due).map(|item| item.ask.id).collect::<Vec<_>>() {
+            self.fall_due(id);
+        }
+    }
+
+    /// Lets one hold expire, or one delayed transfer arrive.
+    pub(crate) fn fall_due(&mut self, id: u128) {
+        let item = self.items.get_mut(&id).unwrap();
+        let ask = item.ask;
+        if ask.verb == Hold {
+            return self.release(id);
+        }
+        (item.is_open, item.has_moved) = (false, true);
+        self.set_aside(&ask, -ask.amount.cast_signed());
+        self.post(ask.debit, ask.credit, ask.amount);
+        // Observed: what cannot bear its fee arrives without.
+        let before = self.clone();
+        if self.charge(&ask, ask.amount).is_err() {
+            *self = before;
         }
     }
 }

@@ -34,6 +34,7 @@ use super::tally::{Counted, Subject};
 use super::{
     Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
 };
+use crate::planted::{self, Bug};
 
 /// Accounts that the desk has for itself.
 pub trait Accounts {
@@ -170,7 +171,8 @@ impl Desk {
 
     /// Says what time it is; it never goes back.
     pub fn set_time(&mut self, now_ns: u64) {
-        self.now_ns = self.now_ns.max(now_ns);
+        let early = if planted::is(Bug::DueEarly) { 3_000_000_000 } else { 0 };
+        self.now_ns = self.now_ns.max(now_ns.saturating_add(early));
         self.second = u32::try_from(self.now_ns / 1_000_000_000).unwrap_or(u32::MAX);
     }
 
@@ -193,7 +195,7 @@ impl Desk {
         for leg in 0..orders.len() {
             self.limit = None;
             if let Err(code) = self.leg(accounts, orders, leg) {
-                self.undo_to(accounts, 0);
+                self.undo_to(accounts, usize::from(planted::is(Bug::UndoLost)));
                 self.made.clear();
                 return Err(Refusal { leg, code, limit: self.limit });
             }

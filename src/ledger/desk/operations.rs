@@ -10,6 +10,7 @@ use crate::ledger::{
     AccountChange, BALANCING, Code, ExchangeRate, GatewayId, Life, MORE, Operation, Original, Pending, PendingKind,
     Transfer, TransferId,
 };
+use crate::planted::{self, Bug};
 
 /// Which rules about the two accounts apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +219,7 @@ impl Desk {
         self.make(leg, *transfer);
         pending.left = pending.left.saturating_sub(transfer.amount);
         pending.captured = captured;
-        if pending.left > 0 && !transfer.has(MORE) {
+        if pending.left > 0 && !transfer.has(MORE) && !planted::is(Bug::RestNotReleased) {
             let rest = internal(Operation::Release, &pending, Self::levels(accounts, pending.debit, pending.credit));
             self.give_back(accounts, &pending, pending.left);
             self.uncount(accounts, &pending, pending.left);
@@ -247,7 +248,9 @@ impl Desk {
 
     fn void(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let pending = self.named(&order.transfer)?;
-        self.give_back(accounts, &pending, pending.left);
+        if !planted::is(Bug::ReleaseLost) {
+            self.give_back(accounts, &pending, pending.left);
+        }
         self.uncount(accounts, &pending, pending.left);
         self.set_pending(pending.id, None);
         if pending.kind == PendingKind::Delayed {
@@ -285,7 +288,8 @@ impl Desk {
     fn refund(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let transfer = &order.transfer;
         let (moved, life) = self.original(order)?;
-        let refunded = life.refunded.saturating_add(transfer.amount);
+        let before = if planted::is(Bug::RefundNotCounted) { 0 } else { life.refunded };
+        let refunded = before.saturating_add(transfer.amount);
         if refunded > moved {
             return Err(Code::RefundTooLarge);
         }

@@ -1,0 +1,196 @@
+//! The judge: the journal's records in order beside a model that shares no code with the ledger, and beside what clients were told.
+
+use std::collections::BTreeSet;
+
+use heng::ledger::{Code, Operation, Record, Sequence, StoredRecord};
+
+use crate::log::{Balance, Log, Told};
+use crate::plain::{Ask, Model, SECOND_NS, Verb};
+
+/// Walks the journal record by record.
+pub(crate) struct Judge<'a> {
+    log: &'a Log,
+    model: Model,
+    /// Records of the step that is being gathered.
+    step: Vec<(Ask, Code)>,
+    gateway: u32,
+    seen: BTreeSet<u128>,
+    last: (Sequence, u64),
+    /// Reads in order of the sequence that they are as of.
+    reads: Vec<usize>,
+    rooms: Vec<(Sequence, u128)>,
+}
+
+/// The account that may not take in more than was taken out of it.
+const MIRROR: u128 = 5;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(log: &'a Log) -> Self {
+        let mut reads: Vec<usize> = (0..log.reads.len()).collect();
+        reads.sort_by_key(|&read| std::cmp::Reverse(log.reads[read].sequence));
+        let (step, seen) = (Vec::new(), BTreeSet::new());
+        Self { log, model: Model::new(false), step, gateway: 1, seen, last: (0, 0), reads, rooms: vec![(0, 0)] }
+    }
+
+    /// The next record.
+    pub(crate) fn record(&mut self, stored: &StoredRecord) -> Result<(), String> {
+        let (sequence, time_ns) = (stored.sequence, stored.time_ns);
+        ensure(sequence == self.last.0 + 1, || format!("record {sequence} comes after {}", self.last.0))?;
+        ensure(time_ns > self.last.1, || format!("record {sequence} is not later than the one before"))?;
+        self.last = (sequence, time_ns);
+        let second = time_ns / SECOND_NS;
+        self.model.now = second;
+        match &stored.record {
+            Record::Transfer { transfer, outcome, gateway } => {
+                let told = Told { code: *outcome, sequence, time_ns };
+                self.transfer(transfer.id.raw(), told, gateway.0)?;
+            }
+            Record::Internal { transfer, .. } => {
+                ensure(self.step.is_empty(), || format!("record {sequence} is amid a transaction"))
+                    .or_else(|amid| if transfer.operation() == Operation::Release { Ok(()) } else { Err(amid) })?;
+                let id = transfer.related;
+                if matches!(transfer.operation(), Operation::Expire | Operation::Arrive) {
+                    ensure(self.model.is_due(id, second), || {
+                        format!("record {sequence}: {id} falls due too early or twice")
+                    })?;
+                    self.model.fall_due(id);
+                }
+            }
+            _ => {}
+        }
+        self.compare_reads()
+    }
+
+    fn transfer(&mut self, id: u128, told: Told, gateway: u32) -> Result<(), String> {
+        let sequence = told.sequence;
+        let &(number, place) =
+            self.log.by_id.get(&id).ok_or_else(|| format!("record {sequence}: nobody asked for {id}"))?;
+        let transaction = &self.log.transactions[number];
+        ensure(self.seen.insert(id), || format!("transfer {id} is recorded a second time at {sequence}"))?;
+        ensure(place == self.step.len(), || format!("record {sequence}: {id} is not where its transaction goes on"))?;
+        ensure(gateway == transaction.gateway, || format!("record {sequence} names gateway {gateway}"))?;
+        let floor = transaction.floor.unwrap_or(Sequence::MAX);
+        ensure(sequence > floor, || format!("{id} at {sequence} was sent after {floor} was answered"))?;
+        if let Some(first) = transaction.told[place] {
+            ensure(first == told, || format!("{id} was answered {first:?} and is recorded {told:?}"))?;
+        }
+        self.step.push((transaction.asks[place], told.code));
+        if self.step.len() < transaction.asks.len() {
+            return Ok(());
+        }
+        let step = std::mem::take(&mut self.step);
+        let asks: Vec<Ask> = step.iter().map(|(ask, _)| *ask).collect();
+        self.gateway = gateway;
+        self.model.gateway = gateway;
+        // A shard decides a moment before the record gets its time: what was in time then is so.
+        let past = step.iter().any(|(_, code)| matches!(code, Code::TimePast | Code::QuoteExpired));
+        let timed = asks.iter().filter(|ask| matches!(ask.verb, Verb::Hold | Verb::Exchange) && ask.time != 0);
+        if !past {
+            self.model.now = timed.map(|ask| ask.time - 1).fold(self.model.now, u64::min);
+        }
+        let before = self.model.clone();
+        let mut expected = self.model.submit(&asks);
+        if step.iter().zip(&expected).any(|((_, code), expected)| code != expected) {
+            // A hold whose time is over is not open any more, also a moment before the record that says so.
+            let refused = step.iter().filter(|(_, code)| *code == Code::HoldNotOpen).map(|(ask, _)| ask.related);
+            let over: Vec<u128> = refused.filter(|id| before.is_due(*id, told.time_ns / SECOND_NS)).collect();
+            if !over.is_empty() {
+                self.model = before.clone();
+                self.open(&over, false);
+                expected = self.model.submit(&asks);
+                self.open(&over, true);
+            }
+        }
+        if let ([(ask, Code::ExceedsDebits)], [Code::Accepted]) = (step.as_slice(), expected.as_slice())
+            && self.had_no_room(ask, floor)
+        {
+            self.model = before;
+            self.model.refuse(ask);
+            expected = vec![Code::ExceedsDebits];
+        }
+        for ((ask, code), expected) in step.iter().zip(&expected) {
+            ensure(code == expected, || {
+                format!("record {sequence}: {code} where the documentation says {expected}, for {ask:?} of {asks:?}")
+            })?;
+        }
+        self.note_room();
+        Ok(())
+    }
+
+    /// How much more the mirror account may take in, after each record that changed it.
+    fn note_room(&mut self) {
+        let [debits, credits, _, incoming] = self.model.accounts[&MIRROR].totals;
+        let room = debits.saturating_sub(credits + incoming);
+        if self.rooms.last().is_none_or(|last| last.1 != room) {
+            self.rooms.push((self.last.0, room));
+        }
+    }
+
+    /// Whether a mirror account had no room for a transfer at a moment after it was sent: with several shards, such a refusal may be as of before its
+    /// record.
+    fn had_no_room(&self, ask: &Ask, floor: Sequence) -> bool {
+        let until = self.rooms.iter().skip(1).map(|room| room.0).chain([Sequence::MAX]);
+        let mut since = self.rooms.iter().zip(until).filter(|(_, until)| *until > floor);
+        ask.credit == MIRROR && since.any(|(room, _)| room.1 < ask.amount)
+    }
+
+    fn open(&mut self, ids: &[u128], is_open: bool) {
+        for id in ids {
+            self.model.items.get_mut(id).unwrap().is_open = is_open;
+        }
+    }
+
+    fn compare_reads(&mut self) -> Result<(), String> {
+        while let Some(&read) = self.reads.last()
+            && self.log.reads[read].sequence <= self.last.0
+        {
+            self.reads.pop();
+            let read = &self.log.reads[read];
+            ensure(self.step.is_empty(), || format!("a read is as of {}, amid a transaction", read.sequence))?;
+            ensure(read.sequence >= read.floor, || {
+                format!("a read after the answer of {} is as of {}", read.floor, read.sequence)
+            })?;
+            if read.sequence == self.last.0 {
+                self.compare(&read.balances)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, balances: &[Balance]) -> Result<(), String> {
+        for (id, totals, state, level, overdraft) in balances {
+            let own = self.model.accounts.get(id).ok_or_else(|| format!("account {id} is unknown"))?;
+            let same = (own.totals, own.state, own.level, own.overdraft) == (*totals, *state, *level, *overdraft);
+            ensure(same, || {
+                format!("account {id} as of {}: {totals:?}, and the model has {:?}", self.last.0, own.totals)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// After the last record: nothing acknowledged is missing, and what accounts have is what the model has.
+    pub(crate) fn finish(&self, balances: &[Balance]) -> Result<(), String> {
+        ensure(self.step.is_empty(), || format!("the journal ends amid a transaction: {:?}", self.step))?;
+        for transaction in &self.log.transactions {
+            for (ask, told) in transaction.asks.iter().zip(&transaction.told) {
+                ensure(told.is_none() || self.seen.contains(&ask.id), || {
+                    format!("{} was answered {told:?} and is not in the journal", ask.id)
+                })?;
+            }
+        }
+        self.compare(balances)?;
+        ensure(balances.len() == self.model.accounts.len(), || format!("{} accounts", balances.len()))?;
+        let sum = |which: usize| balances.iter().map(|balance| balance.1[which]).sum::<u128>();
+        ensure(sum(0) == sum(1) && sum(2) == sum(3), || format!("money was made or destroyed: {balances:?}"))
+    }
+
+    /// What is still open although its time is over.
+    pub(crate) fn overdue(&self, second: u64) -> Option<u128> {
+        let late = |item: &&crate::plain::Item| item.is_open && item.ask.time != 0 && item.ask.time + 5 <= second;
+        self.model.items.values().find(late).map(|item| item.ask.id)
+    }
+}

@@ -1,0 +1,221 @@
+//! A simulated disk: what was not synced may be lost in part, in any order, and torn; it may refuse, be full, and stop at any write or sync.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use heng::journal::Disk;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// What is written whole or not at all.
+const SECTOR: usize = 512;
+
+#[derive(Clone, Debug, Default)]
+struct Segment {
+    durable: Vec<u8>,
+    live: Vec<u8>,
+    /// Written since the last sync: where, and what.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct State {
+    segments: BTreeMap<u64, Segment>,
+    rng: StdRng,
+    /// The power goes at the call after so many.
+    calls_left: Option<u64>,
+    is_down: bool,
+    is_full: bool,
+    /// The next sync fails, and what it should have made durable may be gone.
+    fails_sync: bool,
+}
+
+/// Segments on a disk that can be trusted as far as a real one.
+#[derive(Debug)]
+pub(crate) struct SimDisk(Mutex<State>);
+
+fn down() -> io::Error {
+    io::Error::other("the power is gone")
+}
+
+impl State {
+    /// Counts a call; an error when the power goes, or went, at it.
+    fn call(&mut self) -> io::Result<()> {
+        if self.calls_left == Some(0) {
+            self.is_down = true;
+        }
+        self.calls_left = self.calls_left.map(|left| left.saturating_sub(1));
+        if self.is_down { Err(down()) } else { Ok(()) }
+    }
+
+    /// Keeps of what was not synced what happens to have reached the disk: any sectors of any writes.
+    fn lose_unsynced(&mut self) {
+        let Self { segments, rng, .. } = self;
+        for segment in segments.values_mut() {
+            let keep = [0.0, 0.5, 0.9, 1.0][rng.random_range(0..4_usize)];
+            for (offset, bytes) in std::mem::take(&mut segment.unsynced) {
+                let mut at = offset;
+                while at < offset + bytes.len() {
+                    let end = ((at / SECTOR + 1) * SECTOR).min(offset + bytes.len());
+                    if rng.random_bool(keep) {
+                        segment.durable[at..end].copy_from_slice(&bytes[at - offset..end - offset]);
+                    }
+                    at = end;
+                }
+            }
+            segment.live.clone_from(&segment.durable);
+        }
+    }
+}
+
+impl SimDisk {
+    pub(crate) fn new(seed: u64) -> Self {
+        let rng = StdRng::seed_from_u64(seed ^ 0xD15C);
+        let segments = BTreeMap::new();
+        Self(Mutex::new(State { segments, rng, calls_left: None, is_down: false, is_full: false, fails_sync: false }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the power go at the call after so many.
+    pub(crate) fn fail_after(&self, calls: u64) {
+        self.state().calls_left = Some(calls);
+    }
+
+    pub(crate) fn fail_next_sync(&self) {
+        self.state().fails_sync = true;
+    }
+
+    pub(crate) fn fill(&self, is_full: bool) {
+        self.state().is_full = is_full;
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.state().is_down
+    }
+
+    /// The process ended: with the power, or by itself, when the operating system still has what was written, but has not made it durable.
+    pub(crate) fn restart(&self, with_power: bool) {
+        let mut state = self.state();
+        if with_power || state.is_down {
+            state.lose_unsynced();
+        }
+        (state.is_down, state.calls_left, state.is_full, state.fails_sync) = (false, None, false, false);
+    }
+
+    /// The same bytes with one fault in them at rest: a bit, a sector of zeros, or two sectors exchanged. Not in the last bytes that were written,
+    /// where damage cannot be told from a write that was cut off.
+    pub(crate) fn damaged(&self, rng: &mut StdRng, spared: usize) -> Option<Self> {
+        let state = self.state();
+        let mut segments = state.segments.clone();
+        drop(state);
+        let end = |segment: &Segment| segment.durable.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let last = segments.iter().rev().find(|(_, segment)| end(segment) > 0).map(|(number, _)| *number)?;
+        let whole: Vec<(u64, usize)> = segments
+            .iter()
+            .map(|(number, segment)| (*number, end(segment).saturating_sub(if *number == last { spared } else { 0 })))
+            .filter(|(_, end)| *end > 2 * SECTOR)
+            .collect();
+        let (number, end) = *whole.get(rng.random_range(0..whole.len().max(1)))?;
+        let bytes = &mut segments.get_mut(&number)?.durable;
+        let before = bytes.clone();
+        let sectors = end / SECTOR;
+        match rng.random_range(0..3) {
+            0 => bytes[rng.random_range(0..end)] ^= 1 << rng.random_range(0..8),
+            1 => {
+                let sector = rng.random_range(0..sectors) * SECTOR;
+                bytes[sector..sector + SECTOR].fill(0);
+            }
+            _ => {
+                let (a, b) = (rng.random_range(0..sectors) * SECTOR, rng.random_range(0..sectors) * SECTOR);
+                for place in 0..SECTOR {
+                    bytes.swap(a + place, b + place);
+                }
+            }
+        }
+        if *bytes == before {
+            return None;
+        }
+        for segment in segments.values_mut() {
+            segment.live.clone_from(&segment.durable);
+        }
+        let copy = Self::new(rng.random());
+        copy.state().segments = segments;
+        Some(copy)
+    }
+}
+
+impl Disk for SimDisk {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        Ok(self.state().segments.keys().copied().collect())
+    }
+
+    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.call()?;
+        if state.is_full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        let zeros = vec![0; usize::try_from(bytes).unwrap()];
+        let segment = Segment { durable: zeros.clone(), live: zeros, unsynced: Vec::new() };
+        assert!(state.segments.insert(number, segment).is_none(), "segment {number} is made over one that is there");
+        Ok(())
+    }
+
+    fn size(&self, number: u64) -> io::Result<u64> {
+        let state = self.state();
+        let segment = state.segments.get(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(segment.live.len() as u64)
+    }
+
+    fn read_at(&self, number: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = self.state();
+        let segment = state.segments.get(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let rest = segment.live.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, number: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let called = state.call();
+        // The write at which the power goes may have reached the disk in part.
+        if called.is_err() && state.rng.random_bool(0.5) {
+            return called;
+        }
+        let offset = usize::try_from(offset).unwrap();
+        let segment = state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        segment.live[offset..offset + bytes.len()].copy_from_slice(bytes);
+        segment.unsynced.push((offset, bytes.to_vec()));
+        called
+    }
+
+    fn sync(&self, number: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.call()?;
+        if std::mem::take(&mut state.fails_sync) {
+            // The operating system forgets that the pages were dirty: a second sync would answer that all is well.
+            state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?.unsynced.clear();
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let segment = state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        for (offset, bytes) in std::mem::take(&mut segment.unsynced) {
+            segment.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cool(&self, _: u64) {}
+
+    fn name(&self, number: u64) -> String {
+        format!("simulated segment {number}")
+    }
+}

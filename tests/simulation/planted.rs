@@ -1,0 +1,62 @@
+//! Bugs planted on purpose: each is found within a few seeds. `cargo test --features planted --test simulation planted -- --nocapture` prints the table.
+
+use std::collections::BTreeMap;
+
+use heng::planted::{Bug, plant};
+
+use crate::run;
+
+/// Seeds within which each must be found.
+const SEEDS_MAX: u64 = 60;
+
+/// Steps of a run.
+const STEPS: usize = 3_000;
+
+const BUGS: &[Bug] = &[
+    Bug::SyncSkipped,
+    Bug::SyncErrorSwallowed,
+    Bug::AnsweredBeforeDurable,
+    Bug::IdsForgotten,
+    Bug::RunsNotAsked,
+    Bug::PendingRepeatDecided,
+    Bug::TornGroupBelieved,
+    Bug::TransactionCut,
+    Bug::StaleRead,
+    Bug::HoldNotCounted,
+    Bug::ReleaseLost,
+    Bug::RestNotReleased,
+    Bug::RefundNotCounted,
+    Bug::UndoLost,
+    Bug::DueEarly,
+    Bug::TimeGoesBack,
+    Bug::FinishLost,
+    Bug::OpenForgotten,
+    Bug::AccountsNotWritten,
+    Bug::RecordSkipped,
+    Bug::MirrorIgnored,
+    Bug::RepeatRestamped,
+];
+
+#[test]
+fn planted_bugs_are_found() {
+    let mut missed = Vec::new();
+    let mut table = BTreeMap::new();
+    for &bug in BUGS {
+        plant(Some(bug));
+        let found = (0..SEEDS_MAX).find_map(|seed| run(seed, STEPS).err().map(|(what, _)| (seed, what)));
+        plant(None);
+        match found {
+            Some((seed, what)) => {
+                let what: String = what.lines().next().unwrap_or_default().chars().take(150).collect();
+                println!("| {bug:?} | {} | {what} |", seed + 1);
+                table.insert(format!("{bug:?}"), seed);
+            }
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {SEEDS_MAX} seeds: {missed:?}");
+    // And nothing is found where nothing is planted.
+    for seed in 0..5 {
+        run(seed, STEPS).unwrap();
+    }
+}

@@ -29,6 +29,7 @@
 )]
 
 pub mod backoffice;
+pub mod backup;
 pub mod clearing;
 pub mod cli;
 pub mod client;

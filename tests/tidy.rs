@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["clearing", "router"],
     &["client", "gateway"],
     &["engine"],
-    &["backoffice"],
+    &["backoffice", "backup"],
     &["verify"],
     &["ops"],
     &["config"],

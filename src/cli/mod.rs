@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod backup;
 mod banks;
 mod check;
 mod clearing;
@@ -74,6 +75,10 @@ enum Command {
     Gateway(admin::GatewayCommand),
     /// Check every invariant of a stopped server's data, read-only.
     Verify(VerifyCommand),
+    /// Copy the ledger, also while a server writes it.
+    Backup(backup::BackupCommand),
+    /// Make a data directory of a backup, whole or as it was at a point.
+    Restore(backup::RestoreCommand),
     /// Make the store again from the journal.
     Rebuild(admin::RebuildCommand),
     /// List the codes of outcomes and errors.
@@ -130,6 +135,8 @@ pub fn run() -> ExitCode {
         Command::Check(command) => check::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => verify(&command),
+        Command::Backup(command) => backup::make(&command),
+        Command::Restore(command) => backup::restored(&command),
         Command::Rebuild(command) => admin::rebuild(&command),
         Command::Codes(command) => admin::codes(&command),
     };

@@ -26,6 +26,7 @@
 mod disk;
 mod file;
 mod group;
+mod part;
 mod reader;
 mod recovery;
 mod segment;
@@ -34,6 +35,7 @@ pub use disk::{Disk, FileDisk};
 pub(crate) use disk::{let_cache_go, sync_directory};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run};
+pub use part::{SegmentPart, cut_after, head_at, sound_part};
 pub use reader::JournalReader;
 pub use recovery::{JournalError, Recovered, Tail, recover, walk};
 pub use segment::FORMAT_VERSION;

@@ -1,0 +1,338 @@
+//! Backups: copies of what cannot be made again from anything else, while a server writes it; and what is restored from them.
+//!
+//! A backup is a directory like a data directory with a manifest, which `heng verify` and `heng check` read as they read any other:
+//!
+//! ```text
+//! manifest.json         what is here: each segment with its hash, its records and the head of the hash chain
+//! journal/              segments
+//! statements/           imported statements, under their hashes
+//! ```
+//!
+//! Segments are only ever written at their end, group after group. So those before the last are copied once, and of the last whatever is sound: each
+//! group vouches for itself and for all before it. What was read is synced at its source before it is kept, so a backup is never ahead of its ledger.
+//!
+//! # Invariants
+//!
+//! 1. The manifest is written last: a backup that was interrupted is the one before it, and what it left is made again.
+//! 2. A backup goes on only if the ledger is the one that it was made of, by the hash chain.
+//!
+//! # Not here
+//!
+//! Store and known ids (made again from the journal), payout files (they follow from it), configuration and policy file (the policy in force is in the journal).
+
+mod restore;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{DataDir, DataDirError};
+use crate::journal::{Disk, FileDisk, SegmentPart, head_at, sound_part, sync_directory};
+use crate::ledger::Sequence;
+
+pub use restore::{Restored, Until, check, restore};
+
+/// The format of the manifest.
+const FORMAT: u32 = 1;
+
+/// Why a backup, or a restore, was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// A directory cannot be had.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A file cannot be read or written.
+    #[error("cannot read or write {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal is not what it should be.
+    #[error(
+        "{path} is damaged at byte {offset}: nothing more was copied; see `heng verify`, and keep the backups that are there"
+    )]
+    Damaged {
+        /// Which segment.
+        path: PathBuf,
+        /// Which byte.
+        offset: usize,
+    },
+    /// The backup is of something else.
+    #[error("{0} is a backup of another ledger: choose another directory")]
+    AnotherLedger(PathBuf),
+    /// The manifest cannot be read.
+    #[error("the manifest {path} cannot be used: {what}")]
+    Manifest {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A file of the backup is not as its manifest says.
+    #[error("{path} is not as the manifest says: {what}; do not use this backup")]
+    Changed {
+        /// Which.
+        path: PathBuf,
+        /// What is different.
+        what: &'static str,
+    },
+    /// Something is there already.
+    #[error("{0} is not empty: a restore goes into a directory that does not exist yet")]
+    NotEmpty(PathBuf),
+    /// The point is not in the backup.
+    #[error("the backup ends at sequence {last}, before the point that was asked for")]
+    Beyond {
+        /// Its last record.
+        last: Sequence,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BackupError + '_ {
+    move |source| BackupError::Io { path: path.to_owned(), source }
+}
+
+/// A segment in a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentCopy {
+    /// Its number.
+    pub number: u64,
+    /// Sequence of its first record.
+    pub first: Sequence,
+    /// Sequence of its last record.
+    pub last: Sequence,
+    /// BLAKE3 of the file, hexadecimal.
+    pub blake3: String,
+    /// Hash of its last group, hexadecimal.
+    pub head: String,
+    /// Whether later ones follow, so that it never changes again.
+    pub sealed: bool,
+}
+
+/// What is in a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of this file.
+    pub format: u32,
+    /// Sequence of the last record.
+    pub sequence: Sequence,
+    /// The segments, in order.
+    pub segments: Vec<SegmentCopy>,
+    /// Names of statements, which are the BLAKE3 of their bytes.
+    pub statements: Vec<String>,
+}
+
+/// What making a backup came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// Sequence of its last record.
+    pub sequence: Sequence,
+    /// Segments copied now.
+    pub segments_copied: usize,
+    /// Segments that were there.
+    pub segments_kept: usize,
+    /// Statements copied now.
+    pub statements_copied: usize,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    fn path(directory: &Path) -> PathBuf {
+        directory.join("manifest.json")
+    }
+
+    /// Reads the manifest of a backup; none when there is none yet.
+    pub fn read(directory: &Path) -> Result<Option<Self>, BackupError> {
+        let path = Self::path(directory);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(io_error(&path)(err)),
+        };
+        let read: Self = serde_json::from_slice(&text)
+            .map_err(|err| BackupError::Manifest { path: path.clone(), what: err.to_string() })?;
+        if read.format != FORMAT {
+            let what = format!("it has format {}, this program reads {FORMAT}", read.format);
+            return Err(BackupError::Manifest { path, what });
+        }
+        Ok(Some(read))
+    }
+
+    fn write(&self, directory: &Path) -> Result<(), BackupError> {
+        let path = Self::path(directory);
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|err| BackupError::Manifest { path: path.clone(), what: err.to_string() })?;
+        write_file(&path, &text, 0)
+    }
+}
+
+/// Writes a file whole and durably, with zeros up to a length, or leaves what was there.
+fn write_file(path: &Path, bytes: &[u8], len: u64) -> Result<(), BackupError> {
+    let unfinished = path.with_extension("tmp");
+    let write = || {
+        let mut file = File::create(&unfinished)?;
+        io::Write::write_all(&mut file, bytes)?;
+        if len > u64::try_from(bytes.len()).unwrap_or(u64::MAX) {
+            file.set_len(len)?;
+        }
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        sync_directory(path.parent().unwrap_or(path))
+    };
+    write().map_err(io_error(path))
+}
+
+fn segment_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join("journal").join(format!("{number:012}.journal"))
+}
+
+fn hex(hash: [u8; 32]) -> String {
+    blake3::Hash::from_bytes(hash).to_hex().to_string()
+}
+
+/// Makes or continues a backup of a data directory, whose server may be running. Blocks while it reads and writes: about as long as a copy of what is new.
+pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
+    let source = data.join("journal");
+    if !source.is_dir() {
+        return Err(DataDirError::Missing(data.to_owned()).into());
+    }
+    // One at a time, and never into a directory that a server uses.
+    let _own = DataDir::create(to)?;
+    let known = Manifest::read(to)?.unwrap_or_default();
+    if known.segments.is_empty() && to.join("journal").is_dir() && to.join("store").exists() {
+        return Err(BackupError::AnotherLedger(to.to_owned()));
+    }
+    fs::create_dir_all(to.join("journal")).map_err(io_error(to))?;
+    let mut made = Made::default();
+    let mut manifest = Manifest { format: FORMAT, ..Manifest::default() };
+    copy_segments(data, to, &known, &mut manifest, &mut made)?;
+    // After the journal: a statement is kept before the record that names it is written.
+    copy_statements(data, to, &mut manifest, &mut made)?;
+    manifest.write(to)?;
+    made.sequence = manifest.sequence;
+    Ok(made)
+}
+
+fn copy_segments(
+    data: &Path,
+    to: &Path,
+    known: &Manifest,
+    manifest: &mut Manifest,
+    made: &mut Made,
+) -> Result<(), BackupError> {
+    let numbers = FileDisk::read_only(&data.join("journal")).list().map_err(io_error(data))?;
+    let mut head = [0; 32];
+    for (place, &number) in numbers.iter().enumerate() {
+        let path = segment_path(data, number);
+        let before = known.segments.get(place).filter(|copy| copy.number == number);
+        let follows = |of: &str| manifest.segments.last().is_none_or(|last| last.head == of);
+        if let Some(kept) = before.filter(|copy| copy.sealed && segment_path(to, copy.number).is_file()) {
+            // Its header says what it goes on from; the chain vouches for the rest when the next one is read.
+            let first = read_start(&path)?;
+            if !first.is_some_and(|part| part.base_sequence == kept.first && follows(&hex(part.previous_hash))) {
+                return Err(BackupError::AnotherLedger(to.to_owned()));
+            }
+            head = *blake3::Hash::from_hex(&kept.head).map_or([0; 32].into(), |hash| hash).as_bytes();
+            (made.segments_kept, manifest.sequence) = (made.segments_kept.saturating_add(1), kept.last);
+            manifest.segments.push(kept.clone());
+            continue;
+        }
+        // Asked before this one is read: what was the last one then may grow until the next one is begun.
+        let sealed = numbers.get(place.saturating_add(1)).map(|next| read_start(&segment_path(data, *next)));
+        let sealed = sealed.transpose()?.flatten().is_some();
+        let bytes = read_durable(&path)?;
+        // A segment that was only made ready has no header yet.
+        let Some(part) = sound_part(&bytes).filter(|part| part.next_sequence > part.base_sequence) else { break };
+        if part.previous_hash != head {
+            return Err(if known.segments.is_empty() || place == 0 {
+                BackupError::Damaged { path, offset: 0 }
+            } else {
+                BackupError::AnotherLedger(to.to_owned())
+            });
+        }
+        if sealed && !part.is_whole {
+            return Err(BackupError::Damaged { path, offset: part.end });
+        }
+        if let Some(before) = before
+            && head_at(&bytes, before.last).map(hex).as_ref() != Some(&before.head)
+        {
+            return Err(BackupError::AnotherLedger(to.to_owned()));
+        }
+        head = part.last_hash;
+        let used = bytes.get(..part.end).unwrap_or_default();
+        let target = segment_path(to, number);
+        write_file(&target, used, part.segment_bytes)?;
+        made.segments_copied = made.segments_copied.saturating_add(1);
+        made.bytes = made.bytes.saturating_add(u64::try_from(used.len()).unwrap_or(u64::MAX));
+        manifest.sequence = part.next_sequence.saturating_sub(1);
+        manifest.segments.push(copy_of(&part, &target, sealed)?);
+        if !sealed {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn copy_of(part: &SegmentPart, path: &Path, sealed: bool) -> Result<SegmentCopy, BackupError> {
+    Ok(SegmentCopy {
+        number: part.number,
+        first: part.base_sequence,
+        last: part.next_sequence.saturating_sub(1),
+        blake3: hash_file(path)?,
+        head: hex(part.last_hash),
+        sealed,
+    })
+}
+
+/// The header of a segment, if it has one.
+fn read_start(path: &Path) -> Result<Option<SegmentPart>, BackupError> {
+    let mut start = vec![0; 128];
+    let mut file = File::open(path).map_err(io_error(path))?;
+    match io::Read::read_exact(&mut file, &mut start) {
+        Ok(()) => Ok(sound_part(&start)),
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(err) => Err(io_error(path)(err)),
+    }
+}
+
+/// Reads a file, and makes what was read durable: a server that writes it may not have synced it yet.
+fn read_durable(path: &Path) -> Result<Vec<u8>, BackupError> {
+    let bytes = fs::read(path).map_err(io_error(path))?;
+    File::open(path).and_then(|file| file.sync_data()).map_err(io_error(path))?;
+    Ok(bytes)
+}
+
+fn hash_file(path: &Path) -> Result<String, BackupError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path).map_err(io_error(path))?;
+    io::copy(&mut file, &mut hasher).map_err(io_error(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn copy_statements(data: &Path, to: &Path, manifest: &mut Manifest, made: &mut Made) -> Result<(), BackupError> {
+    let source = data.join("statements");
+    if !source.is_dir() {
+        return Ok(());
+    }
+    let target = to.join("statements");
+    fs::create_dir_all(&target).map_err(io_error(&target))?;
+    for entry in fs::read_dir(&source).map_err(io_error(&source))? {
+        let name = entry.map_err(io_error(&source))?.file_name().to_string_lossy().into_owned();
+        if blake3::Hash::from_hex(&name).is_err() {
+            continue;
+        }
+        if !target.join(&name).exists() {
+            let bytes = fs::read(source.join(&name)).map_err(io_error(&source))?;
+            write_file(&target.join(&name), &bytes, 0)?;
+            made.statements_copied = made.statements_copied.saturating_add(1);
+        }
+        manifest.statements.push(name);
+    }
+    manifest.statements.sort();
+    Ok(())
+}

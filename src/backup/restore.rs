@@ -1,0 +1,103 @@
+//! From a backup to a data directory, whole or as it was at a point.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{BackupError, Manifest, hash_file, io_error, segment_path, write_file};
+use crate::engine::DataDir;
+use crate::journal::{cut_after, sound_part};
+use crate::ledger::Sequence;
+
+/// The point up to which is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All that is there.
+    End,
+    /// Up to this record.
+    Sequence(Sequence),
+    /// Up to the last record that is not later, nanoseconds since 1970 UTC.
+    Time(u64),
+}
+
+impl Until {
+    fn keeps(self, sequence: Sequence, time_ns: u64) -> bool {
+        match self {
+            Self::End => true,
+            Self::Sequence(last) => sequence <= last,
+            Self::Time(last_ns) => time_ns <= last_ns,
+        }
+    }
+}
+
+/// What a restore came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// Sequence of the last record; an atomic step that goes on beyond the point is left out whole.
+    pub sequence: Sequence,
+    /// Segments written.
+    pub segments: usize,
+}
+
+/// Compares every file of a backup with its manifest. Blocks while it reads all of it.
+pub fn check(directory: &Path) -> Result<Manifest, BackupError> {
+    let path = Manifest::path(directory);
+    let manifest = Manifest::read(directory)?
+        .ok_or_else(|| BackupError::Manifest { path, what: "there is none; is this a backup?".to_owned() })?;
+    for segment in &manifest.segments {
+        let path = segment_path(directory, segment.number);
+        if hash_file(&path)? != segment.blake3 {
+            return Err(BackupError::Changed { path, what: "its hash is another" });
+        }
+    }
+    for name in &manifest.statements {
+        let path = directory.join("statements").join(name);
+        if hash_file(&path)? != *name {
+            return Err(BackupError::Changed { path, what: "its hash is not its name" });
+        }
+    }
+    Ok(manifest)
+}
+
+/// Makes a data directory of a backup. The first start there makes store and known ids again. Blocks.
+pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupError> {
+    let manifest = check(from)?;
+    match until {
+        Until::Sequence(asked) if asked > manifest.sequence => {
+            return Err(BackupError::Beyond { last: manifest.sequence });
+        }
+        _ => {}
+    }
+    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(BackupError::NotEmpty(to.to_owned()));
+    }
+    let _own = DataDir::create(to)?;
+    let mut restored = Restored { sequence: 0, segments: 0 };
+    let statements = to.join("statements");
+    fs::create_dir_all(&statements).map_err(io_error(&statements))?;
+    for name in &manifest.statements {
+        let bytes = fs::read(from.join("statements").join(name)).map_err(io_error(from))?;
+        write_file(&statements.join(name), &bytes, 0)?;
+    }
+    let journal = to.join("journal");
+    fs::create_dir_all(&journal).map_err(io_error(&journal))?;
+    for segment in &manifest.segments {
+        let path = segment_path(from, segment.number);
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        let changed = || BackupError::Changed { path: path.clone(), what: "it has no sound header" };
+        let (kept, is_all) =
+            cut_after(&bytes, |sequence, time_ns| until.keeps(sequence, time_ns)).ok_or_else(changed)?;
+        let part = sound_part(&kept).ok_or_else(changed)?;
+        // A segment that holds nothing is never left.
+        if part.next_sequence > part.base_sequence {
+            write_file(&segment_path(to, segment.number), &kept, part.segment_bytes)?;
+            restored.sequence = part.next_sequence.saturating_sub(1);
+            restored.segments = restored.segments.saturating_add(1);
+        }
+        if !is_all {
+            break;
+        }
+    }
+    Ok(restored)
+}

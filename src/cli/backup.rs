@@ -1,0 +1,96 @@
+//! `heng backup` and `heng restore`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::admin::describe;
+use super::{Done, Failure, print, print_json};
+use crate::backup::{BackupError, Until, backup, check, restore};
+use crate::verify::verify;
+
+/// Copy the ledger, also while a server writes it. A directory that has a backup of it gets what is new.
+#[derive(Debug, Args)]
+pub(super) struct BackupCommand {
+    /// The backup's directory.
+    #[arg(long)]
+    to: PathBuf,
+    /// The data directory; the server may be running.
+    #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Afterwards compare every file with the manifest, and check every invariant of what it holds.
+    #[arg(long)]
+    check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make a data directory of a backup, whole or as it was at a point, and check every invariant of it.
+#[derive(Debug, Args)]
+pub(super) struct RestoreCommand {
+    /// The backup's directory.
+    #[arg(long)]
+    from: PathBuf,
+    /// The new data directory.
+    #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
+    data_dir: PathBuf,
+    /// Up to this record. An atomic step that goes on beyond is left out whole.
+    #[arg(long, conflicts_with = "time")]
+    sequence: Option<u64>,
+    /// Up to the last record that is not later, such as 2026-11-22T18:00:00Z.
+    #[arg(long)]
+    time: Option<Timestamp>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn failure(err: BackupError) -> Failure {
+    match err {
+        BackupError::DataDir(_)
+        | BackupError::AnotherLedger(_)
+        | BackupError::NotEmpty(_)
+        | BackupError::Beyond { .. }
+        | BackupError::Manifest { .. } => Failure::configuration(err),
+        err => err.into(),
+    }
+}
+
+pub(super) fn make(command: &BackupCommand) -> Done {
+    let made = backup(&command.data_dir, &command.to).map_err(failure)?;
+    if command.json {
+        print_json(&made)?;
+    } else {
+        print(&format!(
+            "The backup holds records 1 to {}: {} segments copied, {} kept, {} statements copied, {} bytes written.",
+            made.sequence, made.segments_copied, made.segments_kept, made.statements_copied, made.bytes
+        ))?;
+    }
+    if !command.check {
+        return Ok(true);
+    }
+    check(&command.to).map_err(failure)?;
+    let report = verify(&command.to)?;
+    print(&if command.json { serde_json::to_string(&report)? } else { describe(&report) })?;
+    Ok(report.ok)
+}
+
+pub(super) fn restored(command: &RestoreCommand) -> Done {
+    let until = match (command.sequence, command.time) {
+        (Some(sequence), _) => Until::Sequence(sequence),
+        (None, Some(time)) => Until::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),
+        (None, None) => Until::End,
+    };
+    let restored = restore(&command.from, &command.data_dir, until).map_err(failure)?;
+    let report = verify(&command.data_dir)?;
+    if command.json {
+        print_json(&serde_json::json!({ "restored": restored, "verified": report }))?;
+    } else {
+        let sequence = restored.sequence;
+        print(&format!("Records 1 to {sequence} are restored; the first start makes store and known ids again."))?;
+        print(&describe(&report))?;
+    }
+    Ok(report.ok)
+}

@@ -1,0 +1,193 @@
+//! Backups of a server that serves, and what is restored from them, whole or as of a point.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::let_underscore_must_use,
+    clippy::arithmetic_side_effects,
+    reason = "a failed expectation is a failed test"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{TestServer, account, run, runtime, settings, text, transfer};
+use heng::backup::{BackupError, Until, backup, check, restore};
+use heng::ledger::{AccountFlags, Code, LINKED, Outcome, Record, Transfer};
+use heng::verify::{Report, verify};
+
+const ACCOUNTS: u128 = 20;
+const BATCH: u128 = 400;
+
+/// Transfers of a batch: every other pair is one transaction.
+fn batch(first: u128) -> Vec<Transfer> {
+    let make = |id: u128| {
+        let linked = id % 4 == 1;
+        let flags = if linked { LINKED } else { 0 };
+        Transfer { flags, ..transfer(id, 1 + id % ACCOUNTS, 1 + (id + 7) % ACCOUNTS, 1 + id % 50) }
+    };
+    (first..first + BATCH).map(make).collect()
+}
+
+fn sound(directory: &Path) -> Report {
+    let report = verify(directory).unwrap();
+    assert!(report.ok, "{:?}", report.violations);
+    report
+}
+
+/// What every acknowledged transfer was told, by its id minus one.
+fn load(server: &TestServer, batches: u128, first: u128) -> Vec<Outcome> {
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let accounts: Vec<_> = (1..=ACCOUNTS).map(|id| account(id, AccountFlags::default())).collect();
+        client.open_accounts(&accounts).await.unwrap();
+        let mut told = Vec::new();
+        for number in 0..batches {
+            let outcomes = client.submit(&batch(first + number * BATCH)).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| outcome.code == Code::Accepted));
+            told.extend(outcomes);
+        }
+        told
+    })
+}
+
+/// Every transfer up to the sequence is in a server started there, as it was told, and none after it.
+fn compare(data: &Path, told: &[Outcome], sequence: u64) {
+    let server = TestServer::start(settings(data));
+    assert!(server.ready.store_rebuilt || server.ready.sequence >= sequence);
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        for (from, outcomes) in (1_u128..).step_by(500).zip(told.chunks(500)) {
+            let ids: Vec<_> = (from..from + outcomes.len() as u128).collect();
+            let found = client.transfers(&ids).await.unwrap();
+            let expected: Vec<_> = outcomes.iter().filter(|outcome| outcome.sequence <= sequence).collect();
+            assert_eq!(found.len(), expected.len());
+            for (stored, outcome) in found.iter().zip(expected) {
+                assert_eq!((stored.sequence, stored.time_ns), (outcome.sequence, outcome.time_ns));
+                assert!(matches!(stored.record, Record::Transfer { outcome: Code::Accepted, .. }));
+            }
+        }
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn backups_beside_a_load_are_whole_and_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("backup"));
+    let mut settings = settings(&data);
+    settings.segment_bytes = Some(1 << 20);
+    settings.group_transfers_max = Some(1_024);
+    let server = TestServer::start(settings);
+    let done = AtomicBool::new(false);
+    let (told, made) = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let told = load(&server, 120, 1);
+            done.store(true, Ordering::Release);
+            told
+        });
+        let mut made = Vec::new();
+        while !done.load(Ordering::Acquire) && !loading.is_finished() {
+            let one = match backup(&data, &to) {
+                Ok(one) => one,
+                Err(err) => panic!("{err}"),
+            };
+            check(&to).unwrap();
+            made.push(one);
+        }
+        (loading.join().unwrap(), made)
+    });
+    let last = backup(&data, &to).unwrap();
+    assert!(made.windows(2).all(|pair| pair[0].sequence <= pair[1].sequence));
+    assert!(last.segments_kept > 2 && last.sequence >= told.last().unwrap().sequence, "{last:?} after {}", made.len());
+    assert_eq!(sound(&to).sequence, last.sequence);
+    // The disk is lost.
+    drop(server);
+    let restored = directory.path().join("restored");
+    assert_eq!(restore(&to, &restored, Until::End).unwrap().sequence, last.sequence);
+    sound(&restored);
+    compare(&restored, &told, last.sequence);
+}
+
+#[test]
+fn a_restore_to_a_point_has_what_was_there_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("backup"));
+    let server = TestServer::start(settings(&data));
+    let told = load(&server, 6, 1);
+    server.stop().unwrap();
+    let last = backup(&data, &to).unwrap().sequence;
+    for (number, asked) in [1, 20, 21, 200, 419, 423, 424, 1_500, last - 1, last].into_iter().enumerate() {
+        let point = directory.path().join(format!("point-{number}"));
+        let restored = restore(&to, &point, Until::Sequence(asked)).unwrap();
+        assert!(restored.sequence <= asked && asked - restored.sequence <= 1, "{restored:?} for {asked}");
+        assert_eq!(sound(&point).sequence, restored.sequence);
+        if number % 3 == 0 {
+            compare(&point, &told, restored.sequence);
+        }
+        // By time it is the same point.
+        let Some(then) = told.iter().find(|outcome| outcome.sequence == restored.sequence) else { continue };
+        let by_time = directory.path().join(format!("time-{number}"));
+        assert_eq!(restore(&to, &by_time, Until::Time(then.time_ns)).unwrap().sequence, restored.sequence);
+    }
+    let beyond = restore(&to, &directory.path().join("beyond"), Until::Sequence(last + 1));
+    assert!(matches!(beyond, Err(BackupError::Beyond { last: end }) if end == last), "{beyond:?}");
+}
+
+#[test]
+fn what_was_changed_or_belongs_elsewhere_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["one", "two"] {
+        let server = TestServer::start(settings(&path(name)));
+        load(&server, 2, 1);
+        server.stop().unwrap();
+    }
+    backup(&path("one"), &path("backup")).unwrap();
+    let again = backup(&path("one"), &path("backup")).unwrap();
+    assert_eq!(again.segments_copied, 1, "the last segment may have grown");
+    // The other ledger has the same length, and is another one.
+    let server = TestServer::start(settings(&path("two")));
+    load(&server, 30, 10_000);
+    server.stop().unwrap();
+    let mixed = backup(&path("two"), &path("backup"));
+    assert!(matches!(mixed, Err(BackupError::AnotherLedger(_))), "{mixed:?}");
+    check(&path("backup")).unwrap();
+    backup(&path("one"), &path("clean")).unwrap();
+    assert!(matches!(restore(&path("clean"), &path("one"), Until::End), Err(BackupError::NotEmpty(_))));
+    assert!(matches!(backup(&path("nowhere"), &path("x")), Err(BackupError::DataDir(_))));
+    let segment = path("clean").join("journal/000000000001.journal");
+    let sound_bytes = fs::read(&segment).unwrap();
+    for at in [5, 300, 20_000, sound_bytes.len() - 1] {
+        let mut bytes = sound_bytes.clone();
+        bytes[at] ^= 4;
+        fs::write(&segment, bytes).unwrap();
+        let refused = restore(&path("clean"), &path("never"), Until::End);
+        assert!(matches!(refused, Err(BackupError::Changed { .. })), "byte {at}: {refused:?}");
+        assert!(!path("never").exists());
+    }
+}
+
+#[test]
+fn the_commands_say_what_they_did() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let server = TestServer::start(settings(directory.path().join("data").as_path()));
+    load(&server, 2, 1);
+    let made = run(&["backup", "--data-dir", &path("data"), "--to", &path("backup"), "--check"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("All invariants hold"), "{}", text(&made.stdout));
+    server.stop().unwrap();
+    let restored = run(&["restore", "--from", &path("backup"), "--data-dir", &path("new"), "--sequence", "100"]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert!(text(&restored.stdout).contains("Records 1 to"), "{}", text(&restored.stdout));
+    let occupied = run(&["restore", "--from", &path("backup"), "--data-dir", &path("new")]);
+    assert_eq!(occupied.status.code(), Some(2), "{}", text(&occupied.stderr));
+    let missing = run(&["restore", "--from", &path("nothing"), "--data-dir", &path("other")]);
+    assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
+}

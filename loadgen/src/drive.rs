@@ -22,8 +22,9 @@ use crate::workload::Planned;
 /// Bytes queued after which they are sent, although more is due.
 const FLUSH_BYTES: usize = 256 << 10;
 
-/// Pause before a request that was answered busy is sent again.
+/// Pause before a request that was answered busy is sent again; it doubles while all are answered so, up to the longest.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// What all connections count together.
 #[derive(Debug, Default)]
@@ -193,6 +194,7 @@ async fn receive(
 ) -> Result<AnswerReceiver, ClientError> {
     let mut answered = 0_u64;
     let mut latencies_us = Vec::new();
+    let mut pause = BUSY_PAUSE;
     while answered < total {
         let mut next = Some(receiver.next().await?);
         let mut freed = 0_usize;
@@ -211,11 +213,13 @@ async fn receive(
                     known.count(&outcomes, &request);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                     lock(&window.emptied).push(request);
+                    pause = BUSY_PAUSE;
                 }
                 Answer::Refused(Code::Busy, _) => {
                     known.counts.busy.fetch_add(1, Relaxed);
                     lock(&window.again).push(request);
-                    tokio::time::sleep(BUSY_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(BUSY_PAUSE_MAX);
                 }
                 Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
                 _ => return Err(ClientError::Protocol(Code::BodyMalformed)),

@@ -10,6 +10,7 @@ mod closing;
 mod compare;
 mod day;
 mod drive;
+mod hostile;
 mod measure;
 mod mix;
 mod model;
@@ -48,6 +49,8 @@ enum Command {
     Day(Box<day::DayArguments>),
     /// Break a server in every way, again and again, and check that nothing acknowledged is lost and nothing is done twice.
     Torture(torture::TortureArguments),
+    /// Measure what peers that misbehave cost the others.
+    Hostile(hostile::HostileArguments),
     /// What `torture` has checked between two breaks: the same as `heng verify`.
     #[command(hide = true)]
     Verify(heng::cli::VerifyCommand),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Peer(arguments) => peer::run(&arguments),
         Command::Day(arguments) => day::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }

@@ -35,6 +35,12 @@ impl Admission {
         Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: Some(Arc::clone(whole)) })
     }
 
+    /// Whether there is room for some items now. Only a hint: others may take it.
+    pub fn has_room(&self, items: usize) -> bool {
+        let free = |admission: &Self| admission.inside().saturating_add(items) <= admission.limit;
+        free(self) && self.whole.as_ref().is_none_or(|whole| free(whole))
+    }
+
     /// Takes room for some items, or `None` when there is not enough. Never waits.
     pub fn admit(self: &Arc<Self>, items: usize) -> Option<Permit> {
         if !self.take(items) {

@@ -261,7 +261,15 @@ impl Session {
             return Ok(());
         }
         self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
-        let done = if header.matches(body) { self.request(header, body) } else { Err(Code::BodyCorrupt) };
+        // Under overload most requests are refused: that must cost little, so their bodies are not looked at.
+        let is_busy = header.kind == Kind::SubmitTransfers.number() && !self.room.has_room(items_in(body));
+        let done = if is_busy {
+            Err(Code::Busy)
+        } else if header.matches(body) {
+            self.request(header, body)
+        } else {
+            Err(Code::BodyCorrupt)
+        };
         match done {
             // These cannot be told from an attack or a lost place in the stream.
             Err(code @ (Code::HandshakeRepeated | Code::VersionUnsupported)) => Err(code),
@@ -308,8 +316,7 @@ impl Session {
 
     fn submit(&mut self, request_id: u64, body: &[u8]) -> Result<(), Code> {
         let items_max = usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX);
-        let announced = body.len() / crate::ledger::RECORD_BYTES;
-        if self.gathered.transfers.len().saturating_add(announced) > items_max {
+        if self.gathered.transfers.len().saturating_add(items_in(body)) > items_max {
             self.hand_on()?;
         }
         let first = self.gathered.transfers.len();
@@ -432,6 +439,11 @@ impl Session {
         }
         result
     }
+}
+
+/// How many transfers a body can have.
+fn items_in(body: &[u8]) -> usize {
+    body.len() / crate::ledger::RECORD_BYTES
 }
 
 /// Reads and drops what comes until the peer closes.

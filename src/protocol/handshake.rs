@@ -64,10 +64,13 @@ impl Hello {
         }
         let name = get::<8, 48>(body);
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let name = std::str::from_utf8(name).map_err(|_not_text| Code::BodyMalformed)?;
+        // Nobody has another name, and it may be shown to people.
+        GatewayEntry::pad_name(name).ok_or(Code::BodyMalformed)?;
         Ok(Self {
             version_min: u16::from_le_bytes(get::<0, 2>(body)),
             version_max: u16::from_le_bytes(get::<2, 2>(body)),
-            gateway: std::str::from_utf8(name).map_err(|_not_text| Code::BodyMalformed)?.to_owned(),
+            gateway: name.to_owned(),
             key: get::<56, 32>(body),
         })
     }

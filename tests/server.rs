@@ -46,6 +46,22 @@ fn submit_body(count: u32, transfers: usize) -> Vec<u8> {
 }
 
 #[test]
+fn who_floods_with_pings_is_slowed_down_and_answered() {
+    let (server, _directory) = TestServer::quick();
+    let mut raw = server.raw();
+    raw.hello();
+    let mut frames = Vec::new();
+    (2..=6_001).for_each(|request| encode_frame(&mut frames, Kind::Ping, request, b""));
+    let begun = Instant::now();
+    raw.send_bytes(&frames);
+    for request in 2..=6_001 {
+        assert_eq!(raw.receive().unwrap().0.request_id, request);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+    check_others_are_served(&server);
+}
+
+#[test]
 fn accounts_and_transfers_are_opened_moved_and_read_back() {
     let (server, _directory) = TestServer::quick();
     runtime().block_on(async {

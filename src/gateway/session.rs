@@ -34,6 +34,11 @@ const FIRST_READ_BYTES: usize = 4 << 10;
 /// Parcels answered with one write.
 const PARCELS_PER_WRITE: usize = 64;
 
+/// Frames that bring nothing, pings and what is refused, after which a connection is not read from until its interval is over: 10,000 a second. Each page
+/// of a refused body counts as one more.
+const IDLE_FRAMES_MAX: u32 = 1_000;
+const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
+
 /// Time for a peer to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -90,6 +95,8 @@ pub(super) struct Session {
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
     in_flight: u32,
+    /// Frames that brought nothing since then.
+    idle_frames: (u32, Instant),
     gathered: Gathered,
     /// Frames to write at once: welcome, pong, refusals.
     reply: Vec<u8>,
@@ -130,6 +137,7 @@ impl Session {
             sink: Arc::new(Sink(outgoing.clone())),
             outgoing,
             in_flight: 0,
+            idle_frames: (0, Instant::now()),
             gathered: Gathered::default(),
             reply: Vec::new(),
         };
@@ -163,6 +171,7 @@ impl Session {
         // When the first byte of a frame came whose last has not.
         let mut partial_since = None;
         let mut draining = false;
+        let mut paused_until: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 biased;
@@ -176,7 +185,8 @@ impl Session {
                 Some(first) = answers.recv() => {
                     self.encode_answers(first, &mut answers);
                 }
-                read = reader.read_buf(&mut buffer), if !draining => match read {
+                () = until(paused_until), if paused_until.is_some() => paused_until = None,
+                read = reader.read_buf(&mut buffer), if !draining && paused_until.is_none() => match read {
                     Ok(0) => return Ended::ByPeer,
                     Err(err) => return Ended::Broken(err),
                     Ok(_) => {
@@ -190,6 +200,7 @@ impl Session {
                             self.refuse(0, code);
                             return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
                         }
+                        paused_until = self.pause();
                     }
                 },
             }
@@ -200,6 +211,17 @@ impl Session {
                 return Ended::Drained;
             }
         }
+    }
+
+    /// Until when nothing more is read from a peer that sends too much that brings nothing; it is answered all the same.
+    fn pause(&mut self) -> Option<tokio::time::Instant> {
+        let (count, since) = self.idle_frames;
+        let over = since.checked_add(IDLE_FRAMES_EVERY)?;
+        if Instant::now() >= over {
+            self.idle_frames = (0, Instant::now());
+            return None;
+        }
+        (count >= IDLE_FRAMES_MAX).then(|| over.into())
     }
 
     /// How often deadlines are looked at: a quarter of the shortest, at most once a second.
@@ -274,6 +296,8 @@ impl Session {
             // These cannot be told from an attack or a lost place in the stream.
             Err(code @ (Code::HandshakeRepeated | Code::VersionUnsupported)) => Err(code),
             Err(code) => {
+                let pages = u32::try_from(body.len() / 4_096).unwrap_or(u32::MAX);
+                self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
                 self.refuse(id, code);
                 Ok(())
             }
@@ -289,6 +313,7 @@ impl Session {
         let kind = Kind::from_number(header.kind).ok_or(Code::KindUnknown)?;
         match kind {
             Kind::Ping => {
+                self.idle_frames.0 = self.idle_frames.0.saturating_add(1);
                 encode_frame(&mut self.reply, Kind::Pong, id, body);
                 return Ok(());
             }
@@ -363,6 +388,7 @@ impl Session {
 
     fn refuse(&mut self, request_id: u64, code: Code) {
         self.context.telemetry.counters().requests_refused_total.fetch_add(1, Relaxed);
+        self.idle_frames.0 = self.idle_frames.0.saturating_add(1);
         self.reply.extend_from_slice(&error_frame(request_id, code));
     }
 
@@ -438,6 +464,13 @@ impl Session {
             self.reply.shrink_to(READ_BYTES);
         }
         result
+    }
+}
+
+/// Waits for a moment, if there is one to wait for.
+async fn until(moment: Option<tokio::time::Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment).await;
     }
 }
 

@@ -65,6 +65,7 @@ static LATE: std::sync::Mutex<Option<Box<dyn std::any::Any + Send>>> = std::sync
 /// Plants a bug instead of the one before, for the whole process.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Option<Bug>) {
+    *LATE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
 }
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{TestServer, account, run, runtime, settings, text, transfer};
 use heng::backup::{BackupError, Until, backup, check, restore};
+use heng::config::Settings;
 use heng::ledger::{AccountFlags, Code, LINKED, Outcome, Record, Transfer};
 use heng::verify::{Report, verify};
 
@@ -190,4 +191,59 @@ fn the_commands_say_what_they_did() {
     assert_eq!(occupied.status.code(), Some(2), "{}", text(&occupied.stderr));
     let missing = run(&["restore", "--from", &path("nothing"), "--data-dir", &path("other")]);
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
+}
+
+#[test]
+fn a_ledger_that_is_gone_or_went_back_does_not_take_the_place_of_its_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut small = settings(&path("data"));
+    small.segment_bytes = Some(1 << 20);
+    small.group_transfers_max = Some(1_024);
+    let server = TestServer::start(small.clone());
+    load(&server, 50, 1);
+    server.stop().unwrap();
+    let made = backup(&path("data"), &path("backup")).unwrap();
+    assert!(made.segments_copied >= 3, "{made:?}");
+    // Nothing is there any more.
+    fs::create_dir_all(path("empty").join("journal")).unwrap();
+    let gone = backup(&path("empty"), &path("backup"));
+    assert!(matches!(gone, Err(BackupError::Shorter { ledger: 0, .. })), "{gone:?}");
+    // It was restored to a point in a segment that was full, and went on from there.
+    let segment_ends = check(&path("backup")).unwrap().segments[1].last;
+    restore(&path("backup"), &path("point"), Until::Sequence(segment_ends - 500)).unwrap();
+    let server = TestServer::start(Settings { data_dir: Some(path("point")), ..small });
+    load(&server, 3, 100_001);
+    server.stop().unwrap();
+    let back = backup(&path("point"), &path("backup"));
+    let refused = matches!(back, Err(BackupError::Shorter { .. } | BackupError::AnotherLedger(_)));
+    assert!(refused, "{back:?}");
+    assert_eq!(check(&path("backup")).unwrap().sequence, made.sequence);
+}
+
+#[test]
+fn an_interrupted_backup_is_the_one_before_and_damage_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let server = TestServer::start(settings(&path("data")));
+    let told = load(&server, 2, 1);
+    let first = backup(&path("data"), &path("backup")).unwrap();
+    let manifest = fs::read(path("backup").join("manifest.json")).unwrap();
+    load(&server, 4, 801);
+    server.stop().unwrap();
+    backup(&path("data"), &path("backup")).unwrap();
+    // The power went before the manifest was written.
+    fs::write(path("backup").join("manifest.json"), manifest).unwrap();
+    assert_eq!(check(&path("backup")).unwrap().sequence, first.sequence);
+    assert_eq!(restore(&path("backup"), &path("new"), Until::End).unwrap().sequence, first.sequence);
+    compare(&path("new"), &told, first.sequence);
+    // A bit of the source flips, with sound groups behind it.
+    let segment = path("data").join("journal/000000000001.journal");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = 128 * usize::try_from(first.sequence + 100).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let damaged = backup(&path("data"), &path("backup"));
+    assert!(matches!(damaged, Err(BackupError::Damaged { .. })), "{damaged:?}");
+    assert!(matches!(backup(&path("data"), &path("another")), Err(BackupError::Damaged { .. })));
 }

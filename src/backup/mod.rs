@@ -37,6 +37,9 @@ pub use restore::{Restored, Until, check, restore};
 /// The format of the manifest.
 const FORMAT: u32 = 1;
 
+/// Times that a segment is read which does not look sound.
+const READS: usize = 5;
+
 /// Why a backup, or a restore, was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -65,6 +68,16 @@ pub enum BackupError {
     /// The backup is of something else.
     #[error("{0} is a backup of another ledger: choose another directory")]
     AnotherLedger(PathBuf),
+    /// The ledger has less than the backup: it was lost, or restored to a point.
+    #[error(
+        "the ledger ends at sequence {ledger}, the backup at {backup}: it was kept as it is; back up into another directory"
+    )]
+    Shorter {
+        /// The ledger's last record.
+        ledger: Sequence,
+        /// The backup's.
+        backup: Sequence,
+    },
     /// The manifest cannot be read.
     #[error("the manifest {path} cannot be used: {what}")]
     Manifest {
@@ -137,6 +150,8 @@ pub struct Made {
     pub segments_kept: usize,
     /// Statements copied now.
     pub statements_copied: usize,
+    /// Statements whose bytes are not those of their name: left out.
+    pub statements_damaged: usize,
     /// Bytes written.
     pub bytes: u64,
 }
@@ -211,6 +226,9 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
     let mut made = Made::default();
     let mut manifest = Manifest { format: FORMAT, ..Manifest::default() };
     copy_segments(data, to, &known, &mut manifest, &mut made)?;
+    if manifest.sequence < known.sequence {
+        return Err(BackupError::Shorter { ledger: manifest.sequence, backup: known.sequence });
+    }
     // After the journal: a statement is kept before the record that names it is written.
     copy_statements(data, to, &mut manifest, &mut made)?;
     manifest.write(to)?;
@@ -226,56 +244,74 @@ fn copy_segments(
     made: &mut Made,
 ) -> Result<(), BackupError> {
     let numbers = FileDisk::read_only(&data.join("journal")).list().map_err(io_error(data))?;
-    let mut head = [0; 32];
+    let another = || BackupError::AnotherLedger(to.to_owned());
+    let mut head = hex([0; 32]);
     for (place, &number) in numbers.iter().enumerate() {
         let path = segment_path(data, number);
         let before = known.segments.get(place).filter(|copy| copy.number == number);
-        let follows = |of: &str| manifest.segments.last().is_none_or(|last| last.head == of);
-        if let Some(kept) = before.filter(|copy| copy.sealed && segment_path(to, copy.number).is_file()) {
-            // Its header says what it goes on from; the chain vouches for the rest when the next one is read.
-            let first = read_start(&path)?;
-            if !first.is_some_and(|part| part.base_sequence == kept.first && follows(&hex(part.previous_hash))) {
-                return Err(BackupError::AnotherLedger(to.to_owned()));
-            }
-            head = *blake3::Hash::from_hex(&kept.head).map_or([0; 32].into(), |hash| hash).as_bytes();
+        // Asked before this one is read: what was the last one then may grow until the next one is begun.
+        let next = numbers.get(place.saturating_add(1)).map(|next| read_start(&segment_path(data, *next)));
+        let next = next.transpose()?.flatten();
+        if let Some(kept) = before.filter(|copy| copy.sealed && segment_path(to, copy.number).is_file())
+            // By the chain it is what it was, from its beginning to its end.
+            && next.is_some_and(|next| hex(next.previous_hash) == kept.head)
+            && read_start(&path)?.is_some_and(|part| hex(part.previous_hash) == head)
+        {
+            head.clone_from(&kept.head);
             (made.segments_kept, manifest.sequence) = (made.segments_kept.saturating_add(1), kept.last);
             manifest.segments.push(kept.clone());
             continue;
         }
-        // Asked before this one is read: what was the last one then may grow until the next one is begun.
-        let sealed = numbers.get(place.saturating_add(1)).map(|next| read_start(&segment_path(data, *next)));
-        let sealed = sealed.transpose()?.flatten().is_some();
-        let bytes = read_durable(&path)?;
-        // A segment that was only made ready has no header yet.
-        let Some(part) = sound_part(&bytes).filter(|part| part.next_sequence > part.base_sequence) else { break };
-        if part.previous_hash != head {
-            return Err(if known.segments.is_empty() || place == 0 {
-                BackupError::Damaged { path, offset: 0 }
-            } else {
-                BackupError::AnotherLedger(to.to_owned())
-            });
-        }
-        if sealed && !part.is_whole {
+        let (bytes, part) = read_part(&path)?;
+        let Some(part) = part else {
+            // Only made ready; but one that was begun before, or that another follows, has lost what it had.
+            if before.is_some() || next.is_some() {
+                return Err(BackupError::Damaged { path, offset: 0 });
+            }
+            break;
+        };
+        if next.is_some() && !part.is_whole {
             return Err(BackupError::Damaged { path, offset: part.end });
         }
-        if let Some(before) = before
-            && head_at(&bytes, before.last).map(hex).as_ref() != Some(&before.head)
-        {
-            return Err(BackupError::AnotherLedger(to.to_owned()));
+        if hex(part.previous_hash) != head {
+            return Err(if known.segments.is_empty() { BackupError::Damaged { path, offset: 0 } } else { another() });
         }
-        head = part.last_hash;
+        if let Some(before) = before {
+            match head_at(&bytes, before.last).map(hex) {
+                Some(head) if head == before.head => {}
+                None if !part.is_whole => return Err(BackupError::Damaged { path, offset: part.end }),
+                _ => return Err(another()),
+            }
+        }
+        head = hex(part.last_hash);
         let used = bytes.get(..part.end).unwrap_or_default();
         let target = segment_path(to, number);
         write_file(&target, used, part.segment_bytes)?;
         made.segments_copied = made.segments_copied.saturating_add(1);
         made.bytes = made.bytes.saturating_add(u64::try_from(used.len()).unwrap_or(u64::MAX));
         manifest.sequence = part.next_sequence.saturating_sub(1);
-        manifest.segments.push(copy_of(&part, &target, sealed)?);
-        if !sealed {
+        manifest.segments.push(copy_of(&part, &target, next.is_some())?);
+        if next.is_none() {
             break;
         }
     }
     Ok(())
+}
+
+/// Reads a segment and its sound groups; none when nothing was written there yet. What is being written while it is read looks like damage, so that is
+/// looked at again.
+fn read_part(path: &Path) -> Result<(Vec<u8>, Option<SegmentPart>), BackupError> {
+    let mut offset = 0;
+    for _ in 0..READS {
+        let bytes = read_durable(path)?;
+        let part = sound_part(&bytes).filter(|part| part.next_sequence > part.base_sequence);
+        let is_begun = bytes.iter().take(128).any(|byte| *byte != 0);
+        if part.map_or(!is_begun, |part| !part.goes_on) {
+            return Ok((bytes, part));
+        }
+        offset = part.map_or(0, |part| part.end);
+    }
+    Err(BackupError::Damaged { path: path.to_owned(), offset })
 }
 
 fn copy_of(part: &SegmentPart, path: &Path, sealed: bool) -> Result<SegmentCopy, BackupError> {
@@ -326,8 +362,13 @@ fn copy_statements(data: &Path, to: &Path, manifest: &mut Manifest, made: &mut M
         if blake3::Hash::from_hex(&name).is_err() {
             continue;
         }
-        if !target.join(&name).exists() {
+        if hash_file(&target.join(&name)).ok().as_ref() != Some(&name) {
             let bytes = fs::read(source.join(&name)).map_err(io_error(&source))?;
+            if blake3::hash(&bytes).to_hex().as_str() != name {
+                // Its lines are left out by the server too, until it is put back.
+                made.statements_damaged = made.statements_damaged.saturating_add(1);
+                continue;
+            }
             write_file(&target.join(&name), &bytes, 0)?;
             made.statements_copied = made.statements_copied.saturating_add(1);
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{BackupError, Manifest, hash_file, io_error, segment_path, write_file};
+use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, segment_path, write_file};
 use crate::engine::DataDir;
-use crate::journal::{cut_after, sound_part};
+use crate::journal::{cut_after, sound_part, sync_directory};
 use crate::ledger::Sequence;
 
 /// The point up to which is restored.
@@ -42,12 +42,17 @@ pub struct Restored {
 
 /// Compares every file of a backup with its manifest. Blocks while it reads all of it.
 pub fn check(directory: &Path) -> Result<Manifest, BackupError> {
+    let _read_only = lock(directory)?;
+    check_files(directory)
+}
+
+fn check_files(directory: &Path) -> Result<Manifest, BackupError> {
     let path = Manifest::path(directory);
     let manifest = Manifest::read(directory)?
         .ok_or_else(|| BackupError::Manifest { path, what: "there is none; is this a backup?".to_owned() })?;
     for segment in &manifest.segments {
         let path = segment_path(directory, segment.number);
-        if hash_file(&path)? != segment.blake3 {
+        if hash_file(&path)? != segment.blake3 && !has_grown(&path, segment)? {
             return Err(BackupError::Changed { path, what: "its hash is another" });
         }
     }
@@ -60,9 +65,28 @@ pub fn check(directory: &Path) -> Result<Manifest, BackupError> {
     Ok(manifest)
 }
 
+/// Whether the last segment has all that the manifest says and more: a later backup was interrupted before it wrote its manifest.
+fn has_grown(path: &Path, segment: &SegmentCopy) -> Result<bool, BackupError> {
+    let bytes = fs::read(path).map_err(io_error(path))?;
+    let is_whole = sound_part(&bytes).is_some_and(|all| all.is_whole);
+    let cut = cut_after(&bytes, |sequence, _| sequence <= segment.last);
+    let part = cut.and_then(|(cut, _)| sound_part(&cut));
+    Ok(!segment.sealed
+        && is_whole
+        && part.is_some_and(|part| {
+            part.next_sequence == segment.last.saturating_add(1) && hex(part.last_hash) == segment.head
+        }))
+}
+
+/// A backup that is not written meanwhile; a copy of one may have no lock.
+fn lock(from: &Path) -> Result<Option<DataDir>, BackupError> {
+    Ok(if from.join("LOCK").exists() { Some(DataDir::read_only(from)?) } else { None })
+}
+
 /// Makes a data directory of a backup. The first start there makes store and known ids again. Blocks.
 pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupError> {
-    let manifest = check(from)?;
+    let _read_only = lock(from)?;
+    let manifest = check_files(from)?;
     match until {
         Until::Sequence(asked) if asked > manifest.sequence => {
             return Err(BackupError::Beyond { last: manifest.sequence });
@@ -72,6 +96,20 @@ pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupE
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(BackupError::NotEmpty(to.to_owned()));
     }
+    // Beside its place until it is whole: a part of a ledger looks like a ledger.
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    let unfinished = to.with_file_name(name);
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(io_error(&unfinished))?;
+    }
+    let restored = copy(from, &unfinished, &manifest, until)?;
+    fs::rename(&unfinished, to).map_err(io_error(to))?;
+    sync_directory(to.parent().unwrap_or(to)).map_err(io_error(to))?;
+    Ok(restored)
+}
+
+fn copy(from: &Path, to: &Path, manifest: &Manifest, until: Until) -> Result<Restored, BackupError> {
     let _own = DataDir::create(to)?;
     let mut restored = Restored { sequence: 0, segments: 0 };
     let statements = to.join("statements");
@@ -87,7 +125,8 @@ pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupE
         let bytes = fs::read(&path).map_err(io_error(&path))?;
         let changed = || BackupError::Changed { path: path.clone(), what: "it has no sound header" };
         let (kept, is_all) =
-            cut_after(&bytes, |sequence, time_ns| until.keeps(sequence, time_ns)).ok_or_else(changed)?;
+            cut_after(&bytes, |sequence, time_ns| sequence <= manifest.sequence && until.keeps(sequence, time_ns))
+                .ok_or_else(changed)?;
         let part = sound_part(&kept).ok_or_else(changed)?;
         // A segment that holds nothing is never left.
         if part.next_sequence > part.base_sequence {
@@ -99,5 +138,6 @@ pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupE
             break;
         }
     }
+    sync_directory(to).map_err(io_error(to))?;
     Ok(restored)
 }

@@ -51,6 +51,7 @@ fn failure(err: BackupError) -> Failure {
     match err {
         BackupError::DataDir(_)
         | BackupError::AnotherLedger(_)
+        | BackupError::Shorter { .. }
         | BackupError::NotEmpty(_)
         | BackupError::Beyond { .. }
         | BackupError::Manifest { .. } => Failure::configuration(err),

@@ -1,7 +1,7 @@
 //! What a segment holds, as far as it is sound: for copies of it, whole or up to a point.
 
 use super::group::{GROUP_HEADER_BYTES, Hash, PendingGroup};
-use super::segment::{Found, SegmentHeader, group_at, is_blank};
+use super::segment::{Found, SegmentHeader, group_at, header_after, is_blank};
 use crate::ledger::{RECORD_BYTES, Sequence, is_joined_to_next};
 
 /// The sound groups of a segment, from its beginning.
@@ -23,6 +23,8 @@ pub struct SegmentPart {
     pub segment_bytes: u64,
     /// Whether nothing was written behind the last sound group.
     pub is_whole: bool,
+    /// Whether sound groups follow something that is not sound.
+    pub goes_on: bool,
 }
 
 /// Looks through a segment's bytes; none when nothing was written there, or its header is not sound.
@@ -37,15 +39,18 @@ pub fn sound_part(bytes: &[u8]) -> Option<SegmentPart> {
         end: GROUP_HEADER_BYTES,
         segment_bytes: header.segment_bytes,
         is_whole: false,
+        goes_on: false,
     };
     while let Found::Group(group, body) = group_at(bytes, part.end) {
         if (group.base_sequence, group.previous_hash) != (part.next_sequence, part.last_hash) {
+            part.goes_on = true;
             return Some(part);
         }
         (part.next_sequence, part.last_hash) = (group.next_sequence(), group.hash);
         part.end = part.end.saturating_add(GROUP_HEADER_BYTES).saturating_add(body.len());
     }
     part.is_whole = is_blank(bytes.get(part.end..).unwrap_or_default());
+    part.goes_on = !part.is_whole && header_after(bytes, part.end).is_some();
     Some(part)
 }
 

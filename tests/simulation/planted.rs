@@ -42,8 +42,10 @@ fn planted_bugs_are_found() {
     let mut missed = Vec::new();
     let mut table = BTreeMap::new();
     for &bug in BUGS {
-        plant(Some(bug));
-        let found = (0..SEEDS_MAX).find_map(|seed| run(seed, STEPS).err().map(|(what, _)| (seed, what)));
+        let found = (0..SEEDS_MAX).find_map(|seed| {
+            plant(Some(bug));
+            run(seed, STEPS).err().map(|(what, _)| (seed, what))
+        });
         plant(None);
         match found {
             Some((seed, what)) => {

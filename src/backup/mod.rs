@@ -25,6 +25,7 @@ mod restore;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +203,22 @@ fn write_file(path: &Path, bytes: &[u8], len: u64) -> Result<(), BackupError> {
     write().map_err(io_error(path))
 }
 
+/// How long another backup, check or restore of the same directory is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Takes a directory, waiting a little for whoever has it.
+fn patiently(take: impl Fn() -> Result<DataDir, DataDirError>) -> Result<DataDir, DataDirError> {
+    let begun = Instant::now();
+    loop {
+        match take() {
+            Err(DataDirError::InUse(_)) if begun.elapsed() < LOCK_WAIT => {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            taken => return taken,
+        }
+    }
+}
+
 fn segment_path(directory: &Path, number: u64) -> PathBuf {
     directory.join("journal").join(format!("{number:012}.journal"))
 }
@@ -217,7 +234,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
         return Err(DataDirError::Missing(data.to_owned()).into());
     }
     // One at a time, and never into a directory that a server uses.
-    let _own = DataDir::create(to)?;
+    let _own = patiently(|| DataDir::create(to))?;
     let known = Manifest::read(to)?.unwrap_or_default();
     if known.segments.is_empty() && to.join("journal").is_dir() && to.join("store").exists() {
         return Err(BackupError::AnotherLedger(to.to_owned()));

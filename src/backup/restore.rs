@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, segment_path, write_file};
+use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, patiently, segment_path, write_file};
 use crate::engine::DataDir;
 use crate::journal::{cut_after, sound_part, sync_directory};
 use crate::ledger::Sequence;
@@ -80,7 +80,7 @@ fn has_grown(path: &Path, segment: &SegmentCopy) -> Result<bool, BackupError> {
 
 /// A backup that is not written meanwhile; a copy of one may have no lock.
 fn lock(from: &Path) -> Result<Option<DataDir>, BackupError> {
-    Ok(if from.join("LOCK").exists() { Some(DataDir::read_only(from)?) } else { None })
+    Ok(if from.join("LOCK").exists() { Some(patiently(|| DataDir::read_only(from))?) } else { None })
 }
 
 /// Makes a data directory of a backup. The first start there makes store and known ids again. Blocks.

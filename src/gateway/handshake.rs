@@ -1,8 +1,7 @@
 //! The first frame of a connection.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::listener::GatewayContext;
+use crate::flow::wall_ns;
 use crate::ledger::{Code, GatewayId};
 use crate::protocol::{BODY_BYTES_MAX, FrameHeader, Hello, ITEMS_MAX, Kind, VERSION, Welcome};
 
@@ -16,7 +15,6 @@ pub(super) fn greet(context: &GatewayContext, header: &FrameHeader, body: &[u8])
         return Err(Code::VersionUnsupported);
     }
     let gateway = context.gateways.authenticate(&hello.gateway, &hello.key).ok_or(Code::AuthenticationFailed)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let welcome = Welcome {
         version: VERSION,
         gateway: gateway.0,
@@ -24,7 +22,7 @@ pub(super) fn greet(context: &GatewayContext, header: &FrameHeader, body: &[u8])
         items_max: ITEMS_MAX,
         requests_in_flight_max: context.limits.requests_in_flight_max,
         idle_timeout_ms: u32::try_from(context.limits.idle_timeout.as_millis()).unwrap_or(u32::MAX),
-        time_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        time_ns: wall_ns(),
     };
     Ok((gateway, welcome))
 }

@@ -235,7 +235,19 @@ async fn receive(
 
 impl Known {
     fn count(&self, outcomes: &[Outcome], request: &Request) {
-        let (model, counts) = (&self.model, &self.counts);
+        self.counts.add(outcomes, &request.transfers);
+        for (outcome, planned) in outcomes.iter().zip(&request.planned) {
+            // A repeat was accepted, and counted, the first time.
+            if outcome.code.is_accepted() && !outcome.repeated {
+                self.model.accepted(planned);
+            }
+        }
+    }
+}
+
+impl Counts {
+    /// Counts what a request was answered.
+    pub(crate) fn add(&self, outcomes: &[Outcome], transfers: &[Transfer]) {
         let (mut accepted, mut repeated) = (0_u64, 0_u64);
         let mut operations = Operations::new();
         let mut note = |(operation, code): (_, Code), alike: u64| {
@@ -244,33 +256,25 @@ impl Known {
         };
         // Most are like the one before.
         let (mut last, mut alike) = (("", Code::Accepted), 0_u64);
-        for ((outcome, planned), transfer) in outcomes.iter().zip(&request.planned).zip(&request.transfers) {
+        for (outcome, transfer) in outcomes.iter().zip(transfers) {
             let this = (operation_name(transfer), outcome.code);
             if this != last && alike > 0 {
                 note(last, alike);
                 alike = 0;
             }
             (last, alike) = (this, alike.saturating_add(1));
-            if outcome.repeated {
-                repeated = repeated.saturating_add(1);
-            }
-            // A repeat was accepted, and counted, the first time.
-            if outcome.code.is_accepted() {
-                accepted = accepted.saturating_add(1);
-                if !outcome.repeated {
-                    model.accepted(planned);
-                }
-            }
+            repeated = repeated.saturating_add(u64::from(outcome.repeated));
+            accepted = accepted.saturating_add(u64::from(outcome.code.is_accepted()));
         }
         if alike > 0 {
             note(last, alike);
         }
         let all = u64::try_from(outcomes.len()).unwrap_or(0);
-        counts.answered.fetch_add(all, Relaxed);
-        counts.accepted.fetch_add(accepted, Relaxed);
-        counts.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
-        counts.repeated.fetch_add(repeated, Relaxed);
-        let mut all = lock(&counts.operations);
+        self.answered.fetch_add(all, Relaxed);
+        self.accepted.fetch_add(accepted, Relaxed);
+        self.refused.fetch_add(all.saturating_sub(accepted), Relaxed);
+        self.repeated.fetch_add(repeated, Relaxed);
+        let mut all = lock(&self.operations);
         for (operation, outcomes) in operations {
             for (outcome, more) in outcomes {
                 let count = all.entry(operation).or_default().entry(outcome).or_default();

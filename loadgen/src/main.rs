@@ -3,9 +3,11 @@
 //! It is open loop when a rate is given: each request has an intended send time, and latency counts from there, also when the
 //! generator had to wait for room. It keeps its own model of what was accepted and compares every account at the end.
 
+mod accounts;
 mod arguments;
 mod baseline;
 mod bench;
+mod chart;
 mod closing;
 mod compare;
 mod day;
@@ -19,7 +21,9 @@ mod peer;
 mod reader;
 mod report;
 mod run;
+mod soak;
 mod spawn;
+mod timeline;
 mod torture;
 mod workload;
 
@@ -49,6 +53,10 @@ enum Command {
     Day(Box<day::DayArguments>),
     /// Break a server in every way, again and again, and check that nothing acknowledged is lost and nothing is done twice.
     Torture(torture::TortureArguments),
+    /// Drive a server at a part of what it can take for as long as you like, with restarts, and look for leaks and drift.
+    Soak(soak::SoakArguments),
+    /// Draw a result of `run` or `soak` over time.
+    Chart(chart::ChartArguments),
     /// Measure what peers that misbehave cost the others.
     Hostile(hostile::HostileArguments),
     /// What `torture` has checked between two breaks: the same as `heng verify`.
@@ -67,6 +75,8 @@ fn main() -> ExitCode {
         Command::Peer(arguments) => peer::run(&arguments),
         Command::Day(arguments) => day::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
+        Command::Chart(arguments) => chart::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),

@@ -27,7 +27,7 @@ pub(crate) struct Latencies {
     interval_begun: Instant,
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
 }
 
@@ -46,6 +46,15 @@ impl Recorder {
 }
 
 impl Recorder {
+    /// What was recorded since this was asked last, added to a total, as percentiles.
+    pub(crate) fn take(&self, total: &mut Histogram<u64>) -> anyhow::Result<Latency> {
+        let mut part = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let latency = Latency::from(&*part);
+        total.add(&*part)?;
+        part.reset();
+        Ok(latency)
+    }
+
     /// What was recorded, as percentiles.
     pub(crate) fn latency(&self) -> Latency {
         Latency::from(&*self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -64,8 +73,8 @@ impl Latencies {
         })
     }
 
-    /// Ends an interval: takes what all recorders have.
-    pub(crate) fn end_interval(&mut self, recorders: &[std::sync::Arc<Recorder>]) -> anyhow::Result<()> {
+    /// Ends an interval: takes what all recorders have, and answers with its percentiles.
+    pub(crate) fn end_interval(&mut self, recorders: &[std::sync::Arc<Recorder>]) -> anyhow::Result<Latency> {
         let mut merged = histogram()?;
         for recorder in recorders {
             let mut part = recorder.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,10 +82,11 @@ impl Latencies {
             part.reset();
         }
         self.total.add(&merged)?;
+        let latency = Latency::from(&merged);
         let start = self.interval_begun.saturating_duration_since(self.begun);
         self.intervals.push((start, self.interval_begun.elapsed(), merged));
         self.interval_begun = Instant::now();
-        Ok(())
+        Ok(latency)
     }
 
     /// Transfers per second in each whole second, of requests of so many.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::closing::ClosingReport;
 use crate::drive::Operations;
 use crate::spawn::ServerUse;
+use crate::timeline::Timeline;
 
 /// A run's result.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) transfers_per_s: f64,
     /// In each whole second.
     pub(crate) per_second: Vec<f64>,
+    /// The same with latencies, memory and disk, for `heng-loadgen chart`.
+    pub(crate) timeline: Timeline,
     /// Per request, from the intended send time.
     pub(crate) latency_us: Latency,
     /// Whether every account is as the generator's model says; null when it was not compared.
@@ -208,7 +211,7 @@ pub(crate) fn grouped(number: u64) -> String {
     clippy::cast_sign_loss,
     reason = "a rate: positive, far below 2^64, shown rounded"
 )]
-fn whole(rate: f64) -> u64 {
+pub(crate) fn whole(rate: f64) -> u64 {
     rate as u64
 }
 

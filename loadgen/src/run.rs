@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use heng::client::{Client, Connection as Opened, Credentials};
-use heng::ledger::NewAccount;
 use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::accounts::Range;
 use crate::arguments::{Limits, RunArguments};
 use crate::closing::{Closer, Closing, POLICY, register};
 use crate::drive::{Connection, Counts, Known, Plan, lock};
@@ -20,30 +20,19 @@ use crate::mix::{Due, Mix, Mixer};
 use crate::model::Model;
 use crate::office::Office;
 use crate::reader::Reader;
-use crate::report::{Conditions, Latency, Report, grouped};
+use crate::report::{Conditions, Latency, Report};
 use crate::spawn::{ServerUse, Spawned};
-use crate::workload::{ABROAD, Workload, account_id};
-
-/// Items per request while setting up and verifying.
-const PAGE: usize = 8_190;
-
-/// ISO 4217 number of the accounts' currency, EUR.
-pub(crate) const CURRENCY: u16 = 978;
-
-/// USD in ISO 4217.
-pub(crate) const CURRENCY_ABROAD: u16 = 840;
+use crate::timeline::{Sampler, Timeline};
+use crate::workload::{ABROAD, Workload};
 
 /// The policy of `--limits on`.
-const LIMITS: &str = include_str!("limits.toml");
+pub(crate) const LIMITS: &str = include_str!("limits.toml");
 
 /// Time after the last due time in which everything due has arrived.
-const ARRIVAL_SLACK: Duration = Duration::from_secs(2);
-
-/// Differences shown when verification fails.
-const DIFFERENCES_SHOWN: usize = 10;
+pub(crate) const ARRIVAL_SLACK: Duration = Duration::from_secs(2);
 
 /// Exit code when the server's accounts are not what its answers said.
-const NOT_VERIFIED: u8 = 2;
+pub(crate) const NOT_VERIFIED: u8 = 2;
 
 /// Runs; the exit code is 2 when verification fails, 1 when the run does.
 pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
@@ -124,7 +113,8 @@ impl Run<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let base = if fresh { 0 } else { now.as_millis() << 64 };
         let mut client = Client::connect(self.address.as_str(), &who).await?;
-        self.open_accounts(&mut client, base).await?;
+        let range = self.range(base);
+        range.open(&mut client).await?;
         let opened = self.server.map(Spawned::used);
         let closer = self.closer(base)?;
         let due = Due {
@@ -142,7 +132,7 @@ impl Run<'_> {
             let mixer = Mixer::new(workload, arguments.mix, due.clone());
             connections.push(Connection { sender, receiver, mixer, next_request: 0 });
         }
-        let model = Arc::new(Model::new(self.all_accounts()));
+        let model = Arc::new(Model::new(range.all()));
         if arguments.warmup > 0 {
             let warm = Phase { name: "warm-up", transfers: arguments.warmup };
             connections = self.drive(connections, &warm, (&model, None)).await?.0;
@@ -168,7 +158,7 @@ impl Run<'_> {
             }
             // Nothing was said on the first connection for as long as the load took.
             let mut client = Client::connect(self.address.as_str(), &who).await?;
-            report.verified = Some(self.verify(&mut client, base, &model).await?);
+            report.verified = Some(range.is_as_known(&mut client, &model).await?);
             report.verified_accounts = arguments.accounts;
         }
         Ok((report, opened))
@@ -204,31 +194,10 @@ impl Run<'_> {
         Ok(Some(tokio::spawn(reader.run())))
     }
 
-    /// How many accounts there are, those of a second currency included.
-    fn all_accounts(&self) -> u64 {
+    /// The accounts of this run.
+    fn range(&self, base: u128) -> Range {
         let abroad = if self.arguments.mix == Mix::Full { ABROAD } else { 0 };
-        self.arguments.accounts.saturating_add(abroad)
-    }
-
-    async fn open_accounts(&self, client: &mut Client, base: u128) -> anyhow::Result<()> {
-        let bar = progress("accounts", self.all_accounts())?;
-        let count = u32::try_from(self.all_accounts())?;
-        let first = base.wrapping_add(1);
-        let accounts: Vec<u32> = (0..count).collect();
-        for page in accounts.chunks(PAGE) {
-            let open = |&index: &u32| NewAccount {
-                id: account_id(first, index),
-                currency: if u64::from(index) < self.arguments.accounts { CURRENCY } else { CURRENCY_ABROAD },
-                code: 1,
-                ..NewAccount::default()
-            };
-            let outcomes = client.open_accounts(&page.iter().map(open).collect::<Vec<_>>()).await?;
-            let refused = outcomes.iter().find(|outcome| !outcome.code.is_accepted());
-            anyhow::ensure!(refused.is_none(), "an account was not opened: {refused:?}");
-            bar.inc(u64::try_from(page.len())?);
-        }
-        bar.finish_and_clear();
-        Ok(())
+        Range { first: base.wrapping_add(1), accounts: self.arguments.accounts, abroad }
     }
 
     async fn drive(
@@ -243,6 +212,7 @@ impl Run<'_> {
         let mut recorders = Vec::new();
         let mut tasks = tokio::task::JoinSet::new();
         let begun = Instant::now();
+        let mut sampler = Sampler::new(begun);
         for (number, connection) in (0..arguments.connections).zip(connections) {
             let recorder = Arc::new(Recorder::new()?);
             recorders.push(Arc::clone(&recorder));
@@ -262,7 +232,10 @@ impl Run<'_> {
                     None => break,
                 },
                 _ = shown.tick() => bar.set_position(counts.answered.load(Relaxed)),
-                _ = second.tick() => latencies.end_interval(&recorders)?,
+                _ = second.tick() => {
+                    let latency = latencies.end_interval(&recorders)?;
+                    sampler.sample(counts.answered.load(Relaxed), &latency, self.server);
+                }
             }
         }
         let elapsed_s = begun.elapsed().as_secs_f64();
@@ -271,7 +244,7 @@ impl Run<'_> {
         if let Some(path) = &arguments.hlog {
             latencies.write_hlog(path).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        Ok((connections, self.report(&counts, &latencies, elapsed_s)))
+        Ok((connections, self.report(&counts, &latencies, elapsed_s, sampler.timeline)))
     }
 
     /// A connection's share, and when its first request is due: connections take turns.
@@ -294,7 +267,7 @@ impl Run<'_> {
         })
     }
 
-    fn report(&self, counts: &Counts, latencies: &Latencies, elapsed_s: f64) -> Report {
+    fn report(&self, counts: &Counts, latencies: &Latencies, elapsed_s: f64, timeline: Timeline) -> Report {
         let arguments = self.arguments;
         let transfers = counts.answered.load(Relaxed);
         Report {
@@ -306,6 +279,7 @@ impl Run<'_> {
             elapsed_s,
             transfers_per_s: Duration::from_secs(transfers).as_secs_f64() / elapsed_s,
             per_second: latencies.per_second(arguments.batch),
+            timeline,
             latency_us: Latency::from(&latencies.total),
             verified: None,
             verified_accounts: 0,
@@ -333,48 +307,9 @@ impl Run<'_> {
             },
         }
     }
-
-    /// Compares every account of this run with the model.
-    async fn verify(&self, client: &mut Client, base: u128, model: &Model) -> anyhow::Result<bool> {
-        let bar = progress("verifying", self.all_accounts())?;
-        let first = base.wrapping_add(1);
-        let indexes: Vec<u32> = (0..u32::try_from(self.all_accounts())?).collect();
-        let (mut different, mut sum) = (0_usize, 0_i128);
-        for page in indexes.chunks(PAGE) {
-            let ids: Vec<u128> = page.iter().map(|&index| account_id(first, index).raw()).collect();
-            let (_, accounts) = client.accounts(&ids).await?;
-            anyhow::ensure!(
-                accounts.len() == ids.len(),
-                "{} accounts are missing",
-                ids.len().saturating_sub(accounts.len())
-            );
-            for (&index, account) in page.iter().zip(&accounts) {
-                let expected = model.totals(usize::try_from(index)?);
-                sum = sum.saturating_add(account.balance());
-                let totals = account.totals;
-                let found =
-                    [totals.debits_posted, totals.credits_posted, totals.debits_pending, totals.credits_pending];
-                if found != expected {
-                    different = different.saturating_add(1);
-                    if different <= DIFFERENCES_SHOWN {
-                        say(&format!(
-                            "account {}: debits, credits and both pending are {found:?}, accepted were {expected:?}",
-                            account.properties.id
-                        ));
-                    }
-                }
-            }
-            bar.inc(u64::try_from(page.len())?);
-        }
-        bar.finish_and_clear();
-        if different > 0 || sum != 0 {
-            say(&format!("{} accounts differ; all balances add up to {sum}", grouped(u64::try_from(different)?)));
-        }
-        Ok(different == 0 && sum == 0)
-    }
 }
 
-async fn wait_until(time: Duration) {
+pub(crate) async fn wait_until(time: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     tokio::time::sleep(time.saturating_sub(now)).await;
 }
@@ -385,7 +320,7 @@ struct Phase {
 }
 
 /// `transfers` at `rate` per second, as a time.
-fn nanoseconds(transfers: u64, rate: u64) -> Duration {
+pub(crate) fn nanoseconds(transfers: u64, rate: u64) -> Duration {
     let nanoseconds = u128::from(transfers).saturating_mul(1_000_000_000).checked_div(rate.into()).unwrap_or(0);
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }

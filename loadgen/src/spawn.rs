@@ -33,12 +33,60 @@ pub(crate) struct ServerUse {
     pub(crate) written_bytes: u64,
     /// Processor time, seconds.
     pub(crate) cpu_s: f64,
+    /// Open files and connections.
+    pub(crate) files: u64,
 }
 
 #[derive(Debug, Deserialize)]
 struct Told {
     listen: String,
     operations_listen: String,
+}
+
+/// A server that was just started; nobody waits until it is ready.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Starting {
+    pub(crate) fn new(data_dir: &Path, shards: usize, policy: Option<&str>, more: &[&str]) -> anyhow::Result<Self> {
+        let policy_file = data_dir.join("policy.toml");
+        std::fs::write(&policy_file, policy.unwrap_or_default())?;
+        let log = data_dir.join("server.log");
+        let child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"])
+            .args(["--development-key", "true", "--shards", &shards.to_string(), "--data-dir"])
+            .arg(data_dir)
+            .arg("--policy-file")
+            .arg(&policy_file)
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start the server")?;
+        Ok(Self { child, log })
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        signal(&self.child, name)
+    }
+
+    /// Ends it at once, and waits for that.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status()?;
+    anyhow::ensure!(sent.success(), "cannot send {name} to the server");
+    Ok(())
 }
 
 impl Spawned {
@@ -65,21 +113,7 @@ impl Spawned {
             (None, None) => anyhow::bail!("no data directory"),
         };
         std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
-        let policy_file = data_dir.join("policy.toml");
-        std::fs::write(&policy_file, policy.unwrap_or_default())?;
-        let log = data_dir.join("server.log");
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"])
-            .args(["--development-key", "true", "--shards", &shards.to_string(), "--data-dir"])
-            .arg(&data_dir)
-            .arg("--policy-file")
-            .arg(&policy_file)
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
-            .spawn()
-            .context("cannot start the server")?;
+        let Starting { mut child, log } = Starting::new(&data_dir, shards, policy, more)?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -100,9 +134,7 @@ impl Spawned {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status()?;
-        anyhow::ensure!(sent.success(), "cannot send {name} to the server");
-        Ok(())
+        signal(&self.child, name)
     }
 
     /// Whether it has ended by itself.
@@ -113,17 +145,20 @@ impl Spawned {
     /// Asks it to drain, waits for its end, and says what it used.
     pub(crate) fn stop(mut self) -> anyhow::Result<ServerUse> {
         let mut used = self.used();
-        let pid = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status()?;
-        anyhow::ensure!(asked.success(), "cannot stop the server");
+        signal(&self.child, "TERM")?;
         let ended = self.child.wait()?;
         anyhow::ensure!(
             ended.success(),
             "the server ended with {ended}; see {}",
             self.data_dir.join("server.log").display()
         );
-        used.disk_bytes = disk_bytes(&self.data_dir)?;
+        used.disk_bytes = disk_bytes(&self.data_dir);
         Ok(used)
+    }
+
+    /// Room taken in its data directory.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        disk_bytes(&self.data_dir)
     }
 
     /// What it used so far, but for the room in the data directory.
@@ -147,6 +182,7 @@ impl Spawned {
             disk_bytes: 0,
             written_bytes: number_after("io", "write_bytes:").unwrap_or(0),
             cpu_s: cpu.unwrap_or(0.0),
+            files: std::fs::read_dir(proc.join("fd")).map_or(0, |open| u64::try_from(open.count()).unwrap_or(0)),
         }
     }
 }
@@ -159,13 +195,13 @@ impl Drop for Spawned {
     }
 }
 
-fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0_u64;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        let own = if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks().saturating_mul(512) };
-        bytes = bytes.saturating_add(own);
-    }
-    Ok(bytes)
+/// Room taken by all files below; those that vanish meanwhile take none.
+fn disk_bytes(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let own = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks().saturating_mul(512),
+        Err(_) => 0,
+    });
+    own.sum()
 }

@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use heng::client::{Client, Credentials};
-use heng::ledger::{NewAccount, Operation, Transfer, TransferId};
+use heng::ledger::{Operation, Transfer, TransferId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::damage::damage;
+use super::errors::{Injected, wait_for_end};
 use super::load::{ACCOUNTS, CONNECTIONS, Caller};
 use super::log::{Log, Wrong};
 use super::site::Site;
 use super::{Fault, Report, pause};
-use crate::spawn::Spawned;
+use crate::accounts::Range;
+use crate::spawn::{Spawned, Starting};
 use crate::workload::{ABROAD, account_id};
 
 /// Transfers after which a new ledger is begun, so that checking all of one stays quick.
@@ -35,6 +37,13 @@ const SMALL: [&str; 8] = [
     "--ids-in-memory",
     "5000",
 ];
+
+/// How often the start after a crash is broken off too, and how soon.
+const BROKEN_RECOVERIES: f64 = 0.3;
+const RECOVERY_MS: u64 = 250;
+
+/// How long calls fail for a server that lives with it.
+const ERRORS: Duration = Duration::from_secs(3);
 
 /// How long a full disk takes to end a server that writes.
 const FULL: Duration = Duration::from_mins(1);
@@ -76,6 +85,10 @@ impl Ledger {
             self.site.clear()?;
             std::fs::create_dir_all(self.site.data())?;
         }
+        if !is_new && matches!(fault, Fault::Kill | Fault::Power) && rng.random_bool(BROKEN_RECOVERIES) {
+            self.break_recovery(fault, rng)?;
+            report.recoveries_broken = report.recoveries_broken.saturating_add(1);
+        }
         let begun = Instant::now();
         let mut server = self.start()?;
         let recovery = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -85,7 +98,7 @@ impl Ledger {
             let callers =
                 (0..CONNECTIONS).map(|number| Caller::new(self.seed, number)).collect::<anyhow::Result<_>>()?;
             self.known = Some((Log::new(u32::try_from(ACCOUNTS.saturating_add(ABROAD))?), callers));
-            if matches!(fault, Fault::Power) {
+            if matches!(fault, Fault::Power | Fault::IoError) {
                 // The first cut must not find an empty directory.
                 Command::new("sync").status()?;
             }
@@ -107,6 +120,7 @@ impl Ledger {
                 self.hear(runtime, &mut callers, report);
                 server.signal("KILL")?;
             }
+            Fault::IoError => self.io_error((runtime, &mut server), &mut callers, rng, report)?,
             Fault::Power => {
                 // No sync is under way when the power goes: one that is may be answered although nothing of it is left.
                 server.signal("STOP")?;
@@ -114,29 +128,82 @@ impl Ledger {
                 self.site.power_off()?;
                 server.signal("KILL")?;
             }
-            Fault::DiskFull => {
-                let begun = Instant::now();
-                while !server.has_ended() && !callers.is_empty() && begun.elapsed() < FULL {
-                    self.hear_ended(&mut callers, report);
-                    pause(Duration::from_millis(20));
-                }
-                report.stuck = report.stuck.saturating_add(u64::from(begun.elapsed() >= FULL));
-                stop.store(true, Relaxed);
-                if !server.has_ended() {
-                    server.signal("KILL")?;
-                }
-            }
+            Fault::DiskFull => self.fill_up(&mut server, &mut callers, &stop, report)?,
         }
         self.hear(runtime, &mut callers, report);
         drop(server);
         match fault {
             Fault::Power => self.site.power_on()?,
+            Fault::IoError if self.site.has_power() => {
+                self.site.power_off()?;
+                self.site.power_on()?;
+            }
             Fault::DiskFull => self.site.grow()?,
             Fault::Flip => return self.flip(runtime, rng, report).map(|()| (!is_new).then_some(recovery)),
-            Fault::Kill | Fault::Stop => {}
+            Fault::Kill | Fault::Stop | Fault::IoError => {}
         }
         self.verify(report)?;
         Ok((!is_new).then_some(recovery))
+    }
+
+    /// Starts the server and ends it while it recovers.
+    fn break_recovery(&mut self, fault: Fault, rng: &mut StdRng) -> anyhow::Result<()> {
+        let mut server = Starting::new(&self.site.data(), 1, None, &SMALL)?;
+        pause(Duration::from_millis(rng.random_range(1..RECOVERY_MS)));
+        if matches!(fault, Fault::Power) {
+            server.signal("STOP")?;
+            pause(Duration::from_millis(50));
+            self.site.power_off()?;
+        }
+        server.kill();
+        if matches!(fault, Fault::Power) { self.site.power_on() } else { Ok(()) }
+    }
+
+    /// Lets callers write until the disk is full, which ends the server.
+    fn fill_up(
+        &mut self,
+        server: &mut Spawned,
+        callers: &mut JoinSet<Called>,
+        stop: &AtomicBool,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while !server.has_ended() && !callers.is_empty() && begun.elapsed() < FULL {
+            self.hear_ended(callers, report);
+            pause(Duration::from_millis(20));
+        }
+        report.stuck = report.stuck.saturating_add(u64::from(begun.elapsed() >= FULL));
+        stop.store(true, Relaxed);
+        if server.has_ended() { Ok(()) } else { server.signal("KILL") }
+    }
+
+    /// Lets system calls fail until the server ends, or has shown that it lives with it.
+    fn io_error(
+        &mut self,
+        (runtime, server): (&Runtime, &mut Spawned),
+        callers: &mut JoinSet<Called>,
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let injected = Injected::new(server.pid(), rng)?;
+        let mut has_ended = wait_for_end(server, ERRORS);
+        let what = injected.end();
+        // It may be about to end; one that does neither is stuck.
+        if !has_ended && !answers(runtime, server, rng) {
+            has_ended = wait_for_end(server, FULL);
+            if !has_ended {
+                crate::run::say(&format!("STUCK after {what}"));
+                report.stuck = report.stuck.saturating_add(1);
+            }
+        }
+        if has_ended {
+            report.io_errors_ended = report.io_errors_ended.saturating_add(1);
+            return Ok(());
+        }
+        report.io_errors_outlived = report.io_errors_outlived.saturating_add(1);
+        server.signal("KILL")?;
+        self.hear_ended(callers, report);
+        Ok(())
     }
 
     /// Starts all callers.
@@ -268,8 +335,12 @@ type Called = (Caller, Vec<super::log::Exchange>);
 
 /// Asks for something that moves nothing and goes all the way to the disk: a server that does not answer is stuck.
 fn probe(runtime: &Runtime, server: &Spawned, rng: &mut StdRng, report: &mut Report) {
+    report.stuck = report.stuck.saturating_add(u64::from(!answers(runtime, server, rng)));
+}
+
+fn answers(runtime: &Runtime, server: &Spawned, rng: &mut StdRng) -> bool {
     let answered = runtime.block_on(async { tokio::time::timeout(AGAIN, require(&server.address, rng)).await });
-    report.stuck = report.stuck.saturating_add(u64::from(!answered.is_ok_and(|answered| answered.is_ok())));
+    answered.is_ok_and(|answered| answered.is_ok())
 }
 
 async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<()> {
@@ -289,17 +360,7 @@ async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<()> {
 
 async fn open_accounts(address: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(address, &Credentials::development()).await?;
-    let accounts: Vec<NewAccount> = (0..u32::try_from(ACCOUNTS.saturating_add(ABROAD))?)
-        .map(|index| NewAccount {
-            id: account_id(1, index),
-            currency: if u64::from(index) < ACCOUNTS { crate::run::CURRENCY } else { crate::run::CURRENCY_ABROAD },
-            code: 1,
-            ..NewAccount::default()
-        })
-        .collect();
-    let outcomes = client.open_accounts(&accounts).await?;
-    anyhow::ensure!(outcomes.iter().all(|outcome| outcome.code.is_accepted()), "an account was not opened");
-    Ok(())
+    Range { first: 1, accounts: ACCOUNTS, abroad: ABROAD }.open(&mut client).await
 }
 
 /// What `heng verify` finds in a stopped server's data, and says.

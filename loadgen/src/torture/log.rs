@@ -237,6 +237,10 @@ impl Log {
             let Some(first) = self.entries.get(&id).and_then(|entry| entry.told) else { continue };
             // An outcome without a record: nothing was kept of it.
             if first.sequence == 0 {
+                if found.contains_key(&id) {
+                    let what = format!("transfer {id:x} was answered {first:?}, without a record, and there is one");
+                    Wrong::tell(&mut wrong.doubled, &what);
+                }
                 continue;
             }
             let now = found.get(&id).and_then(|stored| self.compare(stored, wrong));

@@ -5,6 +5,7 @@
 
 mod cycle;
 mod damage;
+mod errors;
 mod load;
 mod log;
 mod site;
@@ -38,6 +39,9 @@ pub(crate) enum Fault {
     Flip,
     /// The process stands still for a while.
     Stop,
+    /// A system call fails with an I/O error, once or from then on; where the power can be cut, it is cut afterwards, so that nothing is left of
+    /// what was not synced. Needs `strace`.
+    IoError,
 }
 
 /// Arguments of `torture`.
@@ -50,7 +54,7 @@ pub(crate) struct TortureArguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which faults, in turn.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,power,disk-full,flip,stop")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,power,disk-full,flip,stop,io-error")]
     faults: Vec<Fault>,
     /// Where to work [default: a temporary directory]. Kept when something is wrong.
     #[arg(long)]
@@ -87,6 +91,11 @@ pub(crate) struct Report {
     damage_harmless: u64,
     undetected_damage: u64,
     verify_failures: u64,
+    /// Starts that were broken off by a kill or a power cut while they recovered.
+    recoveries_broken: u64,
+    /// I/O errors that ended the server, and those that it lived with.
+    io_errors_ended: u64,
+    io_errors_outlived: u64,
     /// Times that a server that stood still or had no room did not come back.
     stuck: u64,
     recovery_ms: Recovery,
@@ -111,7 +120,7 @@ impl Report {
         let of_each: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
         line("cycles", format!("{}: {}", self.cycles, of_each.join(", ")));
         for skipped in &self.skipped {
-            line("SKIPPED", format!("{skipped:?}: this machine does not let us mount what it needs"));
+            line("SKIPPED", format!("{skipped:?}: this machine does not let us make it"));
         }
         line("acknowledged", self.acknowledged.to_string());
         line("lost", self.lost.to_string());
@@ -125,6 +134,8 @@ impl Report {
                 self.damage_refused, self.damage_found_by_verify, self.damage_harmless, self.undetected_damage
             ),
         );
+        line("recoveries", format!("{} were broken off", self.recoveries_broken));
+        line("I/O errors", format!("{} ended the server, {} did not", self.io_errors_ended, self.io_errors_outlived));
         line("verify failures", self.verify_failures.to_string());
         line("stuck", self.stuck.to_string());
         line("recovery", format!("p50 {} ms, max {} ms", self.recovery_ms.p50, self.recovery_ms.max));
@@ -163,10 +174,21 @@ fn pause(time: std::time::Duration) {
 /// Which site a fault needs.
 fn open_site(fault: Fault, root: &std::path::Path) -> anyhow::Result<Option<Site>> {
     match fault {
+        Fault::IoError if !errors::can_be_made() => Ok(None),
+        // Without the right to mount, what was not synced is still there afterwards: a weaker test, but one.
+        Fault::IoError => match Site::image(root.join("errors"))? {
+            Some(site) => Ok(Some(site)),
+            None => Site::plain(root.join("errors")).map(Some),
+        },
         Fault::Kill | Fault::Flip | Fault::Stop => Site::plain(root.join("plain")).map(Some),
         Fault::Power => Site::image(root.join("power")),
         Fault::DiskFull => Site::small(root.join("small")),
     }
+}
+
+/// Where everything was done, which is not removed then.
+fn kept(arguments: &TortureArguments, temporary: tempfile::TempDir) -> PathBuf {
+    arguments.dir.clone().unwrap_or_else(|| temporary.keep())
 }
 
 fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
@@ -200,7 +222,7 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
             Ok(recovery) => recoveries.extend(recovery),
             Err(err) => {
                 drop(ledgers);
-                return Err(err.context(format!("what is left of it is in {}", temporary.keep().display())));
+                return Err(err.context(format!("what is left of it is in {}", kept(arguments, temporary).display())));
             }
         }
         report.cycles = report.cycles.saturating_add(1);
@@ -223,7 +245,7 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     }
     if !report.is_good() {
         drop(ledgers);
-        crate::run::say(&format!("what is left of it is in {}", temporary.keep().display()));
+        crate::run::say(&format!("what is left of it is in {}", kept(arguments, temporary).display()));
     }
     Ok(report)
 }

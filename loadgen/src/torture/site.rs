@@ -93,6 +93,11 @@ impl Site {
         Ok(())
     }
 
+    /// Whether its power can be cut.
+    pub(crate) fn has_power(&self) -> bool {
+        matches!(self.ground, Ground::Image(_))
+    }
+
     /// From now on nothing reaches the disk any more. The caller ends whoever writes, and then calls [`Self::power_on`].
     pub(crate) fn power_off(&self) -> anyhow::Result<()> {
         let cut = done("xfs_io", &[&"-x", &"-c", &"shutdown", &self.path]);

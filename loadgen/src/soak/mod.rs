@@ -1,0 +1,317 @@
+//! `heng-loadgen soak`: a server at a part of what it can take, for as long as you like: all operations, limits, windows that close,
+//! checkpoints, and a restart every few minutes, in turn a drain and a `kill -9`.
+//!
+//! It looks for what short runs do not show: memory and files that grow, latencies that drift, money that does. The ledger is one and
+//! the same from the beginning to the end, and is compared account by account and replayed beside itself at the end.
+
+mod caller;
+mod report;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use hdrhistogram::Histogram;
+use heng::client::{Client, Credentials};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::accounts::Range;
+use crate::arguments::{Distribution, Ids};
+use crate::closing::{POLICY, register};
+use crate::drive::Counts;
+use crate::measure::{Recorder, histogram};
+use crate::mix::{Due, Mix, Mixer};
+use crate::model::Model;
+use crate::office::Office;
+use crate::report::{Latency, grouped, whole};
+use crate::run::{ARRIVAL_SLACK, LIMITS, NOT_VERIFIED, nanoseconds, say, wait_until};
+use crate::spawn::Spawned;
+use crate::timeline::Sampler;
+use crate::workload::{ABROAD, Workload};
+use caller::{Caller, Pace, Shared};
+use report::{Life, Report};
+
+/// How long the most that the server takes is measured.
+const MEASURED: Duration = Duration::from_secs(15);
+
+/// Time between two samples.
+const SAMPLED: Duration = Duration::from_secs(5);
+
+/// Requests in this time after a restart are not counted among those of a quiet time.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// Drive a server at a part of what it can take for as long as you like, with restarts, and look for leaks and drift.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArguments {
+    /// How long, minutes.
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// Restart the server after so many seconds, in turn by a drain and by `kill -9`.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    restart_every_s: u64,
+    /// Operations per second to offer; 0: 70 % of what so many connections reach in a quarter of a minute before.
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Connections, each with one request at a time.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    connections: u64,
+    /// Operations per request.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=8_190))]
+    batch: u64,
+    /// Accounts to open.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2..))]
+    accounts: u64,
+    /// How many of them are participants of a scheme that takes every transfer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    participants: u64,
+    /// Close its window every so many seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    close_every_s: u64,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the result as JSON, which `heng-loadgen chart` draws.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Data directory of the server, kept afterwards [default: a temporary one].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs; 2 when money drifted, 1 when the run failed.
+pub(crate) fn run(arguments: &SoakArguments) -> ExitCode {
+    let told = soak(arguments).and_then(|report| {
+        if let Some(path) = &arguments.json {
+            let text = serde_json::to_string_pretty(&report)?;
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        std::io::stdout().write_all(report.describe().as_bytes())?;
+        Ok(report.is_verified())
+    });
+    match told {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_VERIFIED),
+        Err(err) => {
+            say(&format!("heng-loadgen: {err:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn soak(arguments: &SoakArguments) -> anyhow::Result<Report> {
+    let temporary = tempfile::tempdir()?;
+    let data = arguments.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    anyhow::ensure!(
+        std::fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none()),
+        "{} is not empty: a soak begins with a ledger of its own",
+        data.display()
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let server = start(&data)?;
+    let range = Range { first: 1, accounts: arguments.accounts, abroad: ABROAD };
+    runtime.block_on(async {
+        let mut client = Client::connect(server.address.as_str(), &Credentials::development()).await?;
+        range.open(&mut client).await
+    })?;
+    register(&Office::new(&server.operations), range.first, arguments.participants.min(arguments.accounts))?;
+    let (moved, address) = watch::channel(server.address.clone());
+    let due = Due { after: Duration::from_secs(3), within: Duration::from_secs(2), last_ns: Arc::default() };
+    let shared = Arc::new(Shared {
+        model: Model::new(range.all()),
+        counts: Counts::default(),
+        recorder: Recorder::new()?,
+        reconnects: AtomicU64::new(0),
+        reads: AtomicU64::new(0),
+        decided_before: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let callers = (0..arguments.connections).map(|number| {
+        let workload =
+            Workload::new((arguments.seed, number, 0), (arguments.accounts, Distribution::Uniform, Ids::Time))?;
+        let mixer = Mixer::new(workload, Mix::Full, due.clone());
+        Ok(Caller { mixer, shared: Arc::clone(&shared), address: address.clone() })
+    });
+    let callers = callers.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut soak = Soak { arguments, runtime: &runtime, data, server: Some(server), moved, shared };
+    let (callers, rate, reached) = soak.rate(callers)?;
+    let mut report = soak.go(callers, rate)?;
+    report.reached_per_s = reached;
+    runtime.block_on(wait_until(Duration::from_nanos(due.last_ns.load(Relaxed)).saturating_add(ARRIVAL_SLACK)));
+    soak.verify(&range, &mut report)?;
+    Ok(report)
+}
+
+/// A server with limits and a scheme.
+fn start(data: &std::path::Path) -> anyhow::Result<Spawned> {
+    Spawned::start(Some(data), 0, Some(&(LIMITS.to_owned() + POLICY)))
+}
+
+struct Soak<'a> {
+    arguments: &'a SoakArguments,
+    runtime: &'a Runtime,
+    data: PathBuf,
+    /// None only while it is being restarted.
+    server: Option<Spawned>,
+    moved: watch::Sender<String>,
+    shared: Arc<Shared>,
+}
+
+impl Soak<'_> {
+    fn server(&self) -> anyhow::Result<&Spawned> {
+        self.server.as_ref().context("the server is not running")
+    }
+
+    /// Lets all callers send; they end when they are told to.
+    fn send(&self, callers: Vec<Caller>, rate: u64) -> anyhow::Result<JoinSet<anyhow::Result<Caller>>> {
+        self.shared.stop.store(false, Relaxed);
+        let (batch, connections) = (self.arguments.batch, self.arguments.connections);
+        let begun = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (number, caller) in (0..).zip(callers) {
+            let start = begun.checked_add(nanoseconds(batch.saturating_mul(number), rate)).unwrap_or(begun);
+            let interval = (rate > 0).then(|| nanoseconds(batch.saturating_mul(connections), rate));
+            let pace = Pace { start, interval, batch: usize::try_from(batch)? };
+            tasks.spawn_on(caller.drive(pace), self.runtime.handle());
+        }
+        Ok(tasks)
+    }
+
+    /// Waits for all callers, who have been told to stop.
+    fn end(&self, mut tasks: JoinSet<anyhow::Result<Caller>>) -> anyhow::Result<Vec<Caller>> {
+        self.shared.stop.store(true, Relaxed);
+        let mut callers = Vec::new();
+        while let Some(ended) = self.runtime.block_on(tasks.join_next()) {
+            callers.push(ended??);
+        }
+        Ok(callers)
+    }
+
+    /// The rate to offer, and what was reached without one if that had to be found out.
+    fn rate(&self, callers: Vec<Caller>) -> anyhow::Result<(Vec<Caller>, u64, Option<u64>)> {
+        if self.arguments.rate > 0 {
+            return Ok((callers, self.arguments.rate, None));
+        }
+        let begun = Instant::now();
+        let tasks = self.send(callers, 0)?;
+        wait(MEASURED);
+        let answered = self.shared.counts.answered.load(Relaxed);
+        let reached = whole(Duration::from_secs(answered).as_secs_f64() / begun.elapsed().as_secs_f64());
+        let callers = self.end(tasks)?;
+        let mut unused = histogram()?;
+        self.shared.recorder.take(&mut unused)?;
+        let rate = reached.saturating_mul(7) / 10;
+        say(&format!("{} operations/s without a limit; {} are offered", grouped(reached), grouped(rate)));
+        Ok((callers, rate.max(1), Some(reached)))
+    }
+
+    /// Drives, restarts, closes windows and takes samples until the time is over.
+    fn go(&mut self, callers: Vec<Caller>, rate: u64) -> anyhow::Result<Report> {
+        let arguments = self.arguments;
+        let begun = Instant::now();
+        let counted = self.shared.counts.answered.load(Relaxed);
+        let end = Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes is not a time")?;
+        let restarts = Duration::from_secs(arguments.restart_every_s);
+        let closes = Duration::from_secs(arguments.close_every_s);
+        let mut sampler = Sampler::new(begun);
+        let (mut total, mut quiet) = (histogram()?, histogram()?);
+        let (mut lives, mut life) = (Vec::new(), Life::new(0.0, None));
+        let (mut next_sample, mut next_close, mut next_restart) = (SAMPLED, closes, restarts);
+        let mut windows_closed = 0_u64;
+        let mut tasks = self.send(callers, rate)?;
+        while begun.elapsed() < end {
+            wait(next_sample.min(next_close).min(next_restart).min(end).saturating_sub(begun.elapsed()));
+            if let Some(failed) = tasks.try_join_next() {
+                failed??;
+                anyhow::bail!("a connection ended before its time");
+            }
+            anyhow::ensure!(
+                !self.server.as_mut().is_none_or(Spawned::has_ended),
+                "the server ended by itself; see server.log in its data directory"
+            );
+            let now = begun.elapsed();
+            if now >= next_sample {
+                let mut part = histogram()?;
+                let latency = self.shared.recorder.take(&mut part)?;
+                total.add(&part)?;
+                if sampler.at_s() - life.begun_s > SETTLING.as_secs_f64() {
+                    quiet.add(&part)?;
+                }
+                let answered = self.shared.counts.answered.load(Relaxed).saturating_sub(counted);
+                sampler.sample(answered, &latency, self.server.as_ref());
+                next_sample = now.saturating_add(SAMPLED);
+            }
+            if now >= next_close {
+                Office::new(&self.server()?.operations).post("/clearing/windows/all/close", &json!({}))?;
+                windows_closed = windows_closed.saturating_add(1);
+                next_close = now.saturating_add(closes);
+            }
+            if now >= next_restart {
+                lives.push(life.end(&sampler, take(&mut quiet)?));
+                let is_kill = lives.len().is_multiple_of(2);
+                let what = if is_kill { "kill -9" } else { "drain" };
+                let begun_s = sampler.at_s();
+                sampler.mark(what);
+                let away = self.restart(is_kill)?;
+                life = Life::new(begun_s, Some((what, away)));
+                next_restart = begun.elapsed().saturating_add(restarts);
+            }
+        }
+        lives.push(life.end(&sampler, take(&mut quiet)?));
+        drop(self.end(tasks)?);
+        self.shared.recorder.take(&mut total)?;
+        Ok(Report::new(arguments, rate, (sampler, lives, windows_closed), &total, &self.shared))
+    }
+
+    /// Ends the server and starts it again; how long it was away.
+    fn restart(&mut self, is_kill: bool) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let server = self.server.take().context("the server is not running")?;
+        if is_kill {
+            server.signal("KILL")?;
+            drop(server);
+        } else {
+            server.stop()?;
+        }
+        let server = start(&self.data)?;
+        // Callers that do not see it are gone, which is found out where they are looked at.
+        let _seen = self.moved.send(server.address.clone());
+        self.server = Some(server);
+        Ok(begun.elapsed())
+    }
+
+    /// Compares all accounts with what was accepted, and has the server replay its journal beside itself.
+    fn verify(&mut self, range: &Range, report: &mut Report) -> anyhow::Result<()> {
+        let server = self.server()?;
+        report.verified = self.runtime.block_on(async {
+            let mut client = Client::connect(server.address.as_str(), &Credentials::development()).await?;
+            range.is_as_known(&mut client, &self.shared.model).await
+        })?;
+        let checked = Office::new(&server.operations).get("/check")?;
+        report.checked = checked.get("ok").and_then(Value::as_bool).unwrap_or(false);
+        if !report.checked {
+            say(&checked.to_string());
+        }
+        self.server.take().map(Spawned::stop).transpose()?;
+        Ok(())
+    }
+}
+
+/// What was recorded, which begins anew.
+fn take(quiet: &mut Histogram<u64>) -> anyhow::Result<Latency> {
+    let latency = Latency::from(&*quiet);
+    *quiet = histogram()?;
+    Ok(latency)
+}
+
+#[expect(clippy::disallowed_methods, reason = "no actor runs on this thread")]
+fn wait(time: Duration) {
+    std::thread::sleep(time);
+}

@@ -15,13 +15,13 @@ mod common;
 use std::time::Instant;
 
 use common::{TestServer, account, runtime, settings, transfer};
-use heng::client::{Client, ClientError, Credentials};
+use heng::client::{Answer, Client, ClientError, Credentials};
 use heng::config::Settings;
 use heng::ledger::{
     AccountChange, AccountClass, AccountFlags, AccountId, BALANCING, Code, Grant, LINKED, NewAccount, Operation,
     Record, Transfer, TransferId,
 };
-use heng::protocol::{AccountRequest, Query, QueryKind};
+use heng::protocol::{AccountRequest, Kind, Query, QueryKind, encode_frame, encode_ids};
 
 /// An account is paid in the same breath in which it is opened: the book, and so reads and the next start, know it.
 #[test]
@@ -390,5 +390,69 @@ fn coverage_of_client_funds_and_what_is_open_are_metrics() {
         let page = common::http_get(server.ready.operations_listen, "/metrics").1;
         expected.iter().all(|line| page.contains(line))
     });
+    server.stop().unwrap();
+}
+
+/// Much that is asked for at once is made page by page: all of it is answered, and what comes after it too.
+#[test]
+fn many_large_reads_at_once_are_all_answered() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        client
+            .open_accounts(&[account(1, AccountFlags::default()), account(2, AccountFlags::default())])
+            .await
+            .unwrap();
+        let opened = heng::client::Connection::open(server.ready.listen, &Credentials::development()).await.unwrap();
+        let (mut sender, mut receiver) = opened.split();
+        let ids: Vec<u128> = (1..=8_000).collect();
+        for request in 1..=15 {
+            sender.get_accounts(request, &ids);
+        }
+        sender.submit(16, &[transfer(1_000, 1, 2, 7)]);
+        sender.flush().await.unwrap();
+        let mut answered = Vec::new();
+        while answered.len() < 16 {
+            let (request, answer) = receiver.next().await.unwrap();
+            match answer {
+                Answer::Accounts(_, accounts) => assert_eq!(accounts.len(), 2),
+                Answer::Outcomes(outcomes) => assert!(outcomes[0].code.is_accepted()),
+                other => panic!("{request}: {other:?}"),
+            }
+            answered.push(request);
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, (1..=16).collect::<Vec<_>>());
+    });
+    server.stop().unwrap();
+}
+
+/// Who asks for much and takes nothing has little of it made.
+#[test]
+fn what_is_read_for_a_client_that_never_takes_it_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Settings { write_timeout_ms: Some(1_000), ..settings(directory.path()) });
+    let accounts: Vec<NewAccount> = (1..=8_000).map(|id| account(id, AccountFlags::default())).collect();
+    runtime().block_on(async { server.client().await.open_accounts(&accounts).await.unwrap() });
+    let taken = || server.telemetry.counters().requests_total.load(std::sync::atomic::Ordering::Relaxed);
+    let before = taken();
+    let mut deaf = server.raw();
+    deaf.hello();
+    let mut body = Vec::new();
+    encode_ids(&mut body, (1..=8_000_u16).map(u128::from));
+    // Some megabytes fit between the two; the answers are as much each.
+    for request in 1..=60 {
+        let mut frame = Vec::new();
+        encode_frame(&mut frame, Kind::GetAccounts, request, &body);
+        // The server has closed it already.
+        if std::io::Write::write_all(&mut deaf.0, &frame).is_err() {
+            break;
+        }
+    }
+    common::wait_until("it is closed", || {
+        server.telemetry.counters().connections_open.load(std::sync::atomic::Ordering::Relaxed) == 0
+    });
+    let made = taken() - before;
+    assert!((1..=30).contains(&made), "{made} of 60 were begun");
     server.stop().unwrap();
 }

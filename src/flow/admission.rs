@@ -35,29 +35,41 @@ impl Admission {
         Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: Some(Arc::clone(whole)) })
     }
 
+    /// A part of a whole that has no limit of its own, to count what is inside of some kind.
+    pub fn part(whole: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self { inside: AtomicUsize::new(0), limit: usize::MAX, whole: Some(Arc::clone(whole)) })
+    }
+
     /// Whether there is room for some items now. Only a hint: others may take it.
     pub fn has_room(&self, items: usize) -> bool {
-        let free = |admission: &Self| admission.inside().saturating_add(items) <= admission.limit;
-        free(self) && self.whole.as_ref().is_none_or(|whole| free(whole))
+        self.inside().saturating_add(items) <= self.limit
+            && self.whole.as_ref().is_none_or(|whole| whole.has_room(items))
     }
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
     pub fn admit(self: &Arc<Self>, items: usize) -> Option<Permit> {
-        if !self.take(items) {
-            return None;
-        }
-        if self.whole.as_ref().is_some_and(|whole| !whole.take(items)) {
-            self.inside.fetch_sub(items, Ordering::AcqRel);
-            return None;
-        }
-        Some(Permit { admission: Arc::clone(self), items })
+        self.take(items).then(|| Permit { admission: Arc::clone(self), items })
     }
 
     fn take(&self, items: usize) -> bool {
         let taken = self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
             inside.checked_add(items).filter(|&total| total <= self.limit)
         });
-        taken.is_ok()
+        if taken.is_err() {
+            return false;
+        }
+        if self.whole.as_ref().is_some_and(|whole| !whole.take(items)) {
+            self.inside.fetch_sub(items, Ordering::AcqRel);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, items: usize) {
+        self.inside.fetch_sub(items, Ordering::AcqRel);
+        if let Some(whole) = &self.whole {
+            whole.give_back(items);
+        }
     }
 
     /// The number of items inside now.
@@ -78,10 +90,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.inside.fetch_sub(self.items, Ordering::AcqRel);
-        if let Some(whole) = &self.admission.whole {
-            whole.inside.fetch_sub(self.items, Ordering::AcqRel);
-        }
+        self.admission.give_back(self.items);
     }
 }
 
@@ -115,5 +124,11 @@ mod tests {
         drop(some);
         assert!(other.admit(31).is_some());
         assert_eq!((whole.inside(), one.inside(), other.inside()), (0, 0, 0));
+        let part = Admission::part(&one);
+        let some = part.admit(10).unwrap();
+        assert_eq!((whole.inside(), one.inside(), part.inside()), (10, 10, 10));
+        assert!(part.admit(1).is_none() && !part.has_room(1) && part.inside() == 10, "what it is a part of is full");
+        drop(some);
+        assert_eq!((whole.inside(), one.inside(), part.inside()), (0, 0, 0));
     }
 }

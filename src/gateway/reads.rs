@@ -24,14 +24,14 @@ const EXPLAINED_MAX: usize = 128;
 
 impl Session {
     pub(super) fn get_accounts(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
+        let room = self.reading.admit(ids.len()).ok_or(Code::Busy)?;
         let ids = ids.iter().map(|&id| AccountId::from_raw(id)).collect();
         let reply = self.accounts_reply(Kind::Accounts, request_id, room);
         self.context.clearing.send(ClearingMessage::Accounts(ids, reply)).map_err(|_stopped| Code::Draining)
     }
 
     pub(super) fn list_accounts(&self, request_id: u64, request: ListRequest) -> Result<(), Code> {
-        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+        let room = self.reading.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
         let reply = self.accounts_reply(Kind::AccountPage, request_id, room);
         let message = ClearingMessage::List(request.from, request.limit, reply);
         self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
@@ -44,7 +44,7 @@ impl Session {
     }
 
     pub(super) fn get_transfers(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.room.admit(ids.len()).ok_or(Code::Busy)?;
+        let room = self.reading.admit(ids.len()).ok_or(Code::Busy)?;
         let ids = ids.iter().map(|&id| TransferId::from_raw(id)).collect();
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
@@ -61,7 +61,7 @@ impl Session {
     }
 
     pub(super) fn history(&self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
-        let room = self.room.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+        let room = self.reading.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
         let reply = Box::new(move |read: ReadAccounts| {
@@ -102,7 +102,7 @@ impl Session {
         let runtime = tokio::runtime::Handle::current();
         let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
         // An event that has not happened takes no room.
-        let room = self.room.admit(if query.kind == QueryKind::Events { 1 } else { wanted }).ok_or(Code::Busy)?;
+        let room = self.reading.admit(if query.kind == QueryKind::Events { 1 } else { wanted }).ok_or(Code::Busy)?;
         match query.kind {
             QueryKind::Entries => {
                 let reply = Box::new(move |read: ReadAccounts| {
@@ -161,7 +161,7 @@ impl Session {
     }
 
     pub(super) fn get_account(&self, request_id: u64, request: AccountRequest) -> Result<(), Code> {
-        let room = self.room.admit(1).ok_or(Code::Busy)?;
+        let room = self.reading.admit(1).ok_or(Code::Busy)?;
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
         let reply = Box::new(move |detail: AccountDetail| {
@@ -190,7 +190,7 @@ impl Session {
         if decode_transfers(body, &mut transfers)? > EXPLAINED_MAX {
             return Err(Code::CountTooLarge);
         }
-        let room = self.room.admit(transfers.len()).ok_or(Code::Busy)?;
+        let room = self.reading.admit(transfers.len()).ok_or(Code::Busy)?;
         let (gateway, grant) = self.asker();
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();

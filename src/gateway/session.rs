@@ -39,6 +39,10 @@ const PARCELS_PER_WRITE: usize = 64;
 const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
 
+/// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
+/// has at most two of them made.
+const READING_MAX: usize = 8_190;
+
 /// Time for a peer to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -83,6 +87,16 @@ struct Gathered {
     permit: Option<Permit>,
 }
 
+/// What has come, and when.
+struct Incoming {
+    buffer: BytesMut,
+    last_frame: Instant,
+    /// When the first byte of a frame came whose last has not.
+    partial_since: Option<Instant>,
+    /// Nothing is read until then.
+    paused_until: Option<tokio::time::Instant>,
+}
+
 /// A connection's state.
 pub(super) struct Session {
     pub(super) context: Arc<GatewayContext>,
@@ -91,6 +105,10 @@ pub(super) struct Session {
     grant: (u64, Grant),
     /// This connection's share of what may be inside.
     pub(super) room: Arc<Admission>,
+    /// The part of it that is being read.
+    pub(super) reading: Arc<Admission>,
+    /// Whether frames wait in the buffer until less is being read.
+    is_behind: bool,
     /// Bounded by the requests in flight.
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
@@ -128,9 +146,12 @@ impl Session {
         drain: watch::Receiver<bool>,
     ) -> Ended {
         let (outgoing, answers) = mpsc::unbounded_channel();
+        let room = Admission::share(&context.admission, usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX));
         let mut session = Self {
             recorder: recorder(&context),
-            room: Admission::share(&context.admission, usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX)),
+            reading: Admission::part(&room),
+            is_behind: false,
+            room,
             context,
             gateway: None,
             grant: (0, Grant::ALL),
@@ -164,20 +185,24 @@ impl Session {
         mut answers: mpsc::UnboundedReceiver<Outgoing>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
-        let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+        let mut incoming = Incoming {
+            buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
+            last_frame: Instant::now(),
+            partial_since: None,
+            paused_until: None,
+        };
         let mut clock = tokio::time::interval(self.tick());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last_frame = Instant::now();
-        // When the first byte of a frame came whose last has not.
-        let mut partial_since = None;
         let mut draining = false;
-        let mut paused_until: Option<tokio::time::Instant> = None;
         loop {
+            let is_taking = !draining && incoming.paused_until.is_none() && !self.is_behind;
+            let mut has_come = false;
             tokio::select! {
                 biased;
                 () = drained(&mut drain), if !draining => draining = true,
                 _ = clock.tick() => {
-                    if self.is_overdue(last_frame.elapsed(), partial_since.map(|since: Instant| since.elapsed())) {
+                    let partial = incoming.partial_since.map(|since| since.elapsed());
+                    if self.is_overdue(incoming.last_frame.elapsed(), partial) {
                         self.refuse(0, Code::TimedOut);
                         return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(Code::TimedOut));
                     }
@@ -185,24 +210,17 @@ impl Session {
                 Some(first) = answers.recv() => {
                     self.encode_answers(first, &mut answers);
                 }
-                () = until(paused_until), if paused_until.is_some() => paused_until = None,
-                read = reader.read_buf(&mut buffer), if !draining && paused_until.is_none() => match read {
+                () = until(incoming.paused_until), if incoming.paused_until.is_some() => incoming.paused_until = None,
+                read = reader.read_buf(&mut incoming.buffer), if is_taking => match read {
                     Ok(0) => return Ended::ByPeer,
                     Err(err) => return Ended::Broken(err),
-                    Ok(_) => {
-                        let before = buffer.len();
-                        let parsed = self.parse(&mut buffer);
-                        if buffer.len() != before {
-                            (last_frame, partial_since) = (Instant::now(), None);
-                        }
-                        partial_since = if buffer.is_empty() { None } else { partial_since.or_else(|| Some(Instant::now())) };
-                        if let Err(code) = parsed.and_then(|()| self.hand_on()) {
-                            self.refuse(0, code);
-                            return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
-                        }
-                        paused_until = self.pause();
-                    }
+                    Ok(_) => has_come = true,
                 },
+            }
+            has_come |= self.is_behind && !draining && self.reading.inside() < READING_MAX;
+            if has_come && let Err(code) = self.take(&mut incoming) {
+                self.refuse(0, code);
+                return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
             }
             if let Err(ended) = self.write(writer).await {
                 return ended;
@@ -211,6 +229,22 @@ impl Session {
                 return Ended::Drained;
             }
         }
+    }
+
+    /// Takes what has come, and hands it on. An error closes the connection.
+    fn take(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
+        let before = incoming.buffer.len();
+        self.is_behind = false;
+        let parsed = self.parse(&mut incoming.buffer);
+        if incoming.buffer.len() != before {
+            (incoming.last_frame, incoming.partial_since) = (Instant::now(), None);
+        }
+        // What waits for us is not late.
+        let is_partial = !incoming.buffer.is_empty() && !self.is_behind;
+        incoming.partial_since = is_partial.then(|| incoming.partial_since.unwrap_or_else(Instant::now));
+        parsed.and_then(|()| self.hand_on())?;
+        incoming.paused_until = self.pause();
+        Ok(())
     }
 
     /// Until when nothing more is read from a peer that sends too much that brings nothing; it is answered all the same.
@@ -264,6 +298,10 @@ impl Session {
                 FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
             if buffer.len() < frame_bytes {
                 buffer.reserve(frame_bytes.saturating_sub(buffer.len()));
+                return Ok(());
+            }
+            if self.reading.inside() >= READING_MAX {
+                self.is_behind = true;
                 return Ok(());
             }
             let frame = buffer.split_to(frame_bytes);

@@ -54,6 +54,14 @@ pub enum Bug {
     MirrorIgnored,
     /// Repeats are answered with the time of now.
     RepeatRestamped,
+    /// What a window had when it closed is in the next one too.
+    WindowTwice,
+    /// What a window did not settle is not carried over.
+    CarryLost,
+    /// A checkpoint does not write what counted in the open window.
+    WindowNotWritten,
+    /// Money that a bank sent back is given back again after a restart.
+    ReturnedTwice,
 }
 
 #[cfg(feature = "planted")]

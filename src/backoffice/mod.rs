@@ -61,7 +61,7 @@ pub use commands::{Answer, Command, Person, Problem};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
 pub use policy_file::{PolicyFileError, read_policy};
-pub use ports::{EnginePorts, Ports, Snapshot, Trouble};
+pub use ports::{EnginePorts, Ports, Snapshot, Stepping, Trouble};
 pub use recon_commands::{BreakOrder, BreakOrderAction, Import, Overlap};
 pub use reconciliation::{
     BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Named, Reason,

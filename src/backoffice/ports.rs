@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::clearing::{ClearingHandle, ClearingMessage};
 use crate::engine::Engine;
-use crate::flow::{Admission, AnswerSink, Parcel, Span};
+use crate::flow::{Admission, AnswerSink, Clock, Parcel, Span};
 use crate::journal::JournalReader;
 use crate::ledger::{
     Book, Code, Distributions, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence,
@@ -99,8 +99,10 @@ pub trait Ports: Send {
     fn now_ns(&self) -> u64;
 }
 
+/// Lets the engine go on, where it has no threads to do so; false when it will not.
+pub type Stepping = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The ports of a running engine.
-#[derive(Debug)]
 pub struct EnginePorts {
     router: RouterHandle,
     settlement: SettlementHandle,
@@ -108,6 +110,14 @@ pub struct EnginePorts {
     reader: Arc<JournalReader>,
     admission: Arc<Admission>,
     running: Arc<AtomicBool>,
+    clock: Clock,
+    stepping: Option<Stepping>,
+}
+
+impl std::fmt::Debug for EnginePorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EnginePorts")
+    }
 }
 
 #[derive(Debug)]
@@ -131,7 +141,15 @@ impl EnginePorts {
             clearing: engine.clearing.clone(),
             reader: Arc::clone(&engine.reader),
             admission: Admission::new(LEGS_INSIDE_MAX),
+            clock: Clock::default(),
+            stepping: None,
         }
+    }
+
+    /// The same, for an engine that goes on only when it is told to, by a clock of its own.
+    #[must_use]
+    pub fn stepped(self, clock: Clock, stepping: Stepping) -> Self {
+        Self { clock, stepping: Some(stepping), ..self }
     }
 
     /// Set to false, it ends whatever waits for the engine.
@@ -142,10 +160,17 @@ impl EnginePorts {
     /// Waits for an answer, however long it takes, while the engine runs.
     fn wait<T>(&self, answer: &Receiver<T>) -> Result<T, Trouble> {
         while self.running.load(Ordering::Acquire) {
-            match answer.recv_timeout(LOOK_UP_EVERY) {
+            let Some(step) = &self.stepping else {
+                match answer.recv_timeout(LOOK_UP_EVERY) {
+                    Ok(answer) => return Ok(answer),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            };
+            match answer.try_recv() {
                 Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(TryRecvError::Empty) if step() => {}
+                Err(_) => break,
             }
         }
         Err(Trouble::Stopped)
@@ -204,6 +229,6 @@ impl Ports for EnginePorts {
     }
 
     fn now_ns(&self) -> u64 {
-        crate::flow::wall_ns()
+        self.clock.now_ns()
     }
 }

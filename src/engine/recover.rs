@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::datadir::DataDir;
-use crate::flow::{Clock, Helpers, wall_ns};
+use crate::flow::{Clock, Helpers};
 use crate::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalError, JournalOptions, JournalReader, PendingGroup,
     Recovered as JournalRecovered, Tail, recover as recover_journal,
@@ -202,12 +202,17 @@ impl Recovered {
 }
 
 /// Appends records to the journal of a recovered directory, durably, without starting the engine. Recover again afterwards.
-pub fn append_offline(recovered: Recovered, records: &[Record], segment_bytes: u64) -> Result<(), String> {
+pub fn append_offline(
+    recovered: Recovered,
+    records: &[Record],
+    segment_bytes: u64,
+    surroundings: &Surroundings,
+) -> Result<(), String> {
     let tail = recovered.tail;
-    let options = JournalOptions { segment_bytes, ahead: true };
+    let options = JournalOptions { segment_bytes, ahead: surroundings.helpers.are_threads() };
     let mut journal =
         FileJournal::open(recovered.disk, options, tail, recovered.reader).map_err(|err| err.to_string())?;
-    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(wall_ns()));
+    let mut group = PendingGroup::new(tail.next_sequence, tail.next_time_ns.max(surroundings.clock.now_ns()));
     for record in records {
         group.extend(None, &record.encode());
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, append_offline, recover};
+use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, Surroundings, append_offline, recover};
 use crate::ledger::{GatewayEntry, GatewayId, Grant, Record};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::store::Gateways;
@@ -110,7 +110,8 @@ fn add_offline(
 ) -> Result<NewGateway, AdminError> {
     let recovered = recover(directory, RecoverOptions::default())?;
     let (entry, added) = new_entry(name, grant, &recovered.gateways)?;
-    append_offline(recovered, &[Record::Gateway(entry)], segment_bytes).map_err(AdminError::Record)?;
+    append_offline(recovered, &[Record::Gateway(entry)], segment_bytes, &Surroundings::default())
+        .map_err(AdminError::Record)?;
     Ok(added)
 }
 

@@ -17,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, read_policy, spawn_office};
 use crate::config::Config;
 use crate::engine::{
-    DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, append_offline, recover,
+    DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, Surroundings,
+    append_offline, recover,
 };
 use crate::gateway::{self, GatewayContext, GatewayLimits};
 use crate::journal::JournalError;
@@ -224,7 +225,7 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     check_schemes(&policy).map_err(|err| policy_error(err.to_string()))?;
     check_change(&recovered.book, &policy).map_err(|err| policy_error(err.to_string()))?;
     let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();
-    append_offline(recovered, &records, config.segment_bytes).map_err(ServerError::Failed)?;
+    append_offline(recovered, &records, config.segment_bytes, &Surroundings::default()).map_err(ServerError::Failed)?;
     tracing::info!(policy = %path.display(), "another policy is in force");
     Ok(recover(directory, options)?)
 }

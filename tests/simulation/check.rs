@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use heng::ledger::{Code, Operation, Record, Sequence, StoredRecord};
+use heng::ledger::{BALANCING, Code, Operation, Record, Sequence, StoredRecord, Transfer, Window};
 
 use crate::log::{Balance, Log, Told};
 use crate::plain::{Ask, Model, SECOND_NS, Verb};
+use crate::windows::{PARTICIPANTS, Windows, goes_on};
 
 /// Walks the journal record by record.
 pub(crate) struct Judge<'a> {
@@ -19,12 +20,15 @@ pub(crate) struct Judge<'a> {
     /// Reads in order of the sequence that they are as of.
     reads: Vec<usize>,
     rooms: Vec<(Sequence, u128)>,
+    pub(crate) windows: Windows,
+    /// Transfers of the ledger itself that are one step.
+    own: Vec<(Transfer, Code)>,
 }
 
 /// The account that may not take in more than was taken out of it.
 const MIRROR: u128 = 5;
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -33,7 +37,8 @@ impl<'a> Judge<'a> {
         let mut reads: Vec<usize> = (0..log.reads.len()).collect();
         reads.sort_by_key(|&read| std::cmp::Reverse(log.reads[read].sequence));
         let (step, seen) = (Vec::new(), BTreeSet::new());
-        Self { log, model: Model::new(false), step, gateway: 1, seen, last: (0, 0), reads, rooms: vec![(0, 0)] }
+        let (model, windows, own) = (Model::new(false), Windows::new(), Vec::new());
+        Self { log, model, step, gateway: 1, seen, last: (0, 0), reads, rooms: vec![(0, 0)], windows, own }
     }
 
     /// The next record.
@@ -44,7 +49,20 @@ impl<'a> Judge<'a> {
         self.last = (sequence, time_ns);
         let second = time_ns / SECOND_NS;
         self.model.now = second;
+        let before = self.balances();
         match &stored.record {
+            Record::Transfer { transfer, outcome, gateway } if gateway.0 == 0 => {
+                self.own(*transfer, *outcome)?;
+                return self.compare_reads();
+            }
+            Record::Participant(entry, _) => self.windows.register(entry.id),
+            Record::Window(entry) => {
+                ensure(self.step.is_empty(), || format!("a window changes amid a transaction, at {sequence}"))?;
+                self.windows.enter(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+            }
+            Record::Payout(entry) => {
+                self.windows.payout(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+            }
             Record::Transfer { transfer, outcome, gateway } => {
                 let told = Told { code: *outcome, sequence, time_ns };
                 self.transfer(transfer.id.raw(), told, gateway.0)?;
@@ -62,7 +80,47 @@ impl<'a> Judge<'a> {
             }
             _ => {}
         }
+        for ((account, before), after) in PARTICIPANTS.into_iter().zip(before).zip(self.balances()) {
+            self.windows.gained(account, after - before);
+        }
         self.compare_reads()
+    }
+
+    fn balances(&self) -> [i128; 3] {
+        PARTICIPANTS.map(|id| {
+            let [debits, credits, ..] = self.model.accounts[&id].totals;
+            i128::try_from(credits).unwrap() - i128::try_from(debits).unwrap()
+        })
+    }
+
+    /// A transfer that the ledger made to settle a window or to give back what the bank refused.
+    fn own(&mut self, transfer: Transfer, code: Code) -> Result<(), String> {
+        let sequence = self.last.0;
+        let id = transfer.id.raw();
+        ensure(self.step.is_empty() && self.seen.insert(id), || {
+            format!("record {sequence}: {id} amid another or twice")
+        })?;
+        self.own.push((transfer, code));
+        if goes_on(&transfer) {
+            return Ok(());
+        }
+        let step = std::mem::take(&mut self.own);
+        let asks = step.iter().map(|(transfer, _)| Ask {
+            id: transfer.id.raw(),
+            verb: if transfer.flags & BALANCING != 0 { Verb::Balancing } else { Verb::Pay },
+            debit: transfer.debit.raw(),
+            credit: transfer.credit.raw(),
+            amount: transfer.amount,
+            code: transfer.code,
+            ..Ask::default()
+        });
+        let expected = self.model.submit(&asks.collect::<Vec<_>>());
+        for ((transfer, code), expected) in step.iter().zip(&expected) {
+            ensure(code == expected, || format!("record {sequence}: {code} and not {expected} for {transfer:?}"))?;
+            self.windows.own(transfer, *code).map_err(|what| format!("record {sequence}: {what}"))?;
+        }
+        self.note_room();
+        Ok(())
     }
 
     fn transfer(&mut self, id: u128, told: Told, gateway: u32) -> Result<(), String> {
@@ -153,7 +211,9 @@ impl<'a> Judge<'a> {
         {
             self.reads.pop();
             let read = &self.log.reads[read];
-            ensure(self.step.is_empty(), || format!("a read is as of {}, amid a transaction", read.sequence))?;
+            ensure(self.step.is_empty() && self.own.is_empty(), || {
+                format!("a read is as of {}, amid a transaction", read.sequence)
+            })?;
             ensure(read.sequence >= read.floor, || {
                 format!("a read after the answer of {} is as of {}", read.floor, read.sequence)
             })?;
@@ -189,6 +249,11 @@ impl<'a> Judge<'a> {
         ensure(balances.len() == self.model.accounts.len(), || format!("{} accounts", balances.len()))?;
         let sum = |which: usize| balances.iter().map(|balance| balance.1[which]).sum::<u128>();
         ensure(sum(0) == sum(1) && sum(2) == sum(3), || format!("money was made or destroyed: {balances:?}"))
+    }
+
+    /// The server's windows are those that were found. `ids` are the participants' by place.
+    pub(crate) fn compare_windows(&self, windows: &[Window], ids: &[u128]) -> Result<(), String> {
+        windows.iter().try_for_each(|window| self.windows.compare(window, ids))
     }
 
     /// What is still open although its time is over.

@@ -24,6 +24,7 @@ mod check;
 mod disk;
 mod faults;
 mod log;
+mod office;
 mod peer;
 #[path = "../common/model.rs"]
 mod plain;
@@ -32,6 +33,7 @@ mod planted;
 #[cfg(not(feature = "planted"))]
 mod seeds;
 mod server;
+mod windows;
 mod wishes;
 mod world;
 

@@ -35,6 +35,10 @@ const BUGS: &[Bug] = &[
     Bug::RecordSkipped,
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,
+    Bug::WindowTwice,
+    Bug::CarryLost,
+    Bug::WindowNotWritten,
+    Bug::ReturnedTwice,
 ];
 
 #[test]

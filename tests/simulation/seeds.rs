@@ -45,10 +45,12 @@ fn seeds_hold() {
         all.records += one.records;
         all.reads += one.reads;
         all.damages += one.damages;
+        all.windows += one.windows;
+        all.settled += one.settled;
         all.seconds += one.seconds;
     }
     println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
-    assert!(all.records > 0 && all.reads > 0);
+    assert!(all.records > 0 && all.reads > 0 && all.windows > 0 && all.settled > 0);
 }
 
 #[test]

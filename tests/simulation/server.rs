@@ -1,18 +1,25 @@
-//! One life of the server: the real actors, helpers, sessions, recovery and store, without threads.
+//! One life of the server: the real actors, helpers, sessions, back office, recovery and store, without threads.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use heng::engine::{DataDir, Engine, EngineOptions, RecoverOptions, Surroundings, recover_with, wire};
+use heng::backoffice::{EnginePorts, Office, Stepping};
+use heng::engine::{DataDir, Engine, EngineOptions, RecoverOptions, Surroundings, append_offline, recover_with, wire};
 use heng::flow::{Clock, Helpers, Stepper, Work};
 use heng::gateway::{GatewayContext, GatewayLimits, converse};
 use heng::journal::Disk;
-use heng::ledger::{GatewayEntry, GatewayId, Grant};
+use heng::ledger::{GatewayEntry, GatewayId, Grant, PolicyPart, Record};
 use heng::telemetry::{HealthState, Telemetry};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
+
+/// Every euro that moves belongs to a scheme, whose window closes every half minute if something is in it.
+const POLICY: &str = "[[scheme]]\nname = \"all\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 6\n\
+    close_every_seconds = 30\nsettle_after_days = 0\npayout_format = \"csv\"\nminimum_payout = \"0.20\"\n";
 
 /// How a server is told to run.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +32,32 @@ pub(crate) struct Options {
     pub(crate) ids_in_memory: usize,
 }
 
+/// Steps within which the office is answered, if nothing fails.
+const OFFICE_PATIENCE: u64 = 200_000;
+
+/// What is moved by hand.
+struct Hands {
+    works: Vec<Box<dyn Work>>,
+    stepper: Stepper,
+}
+
+/// How the office ended while it waited for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Goes,
+    /// The process is to end here.
+    Ends,
+    /// It is never answered.
+    Stuck,
+}
+
 /// A server.
 pub(crate) struct Server {
     pub(crate) engine: Engine,
-    works: Vec<Box<dyn Work>>,
-    stepper: Stepper,
+    pub(crate) office: Office<EnginePorts>,
+    pub(crate) ports: EnginePorts,
+    pub(crate) waiting: Arc<Mutex<Waiting>>,
+    hands: Arc<Mutex<Hands>>,
     context: Arc<GatewayContext>,
     telemetry: Telemetry,
     drain: watch::Sender<bool>,
@@ -43,7 +71,7 @@ impl Server {
         path: &Path,
         disk: Arc<dyn Disk>,
         now_ns: &Arc<AtomicU64>,
-        options: Options,
+        (options, seed, faults): (Options, u64, bool),
     ) -> Result<Self, String> {
         let directory = DataDir::create(path).map_err(|err| err.to_string())?;
         let (helpers, stepper) = Helpers::stepped();
@@ -51,8 +79,14 @@ impl Server {
         let clock = Clock::new(move || now_ns.load(Ordering::Relaxed));
         let surroundings = Surroundings { disk: Some(disk), helpers, clock };
         let recovering = RecoverOptions { store_cache_bytes: 1 << 20, ids_in_memory: options.ids_in_memory };
-        let recovered =
-            recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err))?;
+        let recover =
+            || recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err));
+        let mut recovered = recover()?;
+        if recovered.book.policy().text() != POLICY {
+            let parts: Vec<Record> = PolicyPart::split(POLICY).into_iter().map(Record::Policy).collect();
+            append_offline(recovered, &parts, options.segment_bytes, &surroundings)?;
+            recovered = recover()?;
+        }
         let telemetry = Telemetry::default();
         let engine_options = EngineOptions {
             shards: options.shards,
@@ -88,7 +122,16 @@ impl Server {
             telemetry: telemetry.clone(),
         });
         let works = parts.into_iter().map(|part| part.work).collect();
-        Ok(Self { engine, works, stepper, context, telemetry, drain, _directory: directory })
+        let hands = Arc::new(Mutex::new(Hands { works, stepper }));
+        let waiting = Arc::new(Mutex::new(Waiting::Goes));
+        let stepping = stepping(&hands, &waiting, &telemetry, (seed, faults));
+        let office_ports = || EnginePorts::new(&engine).stepped(surroundings.clock.clone(), Arc::clone(&stepping));
+        let (office, own) = (Office::new(office_ports(), path), office_ports());
+        Ok(Self { office, ports: own, waiting, hands, engine, context, telemetry, drain, _directory: directory })
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap()
     }
 
     pub(crate) fn connect(&self, room: usize) -> DuplexStream {
@@ -98,23 +141,23 @@ impl Server {
     }
 
     pub(crate) fn actors(&self) -> usize {
-        self.works.len()
+        self.hands().works.len()
     }
 
     pub(crate) fn drain(&mut self, actor: usize) {
-        self.works[actor].drain();
+        self.hands().works[actor].drain();
     }
 
     pub(crate) fn tick(&mut self, actor: usize) {
-        self.works[actor].tick();
+        self.hands().works[actor].tick();
     }
 
     pub(crate) fn helpers(&self) -> usize {
-        self.stepper.len()
+        self.hands().stepper.len()
     }
 
     pub(crate) fn help(&self, helper: usize) -> bool {
-        self.stepper.step(helper)
+        self.hands().stepper.step(helper)
     }
 
     /// Whether it is the one that writes the store: the last that is started.
@@ -124,10 +167,7 @@ impl Server {
 
     /// Why it has ended by itself, if it has.
     pub(crate) fn failure(&self) -> Option<String> {
-        match self.telemetry.health().state() {
-            HealthState::Failed(reason) => Some(reason),
-            _ => None,
-        }
+        failure(&self.telemetry)
     }
 
     pub(crate) fn violations(&self) -> u64 {
@@ -137,6 +177,45 @@ impl Server {
     pub(crate) fn checkpoint(&self) -> u64 {
         self.telemetry.counters().checkpoint_sequence.load(Ordering::Relaxed)
     }
+}
+
+fn failure(telemetry: &Telemetry) -> Option<String> {
+    match telemetry.health().state() {
+        HealthState::Failed(reason) => Some(reason),
+        _ => None,
+    }
+}
+
+/// What goes on while the office waits: everything in the engine, until it fails, or the process is to end just there.
+fn stepping(
+    hands: &Arc<Mutex<Hands>>,
+    waiting: &Arc<Mutex<Waiting>>,
+    telemetry: &Telemetry,
+    (seed, faults): (u64, bool),
+) -> Stepping {
+    let (hands, waiting, telemetry) = (Arc::clone(hands), Arc::clone(waiting), telemetry.clone());
+    let state = Mutex::new((StdRng::seed_from_u64(seed), 0_u64));
+    Arc::new(move || {
+        let (rng, steps) = &mut *state.lock().unwrap();
+        let mut hands = hands.lock().unwrap();
+        *steps += 1;
+        if *steps > OFFICE_PATIENCE {
+            *waiting.lock().unwrap() = Waiting::Stuck;
+        } else if faults && rng.random_bool(0.000_3) {
+            *waiting.lock().unwrap() = Waiting::Ends;
+        }
+        if *waiting.lock().unwrap() != Waiting::Goes || failure(&telemetry).is_some() {
+            return false;
+        }
+        let actors = hands.works.len();
+        let helpers = hands.stepper.len();
+        match rng.random_range(0..10) {
+            0..6 => hands.works[rng.random_range(0..actors)].drain(),
+            6..9 => drop(hands.stepper.step(rng.random_range(0..helpers))),
+            _ => hands.works.iter_mut().for_each(|work| work.tick()),
+        }
+        true
+    })
 }
 
 pub(crate) fn gateway_name(number: u32) -> String {

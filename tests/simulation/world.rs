@@ -14,6 +14,7 @@ use rand::{RngExt, SeedableRng};
 use crate::check::Judge;
 use crate::disk::SimDisk;
 use crate::log::{Balance, Log, Read, Transaction};
+use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
 use crate::plain::{ACCOUNTS, Ask, SECOND_NS};
 use crate::server::{Options, Server, gateway_name};
@@ -36,6 +37,10 @@ pub(crate) struct Summary {
     pub(crate) records: u64,
     pub(crate) reads: u64,
     pub(crate) damages: u64,
+    /// Windows that were closed.
+    pub(crate) windows: u64,
+    /// Positions that were settled.
+    pub(crate) settled: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
     /// Of all that happened, in order.
@@ -155,6 +160,8 @@ impl<'a> World<'a> {
         self.faults = false;
         self.disk.fill(false);
         self.tell("no more faults".to_owned());
+        // The office of the server that runs may still be cut off: it goes on in the next one.
+        self.stop(false);
         for _ in 0..PATIENCE {
             self.step().await?;
             if self.is_opened && self.log.transactions.iter().all(Transaction::is_answered) {
@@ -178,7 +185,8 @@ impl<'a> World<'a> {
             910..960 => self.pass_time(),
             960..975 => self.tick(),
             975..985 => self.cut(),
-            985..997 => {
+            985..991 => self.office()?,
+            991..997 => {
                 // Time for what was parked; nothing else.
                 tokio::task::yield_now().await;
             }
@@ -211,7 +219,8 @@ impl<'a> World<'a> {
         }
         self.summary.starts += 1;
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
-        match Server::start(self.path, disk, &self.now_ns, self.options) {
+        let seed = self.rng.random();
+        match Server::start(self.path, disk, &self.now_ns, (self.options, seed, self.faults)) {
             Ok(server) => {
                 self.store_synced = server.checkpoint();
                 self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
@@ -437,27 +446,32 @@ impl<'a> World<'a> {
                 self.step().await?;
             }
         }
-        let (floor, before) = (self.log.told_max, reads);
+        let shown = self.clear()?;
+        let (floor, before) = (self.log.told_max.max(shown.sequence), reads);
         for _ in 0..PATIENCE {
             self.read();
             self.step().await?;
             let last = self.log.reads.get(before..).and_then(|new| new.last());
-            if let Some(read) = last.filter(|read| read.floor >= floor).cloned() {
-                return self.judge(&read.balances, read.sequence);
+            if let Some(read) = last.filter(|read| read.sequence >= floor).cloned() {
+                return self.judge(&read.balances, read.sequence, &shown);
             }
         }
         Err("a read is not answered".to_owned())
     }
 
-    fn judge(&mut self, balances: &[Balance], until: u64) -> Result<Summary, String> {
+    fn judge(&mut self, balances: &[Balance], until: u64, shown: &Shown) -> Result<Summary, String> {
         let reader = &self.server.as_ref().ok_or("no server")?.engine.reader;
         let mut judge = Judge::new(&self.log);
         for sequence in 1..=until {
             let stored = reader.read(sequence).map_err(|err| err.to_string())?;
             let stored = stored.ok_or_else(|| format!("record {sequence} is missing"))?;
             judge.record(&stored).map_err(|what| format!("{what}\n{}", history(reader, &stored)))?;
+            if sequence == shown.sequence {
+                judge.compare_windows(&shown.windows, &shown.participants)?;
+            }
         }
         judge.finish(balances)?;
+        (self.summary.windows, self.summary.settled) = (judge.windows.closed(), judge.windows.settled());
         let second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
         if let Some(late) = judge.overdue(second) {
             return Err(format!("{late} is overdue at second {second} and still open"));

@@ -34,6 +34,7 @@ use crate::ledger::{
     AccountId, GatewayId, Netting, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer, TransferId,
     WindowEntry, WindowState, unpadded,
 };
+use crate::planted::{self, Bug};
 
 /// The place of whoever is no participant.
 pub const HOUSE: u32 = 0;
@@ -376,6 +377,7 @@ impl Windows {
         }
         window.state = entry.state;
         self.changed.windows.insert(key);
+        let mut was = None;
         match entry.state {
             WindowState::Closing => {
                 (window.last, window.closed_ns) = (sequence, time_ns);
@@ -383,8 +385,12 @@ impl Windows {
                 window.policy = policy;
                 if let Some(place) = self.open.iter().position(|open| (open.0, open.1) == key) {
                     window.positions = Arc::new(self.open.swap_remove(place).2);
+                    was = planted::is(Bug::WindowTwice).then(|| Positions::clone(&window.positions));
                 }
                 self.open_next(entry.scheme, (sequence, time_ns));
+                if let (Some(was), Some(open)) = (was, self.open.last_mut()) {
+                    open.2 = was;
+                }
             }
             WindowState::Closed => {
                 let positions = &window.positions;
@@ -399,7 +405,8 @@ impl Windows {
             }
             WindowState::Settled => {
                 let left = window.positions.iter().skip(1).filter_map(|(place, position)| {
-                    Some((place, position.net().saturating_sub(window.settled(place)))).filter(|(_, left)| *left != 0)
+                    let left = position.net().saturating_sub(window.settled(place));
+                    Some((place, left)).filter(|(_, left)| *left != 0 && !planted::is(Bug::CarryLost))
                 });
                 let left: Vec<(u32, i128)> = left.collect();
                 if let Some((scheme, number, positions)) = self.open.iter_mut().find(|open| open.0 == entry.scheme) {
@@ -448,7 +455,9 @@ impl Windows {
     pub(super) fn take_changed(&mut self) -> Changed {
         let mut changed = std::mem::take(&mut self.changed);
         // What counts is not noted one by one.
-        changed.windows.extend(self.used());
+        if !planted::is(Bug::WindowNotWritten) {
+            changed.windows.extend(self.used());
+        }
         changed
     }
 
@@ -476,7 +485,7 @@ impl Windows {
     pub(super) fn load_payout(&mut self, payout: PayoutEntry, is_returned: bool) {
         self.payouts.insert(payout.id, payout);
         self.noted(payout.id);
-        if is_returned {
+        if is_returned && !planted::is(Bug::ReturnedTwice) {
             self.returned.insert(payout.id);
         }
     }

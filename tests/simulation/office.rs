@@ -1,0 +1,93 @@
+//! The back office in the simulation: participants, windows that close, settlement, a bank that pays or refuses; cut off anywhere.
+
+use heng::backoffice::{Command, Person, Ports};
+use heng::ledger::{GatewayId, PayoutState, Sequence, Window};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::server::{Server, Waiting};
+use crate::windows::PARTICIPANTS;
+use crate::world::World;
+
+/// Turns in which everything that is due is done.
+const TURNS_MAX: u32 = 10_000;
+
+/// One turn; what came of it, for people.
+fn turn(server: &mut Server, rng: &mut StdRng) -> String {
+    let person = Person { id: GatewayId(rng.random_range(1..=2)), name: "person".to_owned() };
+    let Ok(snapshot) = server.ports.snapshot() else { return "not answered".to_owned() };
+    let known = |id: u128| snapshot.participants.iter().any(|known| u128::from(known.id) == id);
+    let command = if let Some(id) = PARTICIPANTS.into_iter().find(|id| !known(*id)) {
+        Some(Command::AddParticipant {
+            participant: u32::try_from(id).unwrap(),
+            account: id.to_string(),
+            name: format!("participant {id}"),
+            iban: String::new(),
+            bic: String::new(),
+        })
+    } else if !snapshot.payouts.is_empty() && rng.random_bool(0.3) {
+        let payout = snapshot.payouts[rng.random_range(0..snapshot.payouts.len())];
+        let number = format!("{:032x}", payout.id.raw());
+        let is_refused = payout.state != PayoutState::Proposed && rng.random_bool(0.3);
+        Some(if is_refused {
+            Command::RejectPayout { payout: number, reason: "account closed".to_owned() }
+        } else {
+            Command::ConfirmPayout { payout: number }
+        })
+    } else {
+        None
+    };
+    match command {
+        Some(command) => format!("{command:?}: {:?}", server.office.perform(command.clone(), &person)),
+        None => format!("{:?}", server.office.look()),
+    }
+}
+
+/// The windows of a server as of a sequence, and the numbers of participants by place.
+pub(crate) struct Shown {
+    pub(crate) sequence: Sequence,
+    pub(crate) windows: Vec<Window>,
+    pub(crate) participants: Vec<u128>,
+}
+
+impl World<'_> {
+    /// Lets the office do all that is due, and shows what came of it.
+    pub(crate) fn clear(&mut self) -> Result<Shown, String> {
+        let server = self.server.as_mut().ok_or("no server")?;
+        for turn in 0.. {
+            match server.office.look() {
+                Ok(false) => break,
+                Ok(true) if turn < TURNS_MAX => {}
+                other => return Err(format!("the office does not come to an end: {other:?}")),
+            }
+        }
+        let shown = server.ports.inspect(|book| {
+            let windows = book.windows();
+            Shown {
+                sequence: book.sequence(),
+                windows: windows.windows().keys().filter_map(|key| windows.window(*key)).collect(),
+                participants: windows.participants().iter().map(|known| known.id.into()).collect(),
+            }
+        });
+        shown.map_err(|trouble| trouble.to_string())
+    }
+
+    /// Lets the office do something, if there is one. It may end with the process amid it.
+    pub(crate) fn office(&mut self) -> Result<(), String> {
+        let Some(server) = self.server.as_mut().filter(|_| self.is_opened) else { return Ok(()) };
+        let came = turn(server, &mut self.rng);
+        let waiting = *server.waiting.lock().unwrap();
+        if came != "Ok(false)" {
+            self.tell(format!("office: {came}"));
+        }
+        match waiting {
+            Waiting::Goes => {}
+            Waiting::Ends => {
+                let with_power = self.rng.random();
+                self.stop(with_power);
+            }
+            Waiting::Stuck => return Err(format!("the office is not answered: {came}")),
+        }
+        Ok(())
+    }
+}

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use heng::ledger::{
     AccountChange, AccountFlags, AccountId, AccountState, BALANCING, Book, BookAccount, Code, LINKED, MORE, NewAccount,
-    Operation, PackedAccount, Record, Transfer, TransferId,
+    Operation, Record, Transfer, TransferId,
 };
 use heng::shard::ShardMessage;
 use network::Network;
@@ -275,7 +275,7 @@ proptest! {
         let mut again = Book::new();
         for account in books[0].accounts() {
             let book = &books[picks.next().unwrap()];
-            again.load_account(PackedAccount::from(&book.account(account.properties.id).unwrap()));
+            again.load_account(&book.account(account.properties.id).unwrap());
         }
         let ids: Vec<TransferId> = network.codes.keys().map(|&id| TransferId::from_raw(id)).collect();
         let reserves: Vec<TransferId> = books.iter().flat_map(|book| book.open().pendings.iter().map(|open| open.id)).collect();

@@ -60,8 +60,9 @@ impl DataDir {
         if !path.join("journal").is_dir() {
             return Err(DataDirError::Missing(path.to_owned()));
         }
-        let lock =
-            File::open(path.join("LOCK")).map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
+        // Whoever writes makes the file first; a copy that nobody has served from yet has none.
+        let lock = File::open(path.join("LOCK")).or_else(|_missing| File::open(path.join("journal")));
+        let lock = lock.map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
         Self::locked(path, lock, File::try_lock_shared)
     }
 

@@ -19,7 +19,7 @@
 //! | `grant` | what a gateway may do |
 //! | `id` | identifiers |
 //! | `operation` | what a transfer's flags ask for |
-//! | `packed` | an account in 124 bytes |
+//! | `packed` | an account in 88 bytes, and 36 more if it needs them |
 //! | `pending` | what is open between records |
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
@@ -85,7 +85,7 @@ pub use fields::{get, set};
 pub use grant::Grant;
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
-pub use packed::{PACKED_BYTES, PackedAccount};
+pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encode_account};
 pub use pending::{LIFE_BYTES, Life, Original, PENDING_BYTES, Pending, PendingKind, read_counted};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{

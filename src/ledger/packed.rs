@@ -1,33 +1,111 @@
-//! An account in 124 bytes, as the book holds it in memory and the store on disk.
+//! An account as the book holds it in memory, in 88 bytes and 36 more if it needs them, and as the store has it, in all 124.
 //!
 //! ```text
-//! place  0   16             32             44              56              68               80            88
-//!        id  user_data_128  debits_posted  credits_posted  debits_pending  credits_pending  user_data_64  opened_ns
-//! place  96    104           108       110   112    113    114    115    116
-//!        head  user_data_32  currency  code  flags  class  level  state  overdraft (8)
+//! place  0   16             28              40              52               64    72
+//!        id  debits_posted  credits_posted  debits_pending  credits_pending  head  opened_ns
+//! place  80        82    84     85     86     87    | 88             104           112           116
+//!        currency  code  flags  class  level  state | user_data_128  user_data_64  user_data_32  overdraft (8)
 //! ```
 //!
-//! All little-endian; totals in the twelve bytes that they need. With millions of accounts a struct's padding is memory.
+//! All little-endian; totals in the twelve bytes that they need. With millions of accounts a struct's padding is memory, and so is what most of
+//! them do not have: user data and an overdraft. The highest bit of the state says that there is more.
 
 use super::fields::{get, narrow, set, wide};
 use super::{AccountFlags, AccountId, AccountState, BookAccount, NewAccount, Sequence, Totals};
 
-/// Bytes of a packed account.
-pub const PACKED_BYTES: usize = 124;
+/// Bytes of an account in memory.
+const PACKED_BYTES: usize = 88;
 
-/// A packed account.
+/// Bytes of what most accounts do not have.
+const MORE_BYTES: usize = 36;
+
+/// Bytes of an account in the store.
+pub const STORED_BYTES: usize = 124;
+
+/// In the state: user data or an overdraft are elsewhere.
+const HAS_MORE: u8 = 1 << 7;
+
+/// What every account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedAccount([u8; PACKED_BYTES]);
 
-impl PackedAccount {
-    /// Takes packed bytes.
-    pub fn from_bytes(bytes: [u8; PACKED_BYTES]) -> Self {
+/// User data and overdraft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountMore([u8; MORE_BYTES]);
+
+impl AccountMore {
+    /// Of none that says so.
+    pub const NONE: Self = Self([0; MORE_BYTES]);
+
+    fn of(properties: &NewAccount) -> Self {
+        let mut bytes = [0; MORE_BYTES];
+        set::<0, 16>(&mut bytes, properties.user_data_128.to_le_bytes());
+        set::<16, 8>(&mut bytes, properties.user_data_64.to_le_bytes());
+        set::<24, 4>(&mut bytes, properties.user_data_32.to_le_bytes());
+        set::<28, 8>(&mut bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
         Self(bytes)
     }
 
-    /// The packed bytes.
-    pub fn bytes(&self) -> &[u8; PACKED_BYTES] {
-        &self.0
+    /// How far below zero the account may go.
+    pub fn overdraft(&self) -> u128 {
+        u128::from(u64::from_le_bytes(get::<28, 8>(&self.0)))
+    }
+}
+
+/// The bytes of an account in the store.
+pub fn encode_account(account: &BookAccount) -> [u8; STORED_BYTES] {
+    let (packed, more) = PackedAccount::new(account);
+    let mut bytes = [0; STORED_BYTES];
+    set::<0, PACKED_BYTES>(&mut bytes, packed.0);
+    set::<PACKED_BYTES, MORE_BYTES>(&mut bytes, more.unwrap_or(AccountMore::NONE).0);
+    bytes
+}
+
+/// An account from the bytes in the store.
+pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
+    let packed = PackedAccount(get::<0, PACKED_BYTES>(bytes));
+    packed.account(&AccountMore(get::<PACKED_BYTES, MORE_BYTES>(bytes)))
+}
+
+impl PackedAccount {
+    /// Packs an account; the second part is there only if it is needed.
+    pub fn new(account: &BookAccount) -> (Self, Option<AccountMore>) {
+        let mut packed = Self([0; PACKED_BYTES]);
+        let bytes = &mut packed.0;
+        let properties = &account.properties;
+        set::<0, 16>(bytes, properties.id.raw().to_le_bytes());
+        set::<72, 8>(bytes, account.opened_ns.to_le_bytes());
+        set::<80, 2>(bytes, properties.currency.to_le_bytes());
+        set::<82, 2>(bytes, properties.code.to_le_bytes());
+        // All flags that an account can have fit one byte.
+        set::<84, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
+        let more = Some(AccountMore::of(properties)).filter(|more| *more != AccountMore::NONE);
+        packed.change(properties.level, account.state, more.is_some());
+        packed.update(&account.totals, account.head);
+        (packed, more)
+    }
+
+    /// The whole account, given what else there is of it.
+    pub fn account(&self, more: &AccountMore) -> BookAccount {
+        let (bytes, rest) = (&self.0, &more.0);
+        BookAccount {
+            properties: NewAccount {
+                id: self.id(),
+                user_data_128: u128::from_le_bytes(get::<0, 16>(rest)),
+                user_data_64: u64::from_le_bytes(get::<16, 8>(rest)),
+                user_data_32: u32::from_le_bytes(get::<24, 4>(rest)),
+                currency: self.currency(),
+                code: u16::from_le_bytes(get::<82, 2>(bytes)),
+                flags: self.flags(),
+                class: self.class(),
+                level: self.level(),
+                overdraft: more.overdraft(),
+            },
+            totals: self.totals(),
+            state: self.state(),
+            opened_ns: u64::from_le_bytes(get::<72, 8>(bytes)),
+            head: self.head(),
+        }
     }
 
     /// The account's id.
@@ -39,125 +117,82 @@ impl PackedAccount {
     /// The account's currency.
     #[inline]
     pub fn currency(&self) -> u16 {
-        u16::from_le_bytes(get::<108, 2>(&self.0))
+        u16::from_le_bytes(get::<80, 2>(&self.0))
     }
 
     /// What its balance may be.
     #[inline]
     pub fn flags(&self) -> AccountFlags {
-        let [flags] = get::<112, 1>(&self.0);
+        let [flags] = get::<84, 1>(&self.0);
         AccountFlags(u16::from(flags))
     }
 
     /// A byte of each cache line but the first, so that they are in the cache when they are needed.
     #[inline]
     pub(super) fn touch(&self) -> u8 {
-        let ([middle], [end]) = (get::<64, 1>(&self.0), get::<123, 1>(&self.0));
+        let ([middle], [end]) = (get::<64, 1>(&self.0), get::<87, 1>(&self.0));
         middle ^ end
     }
 
     /// Its class's number.
     #[inline]
     pub fn class(&self) -> u8 {
-        let [class] = get::<113, 1>(&self.0);
+        let [class] = get::<85, 1>(&self.0);
         class
     }
 
     /// The level of its customer.
     #[inline]
     pub fn level(&self) -> u8 {
-        let [level] = get::<114, 1>(&self.0);
+        let [level] = get::<86, 1>(&self.0);
         level
     }
 
     /// What it may take part in.
     #[inline]
     pub fn state(&self) -> AccountState {
-        let [state] = get::<115, 1>(&self.0);
-        AccountState::from_number(state).unwrap_or_default()
+        let [state] = get::<87, 1>(&self.0);
+        AccountState::from_number(state & !HAS_MORE).unwrap_or_default()
     }
 
-    /// How far below zero it may go.
+    /// Whether there is more of it.
     #[inline]
-    pub fn overdraft(&self) -> u128 {
-        u128::from(u64::from_le_bytes(get::<116, 8>(&self.0)))
+    pub fn has_more(&self) -> bool {
+        let [state] = get::<87, 1>(&self.0);
+        state & HAS_MORE != 0
     }
 
     /// The last record that touched it.
     #[inline]
     pub fn head(&self) -> Sequence {
-        u64::from_le_bytes(get::<96, 8>(&self.0))
+        u64::from_le_bytes(get::<64, 8>(&self.0))
     }
 
     /// Its totals.
     #[inline]
     pub fn totals(&self) -> Totals {
         Totals {
-            debits_posted: wide(get::<32, 12>(&self.0)),
-            credits_posted: wide(get::<44, 12>(&self.0)),
-            debits_pending: wide(get::<56, 12>(&self.0)),
-            credits_pending: wide(get::<68, 12>(&self.0)),
+            debits_posted: wide(get::<16, 12>(&self.0)),
+            credits_posted: wide(get::<28, 12>(&self.0)),
+            debits_pending: wide(get::<40, 12>(&self.0)),
+            credits_pending: wide(get::<52, 12>(&self.0)),
         }
     }
 
     /// Replaces totals and head.
     #[inline]
     pub fn update(&mut self, totals: &Totals, head: Sequence) {
-        set::<32, 12>(&mut self.0, narrow(totals.debits_posted));
-        set::<44, 12>(&mut self.0, narrow(totals.credits_posted));
-        set::<56, 12>(&mut self.0, narrow(totals.debits_pending));
-        set::<68, 12>(&mut self.0, narrow(totals.credits_pending));
-        set::<96, 8>(&mut self.0, head.to_le_bytes());
+        set::<16, 12>(&mut self.0, narrow(totals.debits_posted));
+        set::<28, 12>(&mut self.0, narrow(totals.credits_posted));
+        set::<40, 12>(&mut self.0, narrow(totals.debits_pending));
+        set::<52, 12>(&mut self.0, narrow(totals.credits_pending));
+        set::<64, 8>(&mut self.0, head.to_le_bytes());
     }
 
-    /// Replaces level, state and overdraft.
-    pub fn change(&mut self, level: u8, state: AccountState, overdraft: u128) {
-        set::<114, 2>(&mut self.0, [level, state.number()]);
-        set::<116, 8>(&mut self.0, u64::try_from(overdraft).unwrap_or(u64::MAX).to_le_bytes());
-    }
-}
-
-impl From<&BookAccount> for PackedAccount {
-    fn from(account: &BookAccount) -> Self {
-        let mut packed = Self([0; PACKED_BYTES]);
-        let bytes = &mut packed.0;
-        let properties = &account.properties;
-        set::<0, 16>(bytes, properties.id.raw().to_le_bytes());
-        set::<16, 16>(bytes, properties.user_data_128.to_le_bytes());
-        set::<80, 8>(bytes, properties.user_data_64.to_le_bytes());
-        set::<88, 8>(bytes, account.opened_ns.to_le_bytes());
-        set::<104, 4>(bytes, properties.user_data_32.to_le_bytes());
-        set::<108, 2>(bytes, properties.currency.to_le_bytes());
-        set::<110, 2>(bytes, properties.code.to_le_bytes());
-        // All flags that an account can have fit one byte.
-        set::<112, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
-        packed.change(properties.level, account.state, properties.overdraft);
-        packed.update(&account.totals, account.head);
-        packed
-    }
-}
-
-impl From<&PackedAccount> for BookAccount {
-    fn from(packed: &PackedAccount) -> Self {
-        let bytes = &packed.0;
-        Self {
-            properties: NewAccount {
-                id: packed.id(),
-                user_data_128: u128::from_le_bytes(get::<16, 16>(bytes)),
-                user_data_64: u64::from_le_bytes(get::<80, 8>(bytes)),
-                user_data_32: u32::from_le_bytes(get::<104, 4>(bytes)),
-                currency: packed.currency(),
-                code: u16::from_le_bytes(get::<110, 2>(bytes)),
-                flags: packed.flags(),
-                class: packed.class(),
-                level: packed.level(),
-                overdraft: packed.overdraft(),
-            },
-            totals: packed.totals(),
-            state: packed.state(),
-            opened_ns: u64::from_le_bytes(get::<88, 8>(bytes)),
-            head: packed.head(),
-        }
+    /// Replaces level and state, and whether there is more.
+    pub fn change(&mut self, level: u8, state: AccountState, has_more: bool) {
+        let more = if has_more { HAS_MORE } else { 0 };
+        set::<86, 2>(&mut self.0, [level, state.number() | more]);
     }
 }
 
@@ -186,9 +221,14 @@ mod tests {
                 state: AccountState::from_number(state).unwrap(),
                 opened_ns: mid[1], head: mid[2],
             };
-            let packed = PackedAccount::from(&account);
-            prop_assert_eq!(packed.id(), account.properties.id);
-            prop_assert_eq!(BookAccount::from(&PackedAccount::from_bytes(*packed.bytes())), account);
+            let (packed, more) = PackedAccount::new(&account);
+            prop_assert_eq!((packed.id(), packed.has_more()), (account.properties.id, more.is_some()));
+            prop_assert_eq!(packed.account(&more.unwrap_or(AccountMore::NONE)), account);
+            prop_assert_eq!(decode_account(&encode_account(&account)), account);
+            let plain = NewAccount { user_data_128: 0, user_data_64: 0, user_data_32: 0, overdraft: 0, ..account.properties };
+            let (packed, more) = PackedAccount::new(&BookAccount { properties: plain, ..account });
+            prop_assert_eq!((packed.has_more(), more), (false, None));
+            prop_assert_eq!(packed.account(&AccountMore::NONE), BookAccount { properties: plain, ..account });
         }
     }
 }

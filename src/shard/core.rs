@@ -26,6 +26,7 @@ use hashbrown::HashMap;
 
 use super::legs::{Finished, Item, Leg, Loan, ShardMessage};
 use super::office::Office;
+use super::sides::credit_leg;
 use crate::flow::{AuditReply, Batch, Decided, Parcel, Tagged};
 use crate::ledger::{
     Account, BookAccount, Code, Decision, Desk, NewAccount, Order, Original, Outcome, Policy, Record, Slot, Table,
@@ -33,7 +34,7 @@ use crate::ledger::{
 };
 
 /// Look-ups done ahead of deciding, so that their cache misses overlap.
-const LOOKUP_BLOCK: usize = 32;
+pub(super) const LOOKUP_BLOCK: usize = 32;
 
 /// The accounts of one shard and what is on its way between shards.
 #[derive(Debug)]
@@ -334,6 +335,8 @@ impl Core {
     #[inline]
     fn transfer(&mut self, origin: Origin<'_>, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) {
         let (debit_slot, credit_slot) = slots;
+        let home = transfer.credit.shard(self.shards());
+        let is_here = home == self.shard;
         let checked = transfer.check().and_then(|()| origin.parcel.grant().check(transfer));
         let checked = checked.and_then(|()| self.policy.check_parties(transfer.debit, transfer.credit));
         if let Err(code) = checked {
@@ -351,7 +354,8 @@ impl Core {
             };
         }
         let (currency, class) = (debit.currency(), debit.class());
-        match debit.reserve(transfer.amount) {
+        let decision = if is_here { debit.check_reserve(transfer.amount) } else { debit.reserve(transfer.amount) };
+        match decision {
             Decision::Rejected(code) => self.decide(origin, transfer, code),
             Decision::Undecided => {
                 debit.set_parked(true);
@@ -359,9 +363,8 @@ impl Core {
             }
             Decision::Accepted => {
                 let leg = Leg { transfer: *transfer, debit_slot: slot, currency, class };
-                let home = transfer.credit.shard(self.shards());
-                if home == self.shard {
-                    self.credit(home, origin, leg, credit_slot);
+                if is_here {
+                    self.both_here(origin, leg, credit_slot);
                 } else if let Some(legs) = self.output.legs.get_mut(home) {
                     legs.push(origin.parcel, origin.index, leg);
                 }
@@ -369,51 +372,8 @@ impl Core {
         }
     }
 
-    fn accept(&mut self, from: usize, legs: &Batch<Leg>) {
-        for block in legs.items().chunks(LOOKUP_BLOCK) {
-            let mut slots = [None; LOOKUP_BLOCK];
-            for (found, tagged) in slots.iter_mut().zip(block) {
-                *found = self.accounts.find(tagged.item.transfer.credit);
-            }
-            for (slot, tagged) in slots.iter().zip(block) {
-                if let Some(parcel) = legs.parcel(tagged.parcel) {
-                    self.credit(from, Origin { parcel, index: tagged.index }, tagged.item, *slot);
-                }
-            }
-        }
-    }
-
-    /// Credits a leg whose debit side is reserved at shard `from`, which may be this one, and ends it.
     #[inline]
-    pub(super) fn credit(&mut self, from: usize, origin: Origin<'_>, leg: Leg, slot: Option<Slot>) {
-        let decision = match slot.and_then(|slot| Some((slot, self.accounts.get_mut(slot)?))) {
-            None => Decision::Rejected(Code::CreditAccountUnknown),
-            Some((slot, credit)) if credit.is_parked() && self.loans.get(&slot).is_some_and(|loan| loan.is_away) => {
-                return self.leg_to_desk(from, origin, leg);
-            }
-            Some((_, credit)) => credit_leg(&self.policy, credit, &leg, false),
-        };
-        match decision {
-            Decision::Accepted => self.end(from, origin, &leg, Code::Accepted),
-            Decision::Rejected(code) => self.end(from, origin, &leg, code),
-            Decision::Undecided => self.probe(from, origin, leg),
-        }
-    }
-
-    /// Emits the outcome of a leg and tells the debit side.
-    #[inline]
-    pub(super) fn end(&mut self, from: usize, origin: Origin<'_>, leg: &Leg, code: Code) {
-        self.decide(origin, &leg.transfer, code);
-        let ended = Finished { debit_slot: leg.debit_slot, amount: leg.transfer.amount, accepted: code.is_accepted() };
-        if from == self.shard {
-            self.end_reservation(&ended);
-        } else if let Some(list) = self.output.ended.get_mut(from) {
-            list.push(ended);
-        }
-    }
-
-    #[inline]
-    fn decide(&mut self, Origin { parcel, index }: Origin<'_>, transfer: &Transfer, code: Code) {
+    pub(super) fn decide(&mut self, Origin { parcel, index }: Origin<'_>, transfer: &Transfer, code: Code) {
         let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
         self.output.decided(self.shard).record(parcel, index, &record, code);
     }
@@ -428,7 +388,7 @@ impl Core {
     }
 
     #[inline]
-    fn end_reservation(&mut self, ended: &Finished) {
+    pub(super) fn end_reservation(&mut self, ended: &Finished) {
         let Some(account) = self.accounts.get_mut(ended.debit_slot) else { return };
         if ended.accepted {
             account.finish(ended.amount);
@@ -503,7 +463,7 @@ impl Core {
         self.parked_to_desk(slot, waiting);
     }
 
-    fn probe(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
+    pub(super) fn probe(&mut self, from: usize, origin: Origin<'_>, leg: Leg) {
         for (shard, sent) in self.probes_sent.iter_mut().enumerate().filter(|&(shard, _)| shard != self.shard) {
             add(&mut self.output.probes, shard);
             *sent = sent.saturating_add(1);
@@ -559,17 +519,6 @@ impl Core {
 fn transaction_len<T>(items: &[Tagged<T>], is_linked: impl Fn(&T) -> bool) -> usize {
     let linked = items.iter().take_while(|tagged| is_linked(&tagged.item)).count();
     linked.saturating_add(1).min(items.len())
-}
-
-/// What a credit account says to a leg; the debit account's rules were met where it is.
-pub(super) fn credit_leg(policy: &Policy, credit: &mut Account, leg: &Leg, known: bool) -> Decision {
-    if leg.currency != credit.currency() {
-        return Decision::Rejected(Code::CurrencyMismatch);
-    }
-    match policy.check_classes(leg.class, credit.class(), leg.transfer.code) {
-        Err(code) => Decision::Rejected(code),
-        Ok(()) => credit.accept(leg.transfer.amount, leg.currency, known),
-    }
 }
 
 impl Item {

@@ -28,6 +28,7 @@ mod actor;
 mod core;
 mod legs;
 mod office;
+mod sides;
 
 pub use self::actor::{ShardActor, ShardHandle, ShardPeers};
 pub use self::core::{Core, Output};

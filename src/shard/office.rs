@@ -26,8 +26,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::core::{Core, Origin, credit_leg};
+use super::core::{Core, Origin};
 use super::legs::{Item, Leg, Loan};
+use super::sides::credit_leg;
 use crate::ledger::{
     Account, AccountId, Accounts, Code, Decision, Desk, GatewayId, Operation, Order, Pending, Record, Refusal, Slot,
     Transfer, TransferId,

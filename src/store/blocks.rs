@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{BookSummary, PACKED_BYTES, PackedAccount, Sequence, get, set};
+use crate::ledger::{BookAccount, BookSummary, STORED_BYTES, Sequence, decode_account, get, set};
 
 /// Accounts per block.
 pub const ACCOUNTS_PER_BLOCK: u32 = 56;
@@ -60,8 +60,8 @@ pub fn account_blocks(accounts: u32) -> u32 {
     accounts.div_ceil(ACCOUNTS_PER_BLOCK)
 }
 
-pub(super) fn decode_accounts(block: &[u8]) -> impl Iterator<Item = PackedAccount> + '_ {
-    block.as_chunks::<PACKED_BYTES>().0.iter().map(|bytes| PackedAccount::from_bytes(*bytes))
+pub(super) fn decode_accounts(block: &[u8]) -> impl Iterator<Item = BookAccount> + '_ {
+    block.as_chunks::<STORED_BYTES>().0.iter().map(decode_account)
 }
 
 #[cfg(test)]

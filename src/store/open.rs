@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, INDEX_ENTRY_BYTES, IndexEntry, account_blocks, decode_accounts, index_block_base};
 use super::links::LinkLog;
-use crate::ledger::{GatewayEntry, GatewayId, Grant, PackedAccount, Sequence, get};
+use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
 /// Why the store cannot be used.
@@ -42,6 +42,16 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Written by an older version of this program.
+    #[error(
+        "the store at {path} has format {version}; from format {STORE_FORMAT} on it is made again from the journal at the next start"
+    )]
+    Older {
+        /// Where it is.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
     },
     /// Written by a newer version of this program.
     #[error("the store at {path} has format {version}, this program reads up to {STORE_FORMAT}; use a newer version")]
@@ -74,7 +84,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 3;
+const STORE_FORMAT: u64 = 4;
 const CHECKPOINT_KEY: &str = "checkpoint";
 
 impl Store {
@@ -110,9 +120,7 @@ impl Store {
         let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;
         match version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes))) {
             Some(version) if version > STORE_FORMAT => Err(StoreError::Newer { path: path.to_owned(), version }),
-            Some(version) if version < STORE_FORMAT => {
-                Err(store.damaged(&format!("it has format {version}, and this program writes {STORE_FORMAT}")))
-            }
+            Some(version) if version < STORE_FORMAT => Err(StoreError::Older { path: path.to_owned(), version }),
             Some(_) => Ok(store),
             None => {
                 store.meta.insert(FORMAT_KEY, &STORE_FORMAT.to_be_bytes()).map_err(sled_error)?;
@@ -153,20 +161,20 @@ impl Store {
     }
 
     /// Reads the first accounts, in order of opening.
-    pub fn read_accounts(&self, count: u32, mut visit: impl FnMut(PackedAccount)) -> Result<(), StoreError> {
+    pub fn read_accounts(&self, count: u32, mut visit: impl FnMut(&BookAccount)) -> Result<(), StoreError> {
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
         for number in 0..account_blocks(count) {
             let block = self.accounts.get(number.to_be_bytes()).map_err(|source| self.error(source))?;
             let block = block.ok_or_else(|| self.damaged(&format!("account block {number} is missing")))?;
             for account in decode_accounts(&block).take(left) {
                 left = left.saturating_sub(1);
-                visit(account);
+                visit(&account);
             }
         }
         if left > 0 { Err(self.damaged(&format!("{left} accounts are missing"))) } else { Ok(()) }
     }
 
-    /// Writes a block of packed accounts.
+    /// Writes a block of accounts.
     pub fn put_accounts(&self, block: u32, bytes: Vec<u8>) -> Result<(), StoreError> {
         self.accounts.insert(block.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
     }

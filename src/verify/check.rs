@@ -69,7 +69,7 @@ impl<'a> Check<'a> {
         let checkpoint = store.checkpoint()?.unwrap_or_default();
         let stored = &mut self.stored;
         store.read_accounts(checkpoint.accounts, |account| {
-            stored.insert(account.id(), BookAccount::from(&account));
+            stored.insert(account.properties.id, *account);
         })?;
         let index = &mut self.index;
         store.read_index(1, |_, entry| index.push(entry))?;

@@ -21,6 +21,9 @@ const CALLS_MAX: u32 = 40;
 /// Pause between two looks at a process.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// How often a tracer that is to end is looked at before it is ended.
+const LOOKS_MAX: u32 = 50;
+
 /// An error that waits for its call.
 #[derive(Debug)]
 pub(crate) struct Injected {
@@ -40,8 +43,15 @@ impl Injected {
 
     /// No more errors; answers with what they were.
     pub(crate) fn end(mut self) -> String {
-        // When the traced process is gone, so is the tracer.
+        // When the traced process is gone, so is the tracer; but one that waits for a thread that is gone too does not hear.
         let _asked = Command::new("kill").args(["-INT", &self.tracer.id().to_string()]).stderr(Stdio::null()).status();
+        for _ in 0..LOOKS_MAX {
+            if self.tracer.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return self.what;
+            }
+            pause(LOOK);
+        }
+        let _killed = self.tracer.kill();
         let _ended = self.tracer.wait();
         self.what
     }

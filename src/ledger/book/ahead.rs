@@ -1,18 +1,19 @@
 //! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
 
-use super::{Book, PackedAccount, Slot, Transfer};
+use super::{Book, Slot, Transfer};
+use crate::ledger::PackedAccount;
 
 impl Book {
     /// Finds the slots that a transfer will touch.
     #[inline]
     pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.find(transfer.debit), self.accounts.find(transfer.credit))
+        (self.accounts.table.find(transfer.debit), self.accounts.table.find(transfer.credit))
     }
 
     /// Guesses the slots that a transfer will touch, ahead of [`Self::apply`], by the hashes of their ids alone.
     #[inline]
     pub fn guess_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.guess(transfer.debit), self.accounts.guess(transfer.credit))
+        (self.accounts.table.guess(transfer.debit), self.accounts.table.guess(transfer.credit))
     }
 
     /// The slots that a transfer will touch, given [`Self::guess_both`] of it.
@@ -22,13 +23,13 @@ impl Book {
         transfer: &Transfer,
         guess: (Option<Slot>, Option<Slot>),
     ) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.confirm(transfer.debit, guess.0), self.accounts.confirm(transfer.credit, guess.1))
+        (self.accounts.table.confirm(transfer.debit, guess.0), self.accounts.table.confirm(transfer.credit, guess.1))
     }
 
     /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.
     #[inline]
     pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
-        self.accounts.touch(slots, PackedAccount::touch);
+        self.accounts.table.touch(slots, PackedAccount::touch);
     }
 
     /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].

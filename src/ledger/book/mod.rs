@@ -17,6 +17,7 @@
 //! Whether an id was decided twice, and whether a refund exceeds its original: `heng verify` and the [`crate::router`] keep the
 //! ids.
 
+mod accounts;
 mod ahead;
 mod counters;
 mod distributions;
@@ -37,12 +38,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::policy::Policy;
-use super::table::{Slot, Table};
+use super::table::Slot;
 use super::tally::{Counted, Scope};
 use super::{
-    AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount, Record, Sequence,
-    Transfer,
+    AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, Record, Sequence, Transfer,
+    encode_account,
 };
+use accounts::Accounts;
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use distributions::{DistributionRun, Distributions};
 pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
@@ -142,7 +144,7 @@ pub struct BookSummary {
 /// Balances at one sequence.
 #[derive(Debug)]
 pub struct Book {
-    accounts: Table<PackedAccount>,
+    accounts: Accounts,
     gateways: BTreeMap<GatewayId, GatewayEntry>,
     open: Open,
     windows: Windows,
@@ -175,7 +177,7 @@ impl Book {
     /// The book before the first record.
     pub fn new() -> Self {
         Self {
-            accounts: Table::new(PackedAccount::id),
+            accounts: Accounts::new(),
             gateways: BTreeMap::new(),
             open: Open::new(),
             windows: Windows::default(),
@@ -205,28 +207,28 @@ impl Book {
 
     /// The number of accounts.
     pub fn len(&self) -> usize {
-        self.accounts.len()
+        self.accounts.table.len()
     }
 
     /// Whether there is no account.
     pub fn is_empty(&self) -> bool {
-        self.accounts.is_empty()
+        self.accounts.table.is_empty()
     }
 
     /// All accounts in order of opening.
     pub fn accounts(&self) -> impl Iterator<Item = BookAccount> {
-        self.accounts.iter().map(BookAccount::from)
+        self.accounts.iter()
     }
 
     /// The account in a slot.
     pub fn account_at(&self, slot: Slot) -> Option<BookAccount> {
-        self.accounts.get(slot).map(BookAccount::from)
+        self.accounts.at(slot)
     }
 
-    /// The packed bytes of some accounts, in order of slot.
+    /// Some accounts as the store has them, in order of slot.
     pub fn packed(&self, first: Slot, count: u32) -> Vec<u8> {
         let slots = first..first.saturating_add(count);
-        slots.map_while(|slot| self.accounts.get(slot)).flat_map(PackedAccount::bytes).copied().collect()
+        slots.map_while(|slot| self.accounts.at(slot)).flat_map(|account| encode_account(&account)).collect()
     }
 
     /// The gateways in order of number.
@@ -285,9 +287,9 @@ impl Book {
     }
 
     /// Adds an account from a checkpoint, in order of slot. The caller has checked that the id is new.
-    pub fn load_account(&mut self, account: PackedAccount) {
-        let sum = self.classes.entry((account.currency(), account.class())).or_default();
-        *sum = sum.saturating_add(BookAccount::from(&account).balance());
+    pub fn load_account(&mut self, account: &BookAccount) {
+        let sum = self.classes.entry((account.properties.currency, account.properties.class)).or_default();
+        *sum = sum.saturating_add(account.balance());
         self.accounts.insert(account);
     }
 
@@ -402,7 +404,8 @@ impl Book {
         };
         let mut applied =
             Applied { debit_slot: Some(debit_slot), credit_slot: Some(credit_slot), ..Applied::default() };
-        let (Some(debit), Some(credit)) = (self.accounts.get(debit_slot), self.accounts.get(credit_slot)) else {
+        let table = &self.accounts.table;
+        let (Some(debit), Some(credit)) = (table.get(debit_slot), table.get(credit_slot)) else {
             return Err(self.broken(transfer, "a slot is empty"));
         };
         let currency = debit.currency();
@@ -413,17 +416,18 @@ impl Book {
         rules::check_parties(&self.policy, transfer, by_client, (debit, credit), sequence)
             .map_err(|rule| self.broken(transfer, rule))?;
         let effect = Effect::of(transfer);
-        if let Some(debit) = self.accounts.get_mut(debit_slot) {
+        let overdrafts = (self.accounts.overdraft(debit_slot), self.accounts.overdraft(credit_slot));
+        if let Some(debit) = self.accounts.table.get_mut(debit_slot) {
             let class = (currency, debit.class());
-            let posted = effect.on_debit(debit, sequence);
+            let posted = effect.on_debit((debit, overdrafts.0), sequence);
             applied.debit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
             if effect.posts && applied.debit_previous < sequence {
                 self.add_class(class, signed(transfer.amount).saturating_neg());
             }
         }
-        if let Some(credit) = self.accounts.get_mut(credit_slot) {
+        if let Some(credit) = self.accounts.table.get_mut(credit_slot) {
             let class = (currency, credit.class());
-            let posted = effect.on_credit(credit, sequence);
+            let posted = effect.on_credit((credit, overdrafts.1), sequence);
             applied.credit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
             if effect.posts && applied.credit_previous < sequence {
                 self.add_class(class, signed(transfer.amount));
@@ -540,12 +544,12 @@ impl Book {
     /// Accounts whose pending totals are not the sums of what is open on them.
     pub fn pending_differences(&self) -> Vec<AccountId> {
         let sums = open::pending_sums(&self.open);
-        let differ = self.accounts.iter().filter(|account| {
+        let differ = self.accounts.table.iter().filter(|account| {
             let totals = account.totals();
             let expected = sums.get(&account.id()).copied().unwrap_or_default();
             (totals.debits_pending, totals.credits_pending) != expected
         });
-        differ.map(PackedAccount::id).collect()
+        differ.map(super::PackedAccount::id).collect()
     }
 
     /// What limits say of an account as payer: name, what is used of it (sum and count) and the most, as of this second.

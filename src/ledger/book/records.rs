@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rules::check_totals;
 use super::{Applied, Book, BookAccount, BookError};
 use crate::ledger::policy::Policy;
-use crate::ledger::{AccountChange, AccountState, Code, NewAccount, PackedAccount, PolicyPart, Record, Slot, Transfer};
+use crate::ledger::{AccountChange, AccountState, Code, NewAccount, PolicyPart, Record, Slot, Transfer};
 
 impl Book {
     /// What a record says of participants, windows and payouts.
@@ -37,11 +37,12 @@ impl Book {
     pub(super) fn apply_change(&mut self, transfer: &Transfer, slot: Option<Slot>) -> Result<Applied, BookError> {
         let sequence = self.sequence;
         let change = AccountChange::of(transfer).map_err(|code| self.broken(transfer, code.meaning()))?;
-        let Some(account) = slot.and_then(|slot| self.accounts.get_mut(slot)) else {
+        let known = slot.and_then(|slot| Some((slot, *self.accounts.table.get(slot)?)));
+        let Some((slot, account)) = known else {
             return Err(self.broken(transfer, "changed an account that was never opened"));
         };
         let previous = account.head();
-        let applied = Applied { debit_slot: slot, debit_previous: previous, ..Applied::default() };
+        let applied = Applied { debit_slot: Some(slot), debit_previous: previous, ..Applied::default() };
         if previous >= sequence {
             return Ok(applied);
         }
@@ -50,13 +51,11 @@ impl Book {
         let empty =
             totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
         let was_closed = account.state() == AccountState::Closed;
-        account.change(
-            change.level.unwrap_or(account.level()),
-            change.state.unwrap_or(account.state()),
-            change.overdraft.unwrap_or(account.overdraft()),
-        );
-        account.update(&totals, sequence);
-        let checked = check_totals(account, &totals);
+        let overdraft = self.accounts.change(slot, &change);
+        if let Some(account) = self.accounts.table.get_mut(slot) {
+            account.update(&totals, sequence);
+        }
+        let checked = check_totals((&account, overdraft), &totals);
         if was_closed || (closes && !empty) {
             return Err(self.broken(transfer, "changed an account that is closed, or closed one that is not empty"));
         }
@@ -82,7 +81,7 @@ impl Book {
             };
         }
         let opened = BookAccount { opened_ns: time_ns, head: sequence, ..BookAccount::open(properties) };
-        let slot = self.accounts.insert(PackedAccount::from(&opened));
+        let slot = self.accounts.insert(&opened);
         self.windows.opened_account(properties.id, slot);
         Ok(Applied { debit_slot: Some(slot), ..Applied::default() })
     }

@@ -39,7 +39,11 @@ impl Effect {
 
     /// Changes the debit account unless it has seen this record already; answers its head before.
     #[inline]
-    pub(super) fn on_debit(&self, account: &mut PackedAccount, sequence: Sequence) -> Result<Sequence, &'static str> {
+    pub(super) fn on_debit(
+        &self,
+        account: (&mut PackedAccount, u128),
+        sequence: Sequence,
+    ) -> Result<Sequence, &'static str> {
         self.apply(account, sequence, |effect, totals| {
             let Totals { debits_posted, debits_pending, credits_pending, .. } = totals;
             effect.change(debits_posted, debits_pending, credits_pending)
@@ -48,7 +52,11 @@ impl Effect {
 
     /// Changes the credit account likewise.
     #[inline]
-    pub(super) fn on_credit(&self, account: &mut PackedAccount, sequence: Sequence) -> Result<Sequence, &'static str> {
+    pub(super) fn on_credit(
+        &self,
+        account: (&mut PackedAccount, u128),
+        sequence: Sequence,
+    ) -> Result<Sequence, &'static str> {
         self.apply(account, sequence, |effect, totals| {
             let Totals { credits_posted, credits_pending, debits_pending, .. } = totals;
             effect.change(credits_posted, credits_pending, debits_pending)
@@ -75,7 +83,7 @@ impl Effect {
     #[inline]
     fn apply(
         &self,
-        account: &mut PackedAccount,
+        (account, overdraft): (&mut PackedAccount, u128),
         sequence: Sequence,
         change: impl FnOnce(&Self, &mut Totals) -> Result<(), &'static str>,
     ) -> Result<Sequence, &'static str> {
@@ -84,16 +92,16 @@ impl Effect {
             let mut totals = account.totals();
             change(self, &mut totals)?;
             // Before they are packed: twelve bytes hold no more than is allowed.
-            check_totals(account, &totals)?;
+            check_totals((account, overdraft), &totals)?;
             account.update(&totals, sequence);
         }
         Ok(previous)
     }
 }
 
-/// The rules about an account's totals, which hold after every record.
+/// The rules about the totals of an account with this overdraft, which hold after every record.
 #[inline]
-pub(super) fn check_totals(account: &PackedAccount, totals: &Totals) -> Result<(), &'static str> {
+pub(super) fn check_totals((account, overdraft): (&PackedAccount, u128), totals: &Totals) -> Result<(), &'static str> {
     let &Totals { debits_posted, credits_posted, debits_pending, credits_pending } = totals;
     let debits = debits_posted.saturating_add(debits_pending);
     let credits = credits_posted.saturating_add(credits_pending);
@@ -101,7 +109,7 @@ pub(super) fn check_totals(account: &PackedAccount, totals: &Totals) -> Result<(
     if debits > AMOUNT_MAX || credits > AMOUNT_MAX {
         Err("a total passes 2^96 - 1")
     } else if flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)
-        && debits > credits_posted.saturating_add(account.overdraft())
+        && debits > credits_posted.saturating_add(overdraft)
     {
         Err("the debit account's debits exceed its credits")
     } else if flags.has(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS) && credits > debits_posted {

@@ -60,7 +60,7 @@ fn replay_from_before_a_checkpoint_gives_the_same_book() {
     let whole = book(&records).unwrap();
     let mut restored = Book::new();
     for account in whole.accounts().take(2) {
-        restored.load_account(PackedAccount::from(&account));
+        restored.load_account(&account);
     }
     let turnover = BTreeMap::from([(978, (50, 1))]);
     restored.load_summary((3, 6), BookSummary { turnover, ..BookSummary::default() }, Arc::default());

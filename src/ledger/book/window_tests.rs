@@ -224,7 +224,7 @@ proptest! {
         }
         let mut again = Book::new();
         for account in base.accounts() {
-            again.load_account(PackedAccount::from(&account));
+            again.load_account(&account);
         }
         let at = (base.sequence(), base.sequence());
         again.load_summary(at, base.summary().clone(), Arc::clone(base.policy()));

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::report::Latency;
 use crate::spawn::Spawned;
 
+/// An interval that is shorter says nothing.
+const LEAST: Duration = Duration::from_millis(100);
+
 /// Bytes of a megabyte.
 const MEGABYTE: f64 = 1_000_000.0;
 
@@ -65,13 +68,17 @@ impl Sampler {
     /// Ends an interval in which so many transfers were answered since the run began, with these latencies.
     pub(crate) fn sample(&mut self, answered: u64, latency: &Latency, server: Option<&Spawned>) {
         let at = self.begun.elapsed();
+        if at.saturating_sub(self.last) < LEAST {
+            // The clock that asks ticks at once.
+            return;
+        }
         let more = Duration::from_secs(answered.saturating_sub(self.answered)).as_secs_f64();
         let took = at.saturating_sub(self.last).as_secs_f64();
         (self.last, self.answered) = (at, answered);
         let used = server.map(Spawned::used).unwrap_or_default();
         self.timeline.samples.push(Sample {
             at_s: at.as_secs_f64(),
-            per_s: if took > 0.0 { more / took } else { 0.0 },
+            per_s: more / took,
             p50_us: latency.p50,
             p99_us: latency.p99,
             max_us: latency.max,

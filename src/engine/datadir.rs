@@ -61,7 +61,10 @@ impl DataDir {
             return Err(DataDirError::Missing(path.to_owned()));
         }
         // Whoever writes makes the file first; a copy that nobody has served from yet has none.
-        let lock = File::open(path.join("LOCK")).or_else(|_missing| File::open(path.join("journal")));
+        let lock = match File::open(path.join("LOCK")) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => File::open(path.join("journal")),
+            lock => lock,
+        };
         let lock = lock.map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
         Self::locked(path, lock, File::try_lock_shared)
     }

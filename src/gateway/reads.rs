@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::queries::{account_at, may_have_events, read_history, read_query, read_records};
-use super::session::{Outgoing, Session, error_frame};
+use super::session::{Outgoing, READING_MAX, Session, error_frame};
 use crate::clearing::{ClearingMessage, ReadAccounts};
 use crate::flow::Permit;
 use crate::ledger::{AccountId, Code, Order, Original, Record, Sequence, StoredRecord, TransferId};
@@ -101,8 +101,12 @@ impl Session {
         let (context, outgoing) = (Arc::clone(&self.context), self.outgoing.clone());
         let runtime = tokio::runtime::Handle::current();
         let wanted = usize::try_from(query.limit).unwrap_or(usize::MAX);
-        // An event that has not happened takes no room.
-        let room = self.reading.admit(if query.kind == QueryKind::Events { 1 } else { wanted }).ok_or(Code::Busy)?;
+        // An event that has not happened is not being read.
+        let room = match query.kind {
+            QueryKind::Events => self.room.admit(1),
+            _ => self.reading.admit(wanted),
+        };
+        let mut room = room.ok_or(Code::Busy)?;
         match query.kind {
             QueryKind::Entries => {
                 let reply = Box::new(move |read: ReadAccounts| {
@@ -133,23 +137,29 @@ impl Session {
                 Ok(())
             }
             QueryKind::Events => {
+                let reading = Arc::clone(&self.reading);
                 tokio::spawn(async move {
                     let deadline = Instant::now().checked_add(Duration::from_millis(query.wait_ms.into()));
                     let mut query = query;
                     let read = loop {
-                        if may_have_events(&context, query.from) {
+                        let may_read = may_have_events(&context, query.from) && reading.inside() < READING_MAX;
+                        if let Some(page) = may_read.then(|| reading.admit(wanted)).flatten() {
                             let (context, asked) = (Arc::clone(&context), query);
                             let read = runtime.spawn_blocking(move || read_query(&context, own, &asked, 0)).await;
                             match read.unwrap_or(Err(Code::Internal)) {
                                 // What was looked at need not be looked at again.
                                 Ok((next, records)) if records.is_empty() => query.from = next,
-                                read => break read,
+                                read => {
+                                    // Room for what was found, until it is encoded.
+                                    room = page;
+                                    break read;
+                                }
                             }
                         }
                         if outgoing.is_closed() || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
                             break Ok((query.from.max(1), Vec::new()));
                         }
-                        if !may_have_events(&context, query.from) {
+                        if !may_have_events(&context, query.from) || reading.inside() >= READING_MAX {
                             tokio::time::sleep(EVENTS_EVERY).await;
                         }
                     };

@@ -40,8 +40,8 @@ const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
 
 /// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
-/// has at most two of them made.
-const READING_MAX: usize = 8_190;
+/// has a few of them made, not all.
+pub(super) const READING_MAX: usize = 8_190;
 
 /// Time for a peer to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
@@ -222,9 +222,12 @@ impl Session {
                 self.refuse(0, code);
                 return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
             }
+            let begun = Instant::now();
             if let Err(ended) = self.write(writer).await {
                 return ended;
             }
+            // Nothing was read meanwhile, so a peer is not late for it.
+            incoming.partial_since = incoming.partial_since.and_then(|since| since.checked_add(begun.elapsed()));
             if draining && self.in_flight == 0 {
                 return Ended::Drained;
             }

@@ -30,7 +30,8 @@ impl Core {
                 self.credit(here, origin, leg, credit_slot);
             }
             (Decision::Rejected(code), _) => self.decide(origin, &leg.transfer, code),
-            (_, None) => {}
+            // It was found a moment ago, and no account ever goes.
+            (_, None) => debug_assert!(false, "a debit account is gone"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use heng::client::Client;
-use heng::ledger::{Outcome, Record, Sequence, StoredRecord, Transfer};
+use heng::ledger::{Code, Outcome, Record, Sequence, StoredRecord, Transfer};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
@@ -120,7 +120,8 @@ impl Log {
         let mut outcomes = outcomes.map(Vec::into_iter);
         let mut is_amid = false;
         for (place, (transfer, planned)) in transfers.into_iter().zip(planned).enumerate() {
-            let outcome = outcomes.as_mut().and_then(Iterator::next);
+            // Who cannot read what it stored says so, and promises nothing: as good as no answer.
+            let outcome = outcomes.as_mut().and_then(Iterator::next).filter(|outcome| outcome.code != Code::Internal);
             let id = transfer.id.raw();
             if place < new {
                 let is_joined = is_amid || transfer.is_linked();

@@ -48,6 +48,8 @@ pub enum Bug {
     OpenForgotten,
     /// Checkpoints after the first do not write accounts.
     AccountsNotWritten,
+    /// Checkpoints do not write what was given back of transfers.
+    LivesNotWritten,
     /// A record is skipped while replaying.
     RecordSkipped,
     /// A limit on what a mirror account takes in is not kept.

@@ -393,6 +393,60 @@ fn coverage_of_client_funds_and_what_is_open_are_metrics() {
     server.stop().unwrap();
 }
 
+/// What was given back is in memory only until a checkpoint has it, and counts for ever: before, after, and after a restart.
+#[test]
+fn refunds_count_wherever_they_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    settings.checkpoint_transfers = Some(100);
+    let server = TestServer::start(settings.clone());
+    // The next checkpoint begins when a hundred records have come since the last one.
+    let few_in_memory = |server: &TestServer| {
+        common::wait_until("what was given back to be in a checkpoint", || {
+            let page = common::http_get(server.ready.operations_listen, "/metrics").1;
+            let line = page.lines().find_map(|line| line.strip_prefix("heng_given_back_in_memory "));
+            line.unwrap().parse::<u64>().unwrap() <= 100
+        });
+    };
+    let paid: Vec<Transfer> = (0..500).map(|number| transfer(1_000 + number, 1, 2, 10)).collect();
+    let all = |amount, from: u128, operation: Operation| -> Vec<Transfer> {
+        (from..).zip(&paid).map(|(id, paid)| about(id, paid, amount, operation)).collect()
+    };
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        assert!(codes(&mut client, &paid).await.iter().all(|code| *code == "accepted"));
+        assert!(codes(&mut client, &all(6, 2_000, Operation::Refund)).await.iter().all(|code| *code == "accepted"));
+        few_in_memory(&server);
+        assert!(
+            codes(&mut client, &all(5, 3_000, Operation::Refund)).await.iter().all(|code| *code == "refund_too_large")
+        );
+        assert!(
+            codes(&mut client, &all(10, 4_000, Operation::Reversal))
+                .await
+                .iter()
+                .all(|code| *code == "already_reversed")
+        );
+        assert!(codes(&mut client, &all(3, 5_000, Operation::Refund)).await.iter().all(|code| *code == "accepted"));
+        few_in_memory(&server);
+    });
+    server.stop().unwrap();
+    assert!(heng::verify::verify(directory.path()).unwrap().ok);
+    let server = TestServer::start(settings);
+    few_in_memory(&server);
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        assert!(
+            codes(&mut client, &all(2, 6_000, Operation::Refund)).await.iter().all(|code| *code == "refund_too_large")
+        );
+        assert!(codes(&mut client, &all(1, 7_000, Operation::Refund)).await.iter().all(|code| *code == "accepted"));
+        assert!(
+            codes(&mut client, &all(1, 8_000, Operation::Refund)).await.iter().all(|code| *code == "refund_too_large")
+        );
+    });
+    server.stop().unwrap();
+}
+
 /// Much that is asked for at once is made page by page: all of it is answered, and what comes after it too.
 #[test]
 fn many_large_reads_at_once_are_all_answered() {

@@ -179,6 +179,17 @@ impl ClearingActor {
         }
     }
 
+    /// Has the desk forget what the store has; answers whether there is more.
+    fn forget(&mut self) -> bool {
+        let given_back = self.core.given_back();
+        let is_some = !given_back.is_empty();
+        if let Some(desk) = self.options.shards.first().filter(|_| is_some) {
+            // When the shard has stopped, so will this.
+            let _told = desk.forget(given_back);
+        }
+        is_some
+    }
+
     fn handle_message(&mut self, message: ClearingMessage) {
         match message {
             ClearingMessage::Durable(group) => {
@@ -215,6 +226,9 @@ impl Work for ClearingActor {
 
     fn tick(&mut self) {
         self.audit_next();
+        if self.forget() {
+            self.options.own.wake();
+        }
     }
 
     fn drain(&mut self) {
@@ -232,7 +246,7 @@ impl Work for ClearingActor {
             // When settlement has stopped, so will this.
             let _woken = self.options.settlement.wake();
         }
-        if more_to_write || handled == MESSAGES_PER_DRAIN {
+        if self.forget() || more_to_write || handled == MESSAGES_PER_DRAIN {
             self.options.own.wake();
         }
     }

@@ -3,7 +3,7 @@
 //! A checkpoint at sequence N promises that each account in the store is as of N or later: replaying from N ignores the records
 //! that an account has already (its `head` says which). So blocks are written as they are when their turn comes, nothing is
 //! copied ahead and nobody waits. What makes this safe is the order: before accounts of one turn are written, the index entries
-//! of all records up to then are durable.
+//! of all records up to then are durable. What was given back of transfers is written as of N.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,6 +14,9 @@ use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, LinkLog, OpenTree, StoreJob, 
 
 /// Blocks encoded per drain, so that reads never wait long for a checkpoint.
 const BLOCKS_PER_DRAIN: usize = 128;
+
+/// Lives per job, about 7 KB.
+const LIVES_PER_JOB: usize = 128;
 
 /// The checkpoint that is being written, if one is.
 #[derive(Debug)]
@@ -93,7 +96,7 @@ impl Checkpoints {
         let checkpoint = Checkpoint {
             sequence: book.sequence(),
             accounts: u32::try_from(book.len()).unwrap_or(u32::MAX),
-            summary: book.summary().clone(),
+            summary: book.summary(),
         };
         let policy = checkpoint.summary.policy.1;
         if policy != 0 && policy != self.policy {
@@ -107,13 +110,14 @@ impl Checkpoints {
         for tree in OpenTree::ALL {
             self.open_blocks.extend(tree.take_changed(book.open_mut()).into_iter().map(|block| (tree, block)));
         }
+        book.open_mut().lives.begin(checkpoint.sequence);
         self.last = checkpoint.sequence;
         std::mem::swap(&mut self.changed, &mut self.saving);
         self.running = Some(Running { checkpoint, next_block: 0, done: done.into_iter().collect() });
     }
 
     /// Writes some more blocks if there is room; answers whether it should be called again without waiting for anything.
-    pub(super) fn go_on(&mut self, book: &Book, links: &LinkLog, writer: &StoreWriter) -> bool {
+    pub(super) fn go_on(&mut self, book: &mut Book, links: &LinkLog, writer: &StoreWriter) -> bool {
         if !self.flush(writer) {
             return false;
         }
@@ -126,11 +130,16 @@ impl Checkpoints {
         self.send(StoreJob::Barrier, writer);
         for _ in 0..BLOCKS_PER_DRAIN {
             let Some(block) = next else {
-                let Some((tree, block)) = self.open_blocks.pop_first() else {
+                if let Some((tree, block)) = self.open_blocks.pop_first() {
+                    self.send(StoreJob::Open { tree, block, bytes: tree.encode(book.open(), block) }, writer);
+                    continue;
+                }
+                let lives = book.open_mut().lives.to_write(LIVES_PER_JOB);
+                if lives.is_empty() {
                     self.finish(writer);
                     return false;
-                };
-                self.send(StoreJob::Open { tree, block, bytes: tree.encode(book.open(), block) }, writer);
+                }
+                self.send(StoreJob::Lives(lives), writer);
                 continue;
             };
             self.saving.remove(block);

@@ -10,13 +10,17 @@ use super::proof::Proof;
 use crate::flow::AuditReply;
 use crate::journal::Group;
 use crate::ledger::{
-    AccountClass, Applied, Book, BookError, Code, GatewayId, Record, RecordError, Sequence, Slot, Transfer,
+    AccountClass, Applied, Book, BookError, Code, GatewayId, Life, Record, RecordError, Sequence, Slot, Transfer,
+    TransferId,
 };
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::{ClassFunds, Telemetry};
 
 /// Records decoded and looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
+
+/// Lives that the desk is told at a time to forget: some ten microseconds of its time.
+const FORGOTTEN_AT_A_TIME: usize = 256;
 
 /// Jobs that may wait for the store's thread before the ledger is held back: 28 MB.
 const BACKLOG_MAX: usize = 4_096;
@@ -210,13 +214,22 @@ impl Core {
         if since >= self.checkpoint_records && !self.checkpoints.is_running() && !self.book.is_amid_policy() {
             self.begin_checkpoint(None);
         }
-        self.checkpoints.go_on(&self.book, &self.links, &self.writer)
+        self.checkpoints.go_on(&mut self.book, &self.links, &self.writer)
     }
 
     /// Begins a checkpoint now.
     pub fn begin_checkpoint(&mut self, done: Option<Sender<Sequence>>) {
         self.prove_sums();
         self.checkpoints.begin(&mut self.book, &self.writer, done);
+    }
+
+    /// Some of what was given back that is durable in the store now and need not be kept in memory any more.
+    pub fn given_back(&mut self) -> Vec<(TransferId, Life)> {
+        let given_back = self.book.open_mut().lives.to_forget(FORGOTTEN_AT_A_TIME);
+        if !given_back.is_empty() {
+            self.publish();
+        }
+        given_back
     }
 
     /// Whether few jobs wait for the store's thread.
@@ -238,8 +251,10 @@ impl Core {
     fn publish(&self) {
         let counters = self.telemetry.counters();
         counters.cleared_sequence.store(self.book.sequence(), Relaxed);
-        let open = self.book.open().pendings.len();
-        counters.open_pendings.store(u64::try_from(open).unwrap_or(u64::MAX), Relaxed);
+        let open = self.book.open();
+        counters.open_pendings.store(u64::try_from(open.pendings.len()).unwrap_or(u64::MAX), Relaxed);
+        let given_back = u64::try_from(open.lives.in_memory()).unwrap_or(u64::MAX);
+        counters.given_back_in_memory.store(given_back, Relaxed);
         counters.accounts.store(u64::try_from(self.book.len()).unwrap_or(0), Relaxed);
     }
 }

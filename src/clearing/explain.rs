@@ -74,8 +74,8 @@ fn fill(book: &Book, orders: &[Order], desk: &mut Desk) -> Table<Account> {
         if let Some(pending) = open.pendings.get(about) {
             desk.put_pending(*pending);
         }
-        if let Some((id, life)) = open.lives.get(about) {
-            desk.put_life(*id, *life);
+        if let Some(life) = open.lives.get(about) {
+            desk.put_life(about, life);
         }
         let subjects = [
             Subject { scope: Scope::Gateway, id: u128::from(order.gateway.0) },

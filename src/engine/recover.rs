@@ -109,6 +109,7 @@ fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) 
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
     let indexed = store.last_index()?;
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
+    book.load_lives(Arc::new(store.clone()));
     let windows = store.windows()?;
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
     let opened = KnownIds::open(ids, ids_in_memory, helpers);
@@ -191,13 +192,15 @@ impl Recovered {
                 self.store.put_open(tree, block, tree.encode(self.book.open(), block))?;
             }
         }
-        let summary = self.book.summary().clone();
+        let summary = self.book.summary();
+        let sequence = self.book.sequence();
+        let lives = &mut self.book.open_mut().lives;
+        lives.begin(sequence);
+        self.store.put_lives(&lives.to_write(usize::MAX))?;
         if summary.policy.1 != 0 {
             self.store.put_policy(summary.policy.1, self.book.policy().text())?;
         }
-        self.store.sync()?;
-        self.store.put_checkpoint(&Checkpoint { sequence: self.book.sequence(), accounts, summary })?;
-        self.store.sync()
+        self.store.make_checkpoint(&Checkpoint { sequence, accounts, summary })
     }
 }
 
@@ -258,7 +261,7 @@ impl Replay<'_> {
                 }
                 let record = Record::decode(bytes)?;
                 let record = if planted::is(Bug::RecordSkipped) && sequence.is_multiple_of(11) {
-                    Record::Clock { second: self.book.summary().second }
+                    Record::Clock { second: self.book.second() }
                 } else {
                     record
                 };

@@ -16,7 +16,7 @@ use crate::planted::{self, Bug};
 use crate::router::{RouterActor, RouterHandle, spawn_resolver};
 use crate::settlement::{Sequencer, SettlementActor, SettlementHandle, SettlementPeers, WriterStats, spawn_writer};
 use crate::shard::{Core as ShardCore, ShardActor, ShardHandle, ShardPeers};
-use crate::store::spawn_store_writer;
+use crate::store::{Store, spawn_store_writer};
 use crate::telemetry::Telemetry;
 
 /// An actor that does not run yet.
@@ -45,24 +45,25 @@ impl Part {
     }
 }
 
-/// Puts what is open on the desk.
-fn fill_desk(desk: &mut Desk, book: &Book, now_ns: u64) {
+/// Puts what is open on the desk, and what was given back since the store's checkpoint.
+fn fill_desk(desk: &mut Desk, (book, store): (&Book, &Store), now_ns: u64) {
     desk.set_time(now_ns);
     book.open()
         .pendings
         .iter()
         .skip(usize::from(planted::is(Bug::OpenForgotten)))
         .for_each(|pending| desk.put_pending(*pending));
-    book.open().lives.iter().for_each(|(id, life)| desk.put_life(*id, *life));
+    desk.set_life_store(Arc::new(store.clone()));
+    book.open().lives.newest().for_each(|(id, life)| desk.put_life(id, life));
     book.open().tallies.iter().for_each(|tally| desk.put_tally(tally.subject, &tally.buckets));
 }
 
 /// The shards with their accounts, and the first one with what is open.
-fn host_shards(book: &Book, shards: usize, now_ns: u64) -> Vec<ShardCore> {
+fn host_shards((book, store): (&Book, &Store), shards: usize, now_ns: u64) -> Vec<ShardCore> {
     let policy = Arc::clone(book.policy());
     let mut cores: Vec<_> = (0..shards).map(|shard| ShardCore::new(shard, shards, &policy)).collect();
     if let Some(desk) = cores.first_mut().and_then(ShardCore::desk_mut) {
-        fill_desk(desk, book, now_ns);
+        fill_desk(desk, (book, store), now_ns);
     }
     for account in book.accounts() {
         if let Some(core) = cores.get_mut(account.properties.id.shard(shards)) {
@@ -80,7 +81,7 @@ pub fn wire(
     surroundings: &Surroundings,
 ) -> std::io::Result<(Engine, Vec<Part>)> {
     let Recovered { book, ids, links, store, gateways, disk, reader, tail, checkpoint, .. } = recovered;
-    let shard_cores = host_shards(&book, options.shards, tail.next_time_ns.max(surroundings.clock.now_ns()));
+    let shard_cores = host_shards((&book, &store), options.shards, tail.next_time_ns.max(surroundings.clock.now_ns()));
     let (helpers, clock) = (&surroundings.helpers, &surroundings.clock);
     let (shard_senders, shard_inboxes): (Vec<_>, Vec<_>) = (0..options.shards).map(|_| inbox()).unzip();
     let (settlement_sender, settlement_inbox) = inbox();
@@ -95,7 +96,8 @@ pub fn wire(
     let journal = FileJournal::open(disk, journal_options, tail, Arc::clone(&reader))?;
     let (stats, epoch) = (WriterStats { recorder: telemetry.stages().recorder() }, journal.epoch());
     let (writer, journal_helper) = spawn_writer(Box::new(journal), epoch, settlement.clone(), stats, helpers)?;
-    let (repeats, repeats_helper) = spawn_resolver(Arc::clone(&reader), settlement.clone(), shards.clone(), helpers)?;
+    let (repeats, repeats_helper) =
+        spawn_resolver((Arc::clone(&reader), Arc::new(store.clone())), settlement.clone(), shards.clone(), helpers)?;
     let room = clearing.clone();
     let wake = move || room.wake();
     let (store_writer, store_helper) = spawn_store_writer(store, Arc::clone(&links), telemetry.clone(), wake, helpers)?;
@@ -103,7 +105,7 @@ pub fn wire(
     let durable = tail.next_sequence.saturating_sub(1);
     telemetry.counters().start_at(durable, checkpoint);
     let pace = Pace::new(durable);
-    let sequencer = Sequencer::new((durable, book.summary().second), tail.next_time_ns, options.group_records_max);
+    let sequencer = Sequencer::new((durable, book.second()), tail.next_time_ns, options.group_records_max);
     // The first shard has the desk, where things fall due.
     let timekeeper = shards.first().cloned().ok_or_else(|| std::io::Error::other("there is no shard"))?;
     let peers = SettlementPeers {

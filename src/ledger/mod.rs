@@ -51,6 +51,7 @@ mod distribution;
 mod fields;
 mod grant;
 mod id;
+mod life;
 mod operation;
 mod packed;
 mod pending;
@@ -71,8 +72,8 @@ pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
     Applied, Book, BookAccount, BookError, BookState, BookSummary, Counters, DistributionRun, Distributions, HOUSE,
-    LIVES_PER_BLOCK, Leg, LegKey, LimitUse, Open, PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position,
-    Positions, SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
+    Leg, LegKey, LimitUse, Lives, Open, PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions,
+    SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
 };
 pub use break_entry::{BreakAction, BreakEntry, BreakKey, Resolution, StatementEntry};
 pub use bucket::Bucket;
@@ -84,9 +85,10 @@ pub use distribution::{Distribution, DistributionEntry, DistributionState};
 pub use fields::{get, set};
 pub use grant::Grant;
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
+pub use life::{KEPT_LIFE_BYTES, KeptLife, Life, LifeStore};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
 pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encode_account};
-pub use pending::{LIFE_BYTES, Life, Original, PENDING_BYTES, Pending, PendingKind, read_counted};
+pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{
     GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,

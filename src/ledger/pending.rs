@@ -1,19 +1,17 @@
-//! What is open between two records: holds, delayed transfers and withheld reserves, and what was given back of a transfer.
+//! What is open between two records: holds, delayed transfers and withheld reserves.
 //!
 //! ```text
 //! place  0   16     32      48    60    72        84     92    100      104   106   107     111
 //!        id  debit  credit  left  held  captured  time   head  gateway  code  kind  second  levels (2)
 //! ```
 //!
-//! All little-endian, 113 bytes in the store; a life is 37.
+//! All little-endian, 113 bytes in the store.
 
 use super::fields::{get, narrow, set, wide};
 use super::{AccountId, GatewayId, Operation, Sequence, TransferId};
 
 /// Bytes of an encoded [`Pending`].
 pub const PENDING_BYTES: usize = 113;
-/// Bytes of an encoded [`Life`] with its id.
-pub const LIFE_BYTES: usize = 37;
 
 /// What an open amount waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,39 +162,6 @@ pub fn read_counted(field: u64) -> (u32, GatewayId, u32) {
     (u32::from_le_bytes(get::<4, 4>(&bytes)), GatewayId(low >> 1), low & 1)
 }
 
-/// What was given back of a transfer. Kept only for those of which something was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Life {
-    /// All refunds together, minor units.
-    pub refunded: u128,
-    /// Whether it was reversed, or voided before it arrived: nothing can be given back any more.
-    pub is_over: bool,
-    /// The last record about it; the shard does not keep it.
-    pub head: Sequence,
-}
-
-impl Life {
-    /// Writes it for the store.
-    pub fn encode(&self, id: TransferId) -> [u8; LIFE_BYTES] {
-        let mut bytes = [0; LIFE_BYTES];
-        set::<0, 16>(&mut bytes, id.raw().to_le_bytes());
-        set::<16, 12>(&mut bytes, narrow(self.refunded));
-        set::<28, 1>(&mut bytes, [u8::from(self.is_over)]);
-        set::<29, 8>(&mut bytes, self.head.to_le_bytes());
-        bytes
-    }
-
-    /// Reads it with its id.
-    pub fn decode(bytes: &[u8; LIFE_BYTES]) -> (TransferId, Self) {
-        let life = Self {
-            refunded: wide(get::<16, 12>(bytes)),
-            is_over: get::<28, 1>(bytes) != [0],
-            head: u64::from_le_bytes(get::<29, 8>(bytes)),
-        };
-        (TransferId::from_raw(u128::from_le_bytes(get::<0, 16>(bytes))), life)
-    }
-}
-
 /// The transfer that a refund or reversal is about, as the journal has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Original {
@@ -234,8 +199,6 @@ mod tests {
             prop_assert_eq!(Pending::decode(&pending.encode()), Some(pending));
             let known = Pending { gateway: GatewayId(small.0 >> 1), ..pending };
             prop_assert_eq!(read_counted(known.counted(pending.left, known.levels)), (small.2, known.gateway, u32::from(known.captured == 0)));
-            let life = Life { refunded: pending.left, is_over: kind == 1, head: mid[0] };
-            prop_assert_eq!(Life::decode(&life.encode(pending.id)), (pending.id, life));
         }
     }
 

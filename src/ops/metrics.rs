@@ -173,12 +173,9 @@ fn encode_stage(summary: &StageSummary, encoder: &mut DescriptorEncoder<'_>) -> 
     metric.encode_histogram::<[(&str, &str); 0]>(histogram.mean() * count * scale, histogram.len(), &buckets, None)
 }
 
-impl Collector for Collected {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.outcomes(&mut encoder)?;
-        self.depths(&mut encoder)?;
-        self.funds(&mut encoder)?;
-        self.back_office(&mut encoder)?;
+impl Collected {
+    /// What was counted since the start.
+    fn totals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.counters;
         for (name, help, value) in [
             ("heng_connections_accepted", "Connections accepted", counters.connections_total),
@@ -203,6 +200,18 @@ impl Collector for Collected {
             let value = ConstCounter::new(value);
             value.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        Ok(())
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.outcomes(&mut encoder)?;
+        self.depths(&mut encoder)?;
+        self.funds(&mut encoder)?;
+        self.back_office(&mut encoder)?;
+        self.totals(&mut encoder)?;
+        let counters = &self.counters;
         let checkpoint_age = match counters.checkpoint_time_s {
             0 => 0,
             made => self.now_s.saturating_sub(made),
@@ -224,6 +233,11 @@ impl Collector for Collected {
             ),
             ("heng_accounts", "Accounts open", counters.accounts),
             ("heng_open_pendings", "Holds, delayed transfers and reserves that are open", counters.open_pendings),
+            (
+                "heng_given_back_in_memory",
+                "Transfers of which something was given back, in memory until a checkpoint has it",
+                counters.given_back_in_memory,
+            ),
             (
                 "heng_items_in_flight",
                 "Transfers and account openings inside",

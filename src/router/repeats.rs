@@ -6,7 +6,7 @@ use crossbeam::channel::{Sender, unbounded};
 
 use crate::flow::{Batch, Helper, Helpers};
 use crate::journal::JournalReader;
-use crate::ledger::{Code, Original, Outcome, Record, Sequence, StoredRecord, Transfer};
+use crate::ledger::{Code, LifeStore, Original, Outcome, Record, Sequence, StoredRecord, Transfer, TransferId};
 use crate::planted::{self, Bug};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::shard::{Item, ShardHandle};
@@ -41,7 +41,7 @@ pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
 /// Starts the helper that reads earlier records from the journal: it gives the outcomes of repeats to settlement, and refunds
 /// with what they are about to their shards. It ends when the sender is dropped.
 pub fn spawn_resolver(
-    reader: Arc<JournalReader>,
+    (reader, lives): (Arc<JournalReader>, Arc<dyn LifeStore>),
     settlement: SettlementHandle,
     shards: Vec<ShardHandle>,
     helpers: &Helpers,
@@ -51,7 +51,7 @@ pub fn spawn_resolver(
         let sent = match lookup {
             Lookup::Repeats(batch) => settlement.send(SettlementMessage::Resolved(resolve_repeats(&reader, &batch))),
             Lookup::Originals(shard, transactions) => {
-                let orders = transactions.into_iter().map(|(items, of)| with_originals(&reader, items, of));
+                let orders = transactions.into_iter().map(|(items, of)| with_originals((&reader, &*lives), items, of));
                 let orders = orders.collect();
                 shards.get(shard).map_or(Ok(()), |shard| shard.order(orders))
             }
@@ -90,10 +90,16 @@ fn resolve_repeats(reader: &JournalReader, batch: &Batch<(Transfer, Sequence)>) 
 
 /// Refusing for ever because the disk could not be read once would be wrong, and so would going on without.
 #[expect(clippy::panic, reason = "the journal cannot be read: stop whole, and recover")]
-fn with_originals(reader: &JournalReader, mut items: Vec<Item>, of: Vec<Option<Sequence>>) -> Vec<Item> {
+fn with_originals(
+    (reader, lives): (&JournalReader, &dyn LifeStore),
+    mut items: Vec<Item>,
+    of: Vec<Option<Sequence>>,
+) -> Vec<Item> {
     for (item, sequence) in items.iter_mut().zip(of) {
         let Some(sequence) = sequence else { continue };
         let Some(stored) = read(reader, sequence) else { panic!("record {sequence} cannot be read") };
+        // The desk reads it when it decides, and should not wait for the disk.
+        let _brought_into_the_cache = lives.kept(TransferId::from_raw(item.order.transfer.related));
         item.order.original = match stored.record {
             Record::Transfer { transfer, outcome, .. } => Original::Known { transfer, accepted: outcome.is_accepted() },
             _ => Original::Unknown,

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::legs::{Item, ShardMessage};
 use crate::flow::{Batch, Inbox, InboxSender, Stopped, Work};
-use crate::ledger::{NewAccount, Slot, Transfer};
+use crate::ledger::{Life, NewAccount, Slot, Transfer, TransferId};
 use crate::planted::{self, Bug};
 use crate::settlement::{SettlementHandle, SettlementMessage, Timekeeper};
 
@@ -56,6 +56,11 @@ impl ShardHandle {
     /// Asks for the balances of some slots; the reply comes with the ledger's stream.
     pub fn audit(&self, first: Slot, count: u32) -> Result<(), Stopped> {
         self.0.send(ShardMessage::Audit { first, count })
+    }
+
+    /// Has the desk forget what was given back of transfers, as far as it is still this; only the first shard has one.
+    pub fn forget(&self, given_back: Vec<(TransferId, Life)>) -> Result<(), Stopped> {
+        self.0.send(ShardMessage::Forget(given_back))
     }
 
     /// How many messages wait.

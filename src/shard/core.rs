@@ -174,7 +174,7 @@ impl Core {
         self.accounts.insert(Account::new(account));
     }
 
-    /// The desk, to put in what is open; only before the first message, and at the first shard only.
+    /// The desk, to put in what is open; only at the first shard.
     pub fn desk_mut(&mut self) -> Option<&mut Desk> {
         self.office.as_mut().map(|office| &mut office.desk)
     }
@@ -205,6 +205,11 @@ impl Core {
             ShardMessage::Submit(batch) => self.submit(&batch),
             ShardMessage::Orders(transactions) => transactions.into_iter().for_each(|items| self.transaction(items)),
             ShardMessage::Tick { now_ns } => self.tick(now_ns),
+            ShardMessage::Forget(given_back) => {
+                if let Some(desk) = self.desk_mut() {
+                    desk.forget(&given_back);
+                }
+            }
             ShardMessage::Loans(loans) => loans.into_iter().for_each(|loan| self.loan(loan)),
             ShardMessage::Open(batch) => self.open(&batch),
             ShardMessage::Accept { from, legs } => self.accept(from, &legs),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::flow::{Batch, Parcel};
-use crate::ledger::{Account, AccountClass, AccountId, NewAccount, Order, Slot, Transfer};
+use crate::ledger::{Account, AccountClass, AccountId, Life, NewAccount, Order, Slot, Transfer, TransferId};
 
 /// A message to a shard; see the module for who sends it.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub enum ShardMessage {
         /// Nanoseconds since 1970 UTC.
         now_ns: u64,
     },
+    /// The store has this that was given back of transfers; to the first shard.
+    Forget(Vec<(TransferId, Life)>),
     /// Between the desk and the shards, in order.
     Loans(Vec<Loan>),
 }

@@ -6,7 +6,7 @@
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `index` | first sequence of the block, u64 big-endian | 432 entries of 16 bytes: previous records of debit and credit account |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
-//! | `lives` | block number | 180 places of 37 bytes: what was given back of a transfer |
+//! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
 //! | `tallies` | block number | 10 tallies of limits, bincode |
 //! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |
 //! | `windows` | length and name of a piece, number of the part | a part of the participants, of a window, a payout; and as of which sequence |
@@ -19,7 +19,8 @@
 //!
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
-//! 3. The index entries of all records that an account has seen are durable before the account is written.
+//! 3. What cannot be read while it is in use ends the process, and the next start makes the store again.
+//! 4. The index entries of all records that an account has seen are durable before the account is written.
 //!
 //! # Not here
 //!
@@ -27,6 +28,7 @@
 
 mod blocks;
 mod links;
+mod lives;
 mod open;
 mod pendings;
 mod windows;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, INDEX_ENTRY_BYTES, IndexEntry, account_blocks, decode_accounts, index_block_base};
 use super::links::LinkLog;
+use super::lives::take_mark;
 use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
@@ -69,11 +70,14 @@ pub struct Store {
     path: Arc<PathBuf>,
     db: sled::Db,
     file: Arc<File>,
+    /// The last checkpoint that is durable.
+    pub(super) durable: Arc<AtomicU64>,
     meta: sled::Tree,
     accounts: sled::Tree,
     index: sled::Tree,
     gateways: sled::Tree,
-    pub(super) open: [sled::Tree; 3],
+    pub(super) open: [sled::Tree; 2],
+    pub(super) lives: sled::Tree,
     pub(super) policy: sled::Tree,
     pub(super) windows: sled::Tree,
 }
@@ -84,7 +88,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 4;
+const STORE_FORMAT: u64 = 5;
 const CHECKPOINT_KEY: &str = "checkpoint";
 
 impl Store {
@@ -112,7 +116,9 @@ impl Store {
             accounts: tree("accounts")?,
             index: tree("index")?,
             gateways: tree("gateways")?,
-            open: [tree("pendings")?, tree("lives")?, tree("tallies")?],
+            open: [tree("pendings")?, tree("tallies")?],
+            lives: tree("lives")?,
+            durable: Arc::default(),
             policy: tree("policy")?,
             windows: tree("windows")?,
             db,
@@ -121,7 +127,11 @@ impl Store {
         match version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes))) {
             Some(version) if version > STORE_FORMAT => Err(StoreError::Newer { path: path.to_owned(), version }),
             Some(version) if version < STORE_FORMAT => Err(StoreError::Older { path: path.to_owned(), version }),
-            Some(_) => Ok(store),
+            Some(_) => {
+                let checkpoint = store.checkpoint()?.unwrap_or_default();
+                store.durable.store(checkpoint.sequence, Ordering::Release);
+                Ok(store)
+            }
             None => {
                 store.meta.insert(FORMAT_KEY, &STORE_FORMAT.to_be_bytes()).map_err(sled_error)?;
                 store.sync()?;
@@ -154,7 +164,7 @@ impl Store {
     }
 
     /// Writes what a checkpoint is.
-    pub fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    pub(super) fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let encoded = bincode::serde::encode_to_vec(checkpoint, bincode::config::legacy());
         let bytes = encoded.map_err(|err| self.damaged(&format!("checkpoint: {err}")))?;
         self.meta.insert(CHECKPOINT_KEY, bytes).map(drop).map_err(|source| self.error(source))
@@ -243,6 +253,10 @@ impl Store {
         self.gateways.insert(entry.id.0.to_be_bytes(), value).map(drop).map_err(|source| self.error(source))
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn error(&self, source: sled::Error) -> StoreError {
         StoreError::Sled { path: self.path.to_path_buf(), source }
     }
@@ -284,7 +298,9 @@ pub fn open_or_set_aside<T>(
         let panicked = StoreError::Damaged { path: path.to_owned(), what: "sled panicked while reading".to_owned() };
         loaded.unwrap_or(Err(panicked)).map(|loaded| (store, loaded))
     };
-    match attempt() {
+    let distrusted = StoreError::Damaged { path: path.to_owned(), what: "found while it was in use".to_owned() };
+    let first = if take_mark(path) { Err(distrusted) } else { attempt() };
+    match first {
         Ok((store, loaded)) => Ok((store, loaded, false)),
         Err(err @ (StoreError::Newer { .. } | StoreError::Io { .. })) => Err(err),
         Err(err) if is_refused(&err) => Err(err),

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::open::{Store, StoreError};
 use crate::ledger::{
-    Bucket, LIFE_BYTES, LIVES_PER_BLOCK, Life, Open, PENDING_BYTES, PENDINGS_PER_BLOCK, Pending, Scope, Sequence,
-    Subject, TALLIES_PER_BLOCK, Tally, get,
+    Bucket, Open, PENDING_BYTES, PENDINGS_PER_BLOCK, Pending, Scope, Sequence, Subject, TALLIES_PER_BLOCK, Tally, get,
 };
 
 /// Bytes of a policy in one value, below what sled would put into a file of its own.
@@ -18,10 +17,8 @@ const POLICY_VALUE_BYTES: usize = 4_096;
 pub enum OpenTree {
     /// Holds, delayed transfers, reserves.
     Pendings = 0,
-    /// What was given back of transfers.
-    Lives = 1,
     /// What limits counted.
-    Tallies = 2,
+    Tallies = 1,
 }
 
 /// A tally in the store.
@@ -36,13 +33,12 @@ struct StoredTally {
 
 impl OpenTree {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Pendings, Self::Lives, Self::Tallies];
+    pub const ALL: [Self; 2] = [Self::Pendings, Self::Tallies];
 
     /// The blocks that changed since the last call.
     pub fn take_changed(self, open: &mut Open) -> BTreeSet<u32> {
         match self {
             Self::Pendings => open.pendings.take_changed(),
-            Self::Lives => open.lives.take_changed(),
             Self::Tallies => open.tallies.take_changed(),
         }
     }
@@ -51,7 +47,6 @@ impl OpenTree {
     pub fn blocks(self, open: &Open) -> u32 {
         match self {
             Self::Pendings => open.pendings.blocks(),
-            Self::Lives => open.lives.blocks(),
             Self::Tallies => open.tallies.blocks(),
         }
     }
@@ -62,10 +57,6 @@ impl OpenTree {
             Self::Pendings => {
                 let places = open.pendings.block(block);
                 places.flat_map(|place| place.map_or([0; PENDING_BYTES], Pending::encode)).collect()
-            }
-            Self::Lives => {
-                let places = open.lives.block(block);
-                places.flat_map(|place| place.map_or([0; LIFE_BYTES], |(id, life)| life.encode(*id))).collect()
             }
             Self::Tallies => {
                 let places: Vec<Option<StoredTally>> =
@@ -146,17 +137,10 @@ fn load_block(tree: OpenTree, bytes: Option<&sled::IVec>, open: &mut Open) -> Re
     let empty = |places: u32| 0..usize::try_from(places).unwrap_or(0);
     match (tree, bytes) {
         (OpenTree::Pendings, None) => empty(PENDINGS_PER_BLOCK).for_each(|_| open.pendings.load(None, |_, _| true)),
-        (OpenTree::Lives, None) => empty(LIVES_PER_BLOCK).for_each(|_| open.lives.load(None, |_, _| true)),
         (OpenTree::Tallies, None) => empty(TALLIES_PER_BLOCK).for_each(|_| open.tallies.load(None)),
         (OpenTree::Pendings, Some(bytes)) => {
             for place in padded::<PENDING_BYTES>(bytes, PENDINGS_PER_BLOCK) {
                 open.pendings.load(Pending::decode(&place), |a, b| a.head > b.head);
-            }
-        }
-        (OpenTree::Lives, Some(bytes)) => {
-            for place in padded::<LIFE_BYTES>(bytes, LIVES_PER_BLOCK) {
-                let life = Some(Life::decode(&place)).filter(|(id, _)| id.is_valid());
-                open.lives.load(life, |a, b| a.1.head > b.1.head);
             }
         }
         (OpenTree::Tallies, Some(bytes)) => {

@@ -12,7 +12,7 @@ use super::links::LinkLog;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
 use crate::flow::{Helper, Helpers};
-use crate::ledger::{GatewayEntry, Sequence, WindowPieces};
+use crate::ledger::{GatewayEntry, KeptLife, Sequence, TransferId, WindowPieces};
 use crate::planted::{self, Bug};
 use crate::telemetry::{Telemetry, chain};
 
@@ -49,6 +49,8 @@ pub enum StoreJob {
         /// Its places.
         bytes: Vec<u8>,
     },
+    /// What was given back of transfers.
+    Lives(Vec<(TransferId, KeptLife)>),
     /// A policy's text, by the sequence of its last record.
     Policy(Sequence, String),
     /// What changed of windows, as of the sequence of the checkpoint that is being written.
@@ -125,13 +127,13 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
         }
         StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
         StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
+        StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => Ok(()),
+        StoreJob::Lives(lives) => store.put_lives(&lives),
         StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text),
         StoreJob::Windows(pieces) => store.put_windows(&pieces),
         StoreJob::Gateway(entry) => store.put_gateway(&entry),
         StoreJob::Checkpoint(checkpoint, done) => {
-            store.sync()?;
-            store.put_checkpoint(&checkpoint)?;
-            store.sync()?;
+            store.make_checkpoint(&checkpoint)?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             telemetry.counters().checkpoint_time_s.store(now, Relaxed);
             telemetry.counters().checkpoint_sequence.store(checkpoint.sequence, Relaxed);

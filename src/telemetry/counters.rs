@@ -63,6 +63,8 @@ counters! {
     accounts,
     /// Holds, delayed transfers and reserves that are open.
     open_pendings,
+    /// Transfers of which something was given back that no durable checkpoint has yet.
+    given_back_in_memory,
     /// Settlement windows that are closed and not yet settled.
     windows_unsettled,
     /// Payouts and collections of which the bank has not said the last.

@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 
 use super::{CurrencyReport, Report};
 use crate::ledger::{
-    AccountId, Applied, Book, BookAccount, Code, RECORD_BYTES, Record, Sequence, TransferId, is_joined_to_next,
+    AccountId, Applied, Book, BookAccount, Code, Life, Operation, RECORD_BYTES, Record, Sequence, Transfer, TransferId,
+    is_joined_to_next,
 };
 use crate::money::Currency;
 use crate::router::{Admitted, IdIndex};
@@ -20,6 +21,8 @@ pub(super) struct Check<'a> {
     whose: &'static str,
     /// The store's or server's accounts, by id, each to be met at its head; removed when met.
     stored: HashMap<AccountId, BookAccount>,
+    /// What the store says was given back of transfers, each to be met at its head; removed when met.
+    lives: HashMap<TransferId, Life>,
     /// The store's index entries, in order of sequence.
     index: Vec<IndexEntry>,
     /// By original: what refunds and reversals gave back, and by which accounts.
@@ -46,6 +49,7 @@ impl<'a> Check<'a> {
             check.report.store =
                 format!("cannot be read ({}); the next start makes it again from the journal", chain(&err));
             check.stored.clear();
+            check.lives.clear();
             check.index.clear();
         }
         check
@@ -59,6 +63,7 @@ impl<'a> Check<'a> {
             whose,
             ids: IdIndex::new(),
             stored,
+            lives: HashMap::new(),
             index: Vec::new(),
             given_back: HashMap::new(),
             step: None,
@@ -70,6 +75,10 @@ impl<'a> Check<'a> {
         let stored = &mut self.stored;
         store.read_accounts(checkpoint.accounts, |account| {
             stored.insert(account.properties.id, *account);
+        })?;
+        let lives = &mut self.lives;
+        store.read_lives(|id, life| {
+            lives.insert(id, life.now);
         })?;
         let index = &mut self.index;
         store.read_index(1, |_, entry| index.push(entry))?;
@@ -182,6 +191,23 @@ impl<'a> Check<'a> {
         for slot in [applied.debit_slot, applied.credit_slot].into_iter().flatten() {
             self.meet(slot);
         }
+        if let Record::Transfer { transfer, outcome: Code::Accepted, .. } = record {
+            self.meet_life(transfer);
+        }
+    }
+
+    /// Compares what was given back with what the store says of it, when the journal is at the last record about that.
+    fn meet_life(&mut self, transfer: &Transfer) {
+        let (id, sequence) = (TransferId::from_raw(transfer.related), self.book.sequence());
+        let Some(stored) = self.lives.get(&id).copied().filter(|stored| stored.head == sequence) else { return };
+        self.lives.remove(&id);
+        let life = self.book.open().lives.get(id);
+        // After a crash around a checkpoint, a voided hold has one that says no more than that.
+        if life != Some(stored) && transfer.operation() != Operation::Void {
+            self.report.violate(format!(
+                "record {sequence}: the store says of transfer {id} that {stored:?} was given back, the journal says {life:?}"
+            ));
+        }
     }
 
     /// Compares an account with the store's when the journal is at that one's head.
@@ -201,7 +227,7 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn finish(self, is_whole: bool) {
-        let Self { report, book, whose, stored, index, given_back, step, .. } = self;
+        let Self { report, book, whose, stored, lives, index, given_back, step, .. } = self;
         if step.is_some() && is_whole {
             report.violate("the journal ends amid a transaction".to_owned());
         }
@@ -223,6 +249,13 @@ impl<'a> Check<'a> {
             report.violate(format!(
                 "the account {id} of {whose} was last touched by record {}, which the journal does not confirm",
                 account.head
+            ));
+        }
+        let mut unmet: Vec<_> = lives.into_iter().map(|(id, life)| (life.head, id)).collect();
+        unmet.sort_unstable();
+        for (head, id) in unmet {
+            report.violate(format!(
+                "the store says that record {head} gave back of transfer {id}, which the journal does not confirm"
             ));
         }
         if u64::try_from(index.len()).unwrap_or(u64::MAX) > report.sequence {

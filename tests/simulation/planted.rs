@@ -32,6 +32,7 @@ const BUGS: &[Bug] = &[
     Bug::FinishLost,
     Bug::OpenForgotten,
     Bug::AccountsNotWritten,
+    Bug::LivesNotWritten,
     Bug::RecordSkipped,
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,

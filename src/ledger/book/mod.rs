@@ -21,6 +21,7 @@ mod accounts;
 mod ahead;
 mod counters;
 mod distributions;
+mod lives;
 mod open;
 mod positions;
 mod records;
@@ -47,7 +48,8 @@ use super::{
 use accounts::Accounts;
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use distributions::{DistributionRun, Distributions};
-pub use open::{LIVES_PER_BLOCK, Open, PENDINGS_PER_BLOCK};
+pub use lives::Lives;
+pub use open::{Open, PENDINGS_PER_BLOCK};
 pub use positions::{Position, Positions};
 use rules::Effect;
 pub use shelf::Shelf;
@@ -139,6 +141,8 @@ pub struct BookSummary {
     pub second: u32,
     /// The first and the last record of the policy in force; 0 when there is none.
     pub policy: (Sequence, Sequence),
+    /// All transfers of which something was refunded.
+    pub given_back: Sum,
 }
 
 /// Balances at one sequence.
@@ -272,8 +276,13 @@ impl Book {
     }
 
     /// What a checkpoint must know besides accounts and what is open.
-    pub fn summary(&self) -> &BookSummary {
-        &self.summary
+    pub fn summary(&self) -> BookSummary {
+        BookSummary { given_back: self.open.lives.sum(), ..self.summary.clone() }
+    }
+
+    /// The ledger's second.
+    pub fn second(&self) -> u32 {
+        self.summary.second
     }
 
     /// Per currency and number of the class: sum of the balances.
@@ -305,6 +314,11 @@ impl Book {
         self.summary = summary;
         self.open.tallies.lay_out(&policy, self.summary.policy.1);
         self.policy = policy;
+    }
+
+    /// Takes over where the lives of the checkpoint are; after its summary.
+    pub fn load_lives(&mut self, store: Arc<dyn super::LifeStore>) {
+        self.open.lives.load(store, self.summary.given_back);
     }
 
     /// Finds an account.

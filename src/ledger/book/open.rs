@@ -6,6 +6,7 @@
 use hashbrown::HashMap;
 
 use super::counters::Counters;
+use super::lives::Lives;
 use super::shelf::Shelf;
 use crate::ledger::bucket::used;
 use crate::ledger::policy::Policy;
@@ -14,15 +15,13 @@ use crate::ledger::{GatewayId, Life, Operation, Pending, PendingKind, Sequence, 
 
 /// Entries per block of the store, so that a block stays below 7 KiB.
 pub const PENDINGS_PER_BLOCK: u32 = 60;
-/// The same for lives.
-pub const LIVES_PER_BLOCK: u32 = 180;
 /// What is open.
 #[derive(Debug)]
 pub struct Open {
     /// Holds, delayed transfers, reserves.
     pub pendings: Shelf<TransferId, Pending>,
     /// What was given back.
-    pub lives: Shelf<TransferId, (TransferId, Life)>,
+    pub lives: Lives,
     /// What limits counted.
     pub tallies: Counters,
 }
@@ -31,7 +30,7 @@ impl Open {
     pub(super) fn new() -> Self {
         Self {
             pendings: Shelf::new(PENDINGS_PER_BLOCK, |pending| pending.id),
-            lives: Shelf::new(LIVES_PER_BLOCK, |life| life.0),
+            lives: Lives::new(),
             tallies: Counters::default(),
         }
     }
@@ -100,7 +99,8 @@ impl Open {
     /// Notes what a refund, a reversal or a void gives back.
     pub(super) fn gave_back(&mut self, transfer: &Transfer, sequence: Sequence) -> Result<(), &'static str> {
         let id = TransferId::from_raw(transfer.related);
-        let life = self.lives.get(id).map(|life| life.1).unwrap_or_default();
+        let before = self.lives.get(id);
+        let life = before.unwrap_or_default();
         if life.head >= sequence {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl Open {
         }
         let refund = transfer.operation() == Operation::Refund;
         let refunded = life.refunded.saturating_add(if refund { transfer.amount } else { 0 });
-        self.lives.put((id, Life { refunded, is_over: !refund, head: sequence }));
+        self.lives.put(id, Life { refunded, is_over: !refund, head: sequence }, before);
         Ok(())
     }
 }

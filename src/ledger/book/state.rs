@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Book;
 use crate::ledger::Sequence;
 
 /// How many there are, and the sum of their fingerprints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     count: u64,
     fingerprint: u64,
@@ -19,12 +19,27 @@ pub struct Sum {
 
 impl Sum {
     fn of(parts: impl Iterator<Item = Vec<u8>>) -> Self {
-        parts.fold(Self::default(), |sum, bytes| {
-            let hash = blake3::hash(&bytes);
-            let fingerprint = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            Self { count: sum.count.saturating_add(1), fingerprint: sum.fingerprint.wrapping_add(fingerprint) }
+        parts.fold(Self::default(), |mut sum, bytes| {
+            sum.add(&bytes);
+            sum
         })
     }
+
+    /// With one more.
+    pub(super) fn add(&mut self, part: &[u8]) {
+        self.count = self.count.wrapping_add(1);
+        self.fingerprint = self.fingerprint.wrapping_add(fingerprint(part));
+    }
+
+    /// Without one that was added.
+    pub(super) fn take(&mut self, part: &[u8]) {
+        self.count = self.count.wrapping_sub(1);
+        self.fingerprint = self.fingerprint.wrapping_sub(fingerprint(part));
+    }
+}
+
+fn fingerprint(part: &[u8]) -> u64 {
+    blake3::hash(part).as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// A book's state at a sequence, without its accounts.
@@ -76,7 +91,6 @@ impl Book {
     /// The state now. Takes about a millisecond for ten thousand of whatever there is.
     pub fn state(&self) -> BookState {
         let (open, windows) = (&self.open, &self.windows);
-        let refunded = open.lives.iter().filter(|(_, life)| life.refunded > 0);
         let limits = open.tallies.iter().filter(|tally| tally.buckets.iter().any(|bucket| bucket.part != 0));
         let keys: Vec<_> = windows.windows().keys().copied().collect();
         let whole = keys.into_iter().filter_map(|key| windows.window(key));
@@ -88,7 +102,7 @@ impl Book {
             pendings: Sum::of(open.pendings.iter().map(|pending| pending.encode().to_vec())),
             // What is over and of which nothing was refunded is left out: after a crash, a hold that was voided around a checkpoint has such an
             // entry that a whole replay does not make.
-            given_back: Sum::of(refunded.map(|(id, life)| life.encode(*id).to_vec())),
+            given_back: open.lives.sum(),
             limits: Sum::of(limits.map(|tally| {
                 let buckets: Vec<_> =
                     tally.buckets.iter().map(|bucket| (bucket.part, bucket.count, bucket.sum())).collect();

@@ -227,7 +227,7 @@ proptest! {
             again.load_account(&account);
         }
         let at = (base.sequence(), base.sequence());
-        again.load_summary(at, base.summary().clone(), Arc::clone(base.policy()));
+        again.load_summary(at, base.summary(), Arc::clone(base.policy()));
         // A policy that is being read goes on where it was.
         again.policy_parts.clone_from(&base.policy_parts);
         again.policy_first = base.policy_first;

@@ -32,7 +32,8 @@ use super::spread::Spread;
 use super::tallies::{Before, Tallies};
 use super::tally::{Counted, Subject};
 use super::{
-    Account, AccountId, Code, GatewayId, Grant, Life, Original, Pending, PendingKind, Slot, Table, Transfer, TransferId,
+    Account, AccountId, Code, GatewayId, Grant, Life, LifeStore, Original, Pending, PendingKind, Slot, Table, Transfer,
+    TransferId,
 };
 use crate::planted::{self, Bug};
 
@@ -108,7 +109,9 @@ pub struct Desk {
     pendings: Spread<TransferId, Pending>,
     /// Times of pendings, soonest first; what is gone meanwhile is skipped.
     due: BinaryHeap<Reverse<(u64, TransferId)>>,
+    /// What was given back since the store was told.
     lives: Spread<TransferId, Life>,
+    life_store: Option<Arc<dyn LifeStore>>,
     tallies: Tallies,
     now_ns: u64,
     /// The second in `now_ns`.
@@ -126,6 +129,7 @@ impl Desk {
             pendings: Spread::new(),
             due: BinaryHeap::new(),
             lives: Spread::new(),
+            life_store: None,
             tallies: Tallies::new(&policy),
             policy,
             now_ns: 0,
@@ -152,6 +156,32 @@ impl Desk {
     /// Takes over what was given back.
     pub fn put_life(&mut self, id: TransferId, life: Life) {
         self.lives.insert(id, life);
+    }
+
+    /// Says where lives are that it was not given.
+    pub fn set_life_store(&mut self, store: Arc<dyn LifeStore>) {
+        self.life_store = Some(store);
+    }
+
+    /// Forgets lives that the store has, but for those that changed since. Lives only grow, so what looks the same is.
+    pub fn forget(&mut self, given_back: &[(TransferId, Life)]) {
+        for (id, stored) in given_back {
+            let known = self.lives.get(id);
+            if known.is_some_and(|known| (known.refunded, known.is_over) == (stored.refunded, stored.is_over)) {
+                self.lives.remove(id);
+            }
+        }
+    }
+
+    /// How many lives are in memory.
+    pub fn lives(&self) -> usize {
+        self.lives.len()
+    }
+
+    /// What was given back of a transfer. May read the store, where the resolver has just read it.
+    fn life(&self, id: TransferId) -> Life {
+        let stored = || self.life_store.as_ref().and_then(|store| store.life(id));
+        self.lives.get(&id).copied().or_else(stored).unwrap_or_default()
     }
 
     /// Takes over a tally.
@@ -376,5 +406,70 @@ impl Desk {
         let Self { policy, tallies, undo, .. } = self;
         tallies.before(policy, &counted, |before| undo.push(Undo::Bucket(before)));
         tallies.take_back(policy, &counted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{BookAccount, KeptLife, NewAccount, Operation, Sequence};
+
+    /// A store where a transfer has this life, by its id.
+    #[derive(Debug)]
+    struct Stored(TransferId, Life);
+
+    impl LifeStore for Stored {
+        fn kept(&self, id: TransferId) -> Option<KeptLife> {
+            (id == self.0).then_some(KeptLife { now: self.1, before: Life::default() })
+        }
+
+        fn checkpoint(&self) -> Sequence {
+            self.1.head
+        }
+    }
+
+    #[test]
+    fn what_the_store_has_is_forgotten_and_still_counts() {
+        let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
+        let mut accounts = Table::new(Account::id);
+        for id in [debtor, creditor] {
+            accounts.insert(Account::new(&BookAccount::open(&NewAccount {
+                id,
+                currency: 978,
+                code: 1,
+                ..NewAccount::default()
+            })));
+        }
+        let paid = Transfer {
+            id: TransferId::from_raw(7),
+            debit: debtor,
+            credit: creditor,
+            amount: 10,
+            code: 1,
+            ..Transfer::default()
+        };
+        let mut desk = Desk::new(Arc::default());
+        let mut next_id = 100;
+        let mut refund = |desk: &mut Desk, amount| {
+            next_id += 1;
+            let (debit, credit, flags) = (creditor, debtor, Operation::Refund as u16);
+            let transfer =
+                Transfer { id: TransferId::from_raw(next_id), debit, credit, amount, flags, related: 7, ..paid };
+            let original = Original::Known { transfer: paid, accepted: true };
+            let order = Order { transfer, gateway: GatewayId(1), grant: Grant::ALL, original, refused: None };
+            desk.decide(&mut accounts, &[order]).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(refund(&mut desk, 3), Ok(()));
+        let stored = Life { refunded: 3, is_over: false, head: 20 };
+        assert_eq!(refund(&mut desk, 2), Ok(()));
+        desk.forget(&[(paid.id, stored)]);
+        assert_eq!(desk.lives(), 1, "it has changed since");
+        let stored = Life { refunded: 5, ..stored };
+        desk.set_life_store(Arc::new(Stored(paid.id, stored)));
+        desk.forget(&[(paid.id, stored)]);
+        assert_eq!(desk.lives(), 0);
+        assert_eq!(refund(&mut desk, 6), Err(Code::RefundTooLarge));
+        assert_eq!((desk.lives(), refund(&mut desk, 5), desk.lives()), (0, Ok(()), 1));
+        assert_eq!(refund(&mut desk, 1), Err(Code::RefundTooLarge));
     }
 }

@@ -281,7 +281,7 @@ impl Desk {
         if (original.debit, original.credit) != (transfer.credit, transfer.debit) {
             return Err(Code::OriginalMismatch);
         }
-        let life = self.lives.get(&original.id).copied().unwrap_or_default();
+        let life = self.life(original.id);
         if life.is_over { Err(Code::AlreadyReversed) } else { Ok((moved, life)) }
     }
 

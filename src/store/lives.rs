@@ -1,0 +1,106 @@
+//! The store's lives: what was given back of transfers, by id, read whenever nobody has it in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use super::blocks::Checkpoint;
+use super::open::{Store, StoreError};
+use crate::ledger::{KEPT_LIFE_BYTES, KeptLife, LifeStore, Sequence, TransferId, get};
+use crate::telemetry::chain;
+
+impl Store {
+    /// Writes what was given back of transfers.
+    pub(crate) fn put_lives(&self, lives: &[(TransferId, KeptLife)]) -> Result<(), StoreError> {
+        for (id, life) in lives {
+            let put = self.lives.insert(id.raw().to_be_bytes(), &life.encode()[..]);
+            put.map_err(|source| self.error(source))?;
+        }
+        Ok(())
+    }
+
+    /// Reads all that was given back of transfers.
+    pub fn read_lives(&self, mut visit: impl FnMut(TransferId, KeptLife)) -> Result<(), StoreError> {
+        for item in &self.lives {
+            let (key, bytes) = item.map_err(|source| self.error(source))?;
+            let id = TransferId::from_raw(u128::from_be_bytes(get::<0, 16>(&key)));
+            visit(id, KeptLife::decode(&get::<0, KEPT_LIFE_BYTES>(&bytes)));
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint of what was written before, durably. Blocks.
+    pub fn make_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.sync()?;
+        self.put_checkpoint(checkpoint)?;
+        self.sync()?;
+        self.durable.store(checkpoint.sequence, Release);
+        Ok(())
+    }
+
+    fn read_life(&self, id: TransferId) -> Result<Option<KeptLife>, StoreError> {
+        let bytes = self.lives.get(id.raw().to_be_bytes()).map_err(|source| self.error(source))?;
+        Ok(bytes.map(|bytes| KeptLife::decode(&get::<0, KEPT_LIFE_BYTES>(&bytes))))
+    }
+}
+
+/// The file that says that a store was found damaged while it was in use.
+fn mark(path: &Path) -> PathBuf {
+    path.with_extension("distrusted")
+}
+
+/// Whether a store was found damaged while it was in use; not any more after this call.
+pub(super) fn take_mark(path: &Path) -> bool {
+    fs::remove_file(mark(path)).is_ok()
+}
+
+impl LifeStore for Store {
+    #[expect(
+        clippy::panic,
+        reason = "neither refusing for ever nor paying twice is right: stop whole, and make the store again"
+    )]
+    fn kept(&self, id: TransferId) -> Option<KeptLife> {
+        self.read_life(id).unwrap_or_else(|err| {
+            let marked = fs::write(mark(self.path()), []);
+            tracing::error!(err = %chain(&err), ?marked, "the store cannot be read; the next start makes it again from the journal");
+            panic!("the store cannot be read: {}", chain(&err))
+        })
+    }
+
+    fn checkpoint(&self) -> Sequence {
+        self.durable.load(Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Life;
+    use crate::store::open_or_set_aside;
+
+    #[test]
+    fn lives_are_as_of_the_last_checkpoint_and_a_distrusted_store_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let life = |refunded, head| Life { refunded, is_over: false, head };
+        let [known, other] = [1, 2].map(TransferId::from_raw);
+        let open = || open_or_set_aside(&path, 1 << 20, |_| Ok(())).unwrap();
+        {
+            let (store, (), _) = open();
+            store.put_lives(&[(known, KeptLife { now: life(5, 10), before: Life::default() })]).unwrap();
+            assert_eq!((store.life(known), store.life(other)), (None, None), "no checkpoint has it yet");
+            store.make_checkpoint(&Checkpoint { sequence: 10, ..Checkpoint::default() }).unwrap();
+            assert_eq!(store.life(known), Some(life(5, 10)));
+            store.put_lives(&[(known, KeptLife { now: life(7, 12), before: life(5, 10) })]).unwrap();
+        }
+        {
+            let (store, (), again) = open();
+            assert_eq!((store.life(known), again), (Some(life(5, 10)), false), "of the checkpoint that was finished");
+        }
+        fs::write(mark(&path), []).unwrap();
+        let (store, (), again) = open();
+        assert_eq!((store.life(known), again), (None, true));
+        drop(store);
+        assert!(!open().2, "once");
+    }
+}

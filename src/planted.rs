@@ -46,6 +46,10 @@ pub enum Bug {
     FinishLost,
     /// A start forgets one of the open holds and delayed transfers.
     OpenForgotten,
+    /// A start forgets what limits counted.
+    TalliesForgotten,
+    /// What a hold did not use is not taken out of the limits that counted it.
+    UncountLost,
     /// Checkpoints after the first do not write accounts.
     AccountsNotWritten,
     /// Checkpoints do not write what was given back of transfers.

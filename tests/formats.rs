@@ -19,7 +19,9 @@ use std::fs;
 use std::path::Path;
 
 use common::{TestServer, runtime, settings, transfer};
-use heng::ledger::{Code, MORE, Operation, Outcome, Transfer};
+use heng::flow::Helpers;
+use heng::ledger::{Code, MORE, Operation, Outcome, Transfer, TransferId};
+use heng::router::{KnownIds, read_known_ids};
 use heng::verify::verify;
 
 /// Directory, sequence of the last record.
@@ -104,4 +106,35 @@ fn every_format_that_was_kept_is_served_from() {
             serve(&data, *sequence, shards);
         }
     }
+}
+
+#[test]
+fn id_runs_that_contradict_the_journal_are_found() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/journal-1-store-5");
+    let mut right = Vec::new();
+    read_known_ids(&kept.join("ids"), |id, sequence| right.push((sequence, id))).unwrap();
+    right.sort_unstable();
+    let said = |runs: &[(u64, TransferId)]| {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        copy(&kept, &data);
+        fs::remove_dir_all(data.join("ids")).unwrap();
+        let mut known = KnownIds::open(&data.join("ids"), runs.len(), &Helpers::threads()).unwrap();
+        for (sequence, id) in runs {
+            known.admit(*id);
+            known.settle(*id, *sequence);
+        }
+        known.turn_and_wait();
+        drop(known);
+        let report = verify(&data).unwrap();
+        assert_eq!(report.ok, report.violations.is_empty());
+        report.violations.join("; ")
+    };
+    assert_eq!(said(&right), "");
+    let mut missing = right.clone();
+    let (sequence, id) = missing.remove(500);
+    assert_eq!(said(&missing), format!("transfer {id}, record {sequence}, is in no id run; it would be decided again"));
+    let mut other = right.clone();
+    other.last_mut().unwrap().1 = TransferId::from_raw(77_777);
+    assert!(said(&other).starts_with("an id run says that transfer 77777 is record"), "{}", said(&other));
 }

@@ -21,6 +21,9 @@ const AUDIT_EVERY: Duration = Duration::from_millis(50);
 /// Messages after which checkpoints and audits get their turn, also when there is always one more.
 const MESSAGES_PER_DRAIN: usize = 64;
 
+/// Messages before the desk with which it is not told what to forget; the next tick goes on.
+const FORGET_DEPTH: usize = 16;
+
 /// Accounts compared at a time.
 const AUDIT_ACCOUNTS: u32 = 1_024;
 
@@ -179,8 +182,11 @@ impl ClearingActor {
         }
     }
 
-    /// Has the desk forget what the store has; answers whether there is more.
+    /// Has the desk forget what the store has; answers whether there is more, and the desk has time.
     fn forget(&mut self) -> bool {
+        if self.options.shards.first().is_none_or(|desk| desk.depth() > FORGET_DEPTH) {
+            return false;
+        }
         let given_back = self.core.given_back();
         let is_some = !given_back.is_empty();
         if let Some(desk) = self.options.shards.first().filter(|_| is_some) {

@@ -15,8 +15,8 @@ use crate::store::{ACCOUNTS_PER_BLOCK, Checkpoint, LinkLog, OpenTree, StoreJob, 
 /// Blocks encoded per drain, so that reads never wait long for a checkpoint.
 const BLOCKS_PER_DRAIN: usize = 128;
 
-/// Lives per job, about 7 KB.
-const LIVES_PER_JOB: usize = 128;
+/// Lives per job, about 10 KB.
+const LIVES_PER_JOB: usize = 80;
 
 /// The checkpoint that is being written, if one is.
 #[derive(Debug)]

@@ -74,7 +74,7 @@ fn fill(book: &Book, orders: &[Order], desk: &mut Desk) -> Table<Account> {
         if let Some(pending) = open.pendings.get(about) {
             desk.put_pending(*pending);
         }
-        if let Some(life) = open.lives.get(about) {
+        if let Some(life) = order.transfer.operation().names_original().then(|| open.lives.get(about)).flatten() {
             desk.put_life(about, life);
         }
         let subjects = [

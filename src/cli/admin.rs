@@ -127,6 +127,9 @@ pub(super) fn describe(report: &Report) -> String {
         format!("accounts    {}", report.accounts),
         format!("store       {}", report.store),
     ];
+    if !report.ids.is_empty() {
+        lines.push(format!("ids         {}", report.ids));
+    }
     if report.torn_bytes > 0 {
         lines.push(format!(
             "torn tail   {} bytes of a group that was never answered; the next start cuts them",

@@ -117,7 +117,8 @@ fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) 
     Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
 }
 
-/// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay.
+/// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay,
+/// and a look into the store for each refund among them.
 pub fn recover(directory: &DataDir, options: RecoverOptions) -> Result<Recovered, RecoverError> {
     recover_with(directory, options, &Surroundings::default())
 }

@@ -55,7 +55,9 @@ fn fill_desk(desk: &mut Desk, (book, store): (&Book, &Store), now_ns: u64) {
         .for_each(|pending| desk.put_pending(*pending));
     desk.set_life_store(Arc::new(store.clone()));
     book.open().lives.newest().for_each(|(id, life)| desk.put_life(id, life));
-    book.open().tallies.iter().for_each(|tally| desk.put_tally(tally.subject, &tally.buckets));
+    if !planted::is(Bug::TalliesForgotten) {
+        book.open().tallies.iter().for_each(|tally| desk.put_tally(tally.subject, &tally.buckets));
+    }
 }
 
 /// The shards with their accounts, and the first one with what is open.

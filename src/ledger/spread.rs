@@ -44,7 +44,12 @@ impl<K: Eq + Hash, V> Spread<K, V> {
 
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let part = self.part(key);
-        let removed = self.parts.get_mut(part)?.remove(key);
+        let part = self.parts.get_mut(part)?;
+        let removed = part.remove(key);
+        if part.is_empty() {
+            // What it grew to once is not kept for ever.
+            *part = HashMap::new();
+        }
         self.len = self.len.saturating_sub(usize::from(removed.is_some()));
         removed
     }

@@ -6,7 +6,8 @@
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
 //! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
-//! ids in memory; eight of about one size become one, so there are few, and an id is merged hardly ever.
+//! ids in memory; eight of about one size become one, so there are few, and an id is merged hardly ever. When the disk has no room for a merged
+//! run, the runs stay as they are until there is one more.
 //!
 //! # Invariants
 //!
@@ -25,7 +26,8 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::ids::{Admitted, IdIndex};
-use super::run::{Entry, Run, open_all};
+use super::run::{Entry, Run};
+use super::runs::open_all;
 use crate::flow::{Helper, Helpers};
 use crate::ledger::{Sequence, TransferId};
 use crate::planted::{self, Bug};
@@ -53,6 +55,8 @@ enum Done {
     /// An empty index with room.
     Ready(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
+    /// The disk has no room for a merged run.
+    NoRoom(io::Error),
     Failed(io::Error),
 }
 
@@ -73,6 +77,8 @@ pub struct KnownIds {
     /// All ids of runs are from the first to the second.
     in_runs: (u128, u128),
     is_merging: bool,
+    /// Not merged before there are so many runs: there was no room.
+    merge_from: usize,
     settled: Sequence,
     workers: Option<Workers>,
     done: Receiver<Done>,
@@ -114,6 +120,7 @@ impl KnownIds {
             in_runs: bounds(&runs),
             runs,
             is_merging: false,
+            merge_from: 0,
             workers: Some(Workers { writer, merger }),
             done,
             helpers: helpers.clone(),
@@ -291,6 +298,11 @@ impl KnownIds {
                 self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
                 self.add_run(run);
             }
+            Done::NoRoom(err) => {
+                self.is_merging = false;
+                self.merge_from = self.runs.len().saturating_add(1);
+                tracing::warn!(%err, runs = self.runs.len(), "no room to merge id runs; tried again after the next one");
+            }
             Done::Failed(err) => unreadable(&err),
         }
     }
@@ -302,7 +314,7 @@ impl KnownIds {
     }
 
     fn merge_if_many(&mut self) {
-        if self.is_merging {
+        if self.is_merging || self.runs.len() < self.merge_from {
             return;
         }
         let level = |run: &Arc<Run>| {
@@ -377,14 +389,21 @@ fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<D
             Ok(Done::Ready(index))
         }
         Job::Merge(runs) => {
-            let merged = Run::merge(directory, &runs).inspect_err(|err| {
-                if err.kind() == io::ErrorKind::InvalidData {
-                    for run in &runs {
-                        run.set_aside();
-                    }
+            match Run::merge(directory, &runs) {
+                Ok(merged) => Ok(Done::Merged(runs, merged)),
+                // The runs are all there, only more than one would like.
+                Err(err) if matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    Ok(Done::NoRoom(err))
                 }
-            })?;
-            Ok(Done::Merged(runs, merged))
+                Err(err) => {
+                    if err.kind() == io::ErrorKind::InvalidData {
+                        for run in &runs {
+                            run.set_aside();
+                        }
+                    }
+                    Err(err)
+                }
+            }
         }
     }
 }
@@ -457,5 +476,39 @@ mod tests {
         }
         assert_eq!(again.admit(id(1)), Admitted::Known(1));
         assert_eq!(again.admit(id(10_000)), Admitted::New);
+    }
+
+    #[test]
+    fn a_merge_without_room_waits_and_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+        // Where a merge writes, there is no room.
+        let full = directory.path().join("merged.tmp");
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let mut number = 0;
+        let mut run = |known: &mut KnownIds| {
+            for _ in 0..10 {
+                number += 1;
+                known.admit(id(number));
+                known.settle(id(number), number);
+            }
+            known.turn_and_wait();
+        };
+        let merged = |known: &mut KnownIds| {
+            known.turn();
+            while known.is_merging {
+                let done = known.helpers.wait(&known.done).unwrap();
+                known.take_up(done);
+            }
+        };
+        (0..MERGED).for_each(|_| run(&mut known));
+        merged(&mut known);
+        assert_eq!((known.runs.len(), full.symlink_metadata().is_ok()), (MERGED, false), "what was begun is removed");
+        known.turn();
+        assert!(!known.is_merging, "not tried again at once");
+        run(&mut known);
+        merged(&mut known);
+        assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+        assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
     }
 }

@@ -28,8 +28,10 @@ mod ids;
 mod known;
 mod repeats;
 mod run;
+mod runs;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
 pub use known::{IDS_IN_MEMORY, KnownIds};
 pub use repeats::{Lookup, RepeatSender, spawn_resolver};
+pub use runs::read_known_ids;

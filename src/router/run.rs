@@ -187,7 +187,25 @@ impl Run {
         let most = runs.iter().map(|run| run.ids).sum();
         let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
-        let mut writer = Writer::new(directory.join("merged.tmp"), most)?;
+        let unfinished = directory.join("merged.tmp");
+        let merged = Self::write_merged(&unfinished, runs, (most, after, covers));
+        if merged.is_err() {
+            // Only so that it takes no room; the next start removes it, too.
+            drop(fs::remove_file(&unfinished));
+        }
+        let merged = merged?;
+        for run in runs.iter().filter(|run| run.path != merged.path) {
+            fs::remove_file(&run.path)?;
+        }
+        Ok(merged)
+    }
+
+    fn write_merged(
+        unfinished: &Path,
+        runs: &[std::sync::Arc<Self>],
+        (most, after, covers): (usize, Sequence, Sequence),
+    ) -> io::Result<Self> {
+        let mut writer = Writer::new(unfinished.to_owned(), most)?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
         while let Some(least) =
             readers.iter_mut().filter(|reader| reader.next.is_some()).min_by_key(|reader| reader.next)
@@ -197,11 +215,7 @@ impl Run {
             }
             least.advance()?;
         }
-        let merged = writer.finish((after, covers), &directory.join(name(covers)))?;
-        for run in runs.iter().filter(|run| run.path != merged.path) {
-            fs::remove_file(&run.path)?;
-        }
-        Ok(merged)
+        writer.finish((after, covers), &unfinished.with_file_name(name(covers)))
     }
 
     /// Opens a run and reads what is kept of it in memory.
@@ -262,6 +276,11 @@ impl Run {
     /// All records up to this one have their ids in this run or an older one.
     pub(super) fn covers(&self) -> Sequence {
         self.covers
+    }
+
+    /// Its ids are those of the records after this one.
+    pub(super) fn after(&self) -> Sequence {
+        self.after
     }
 
     /// Whether the filter must be asked about an id: it is between the first and the last one.
@@ -330,48 +349,8 @@ fn name(covers: Sequence) -> String {
     format!("{covers:020}.ids")
 }
 
-/// The runs in a directory, oldest first; leftovers of writing are removed. `None` when one of them is damaged or missing.
-pub(super) fn open_all(directory: &Path) -> io::Result<Option<Vec<Run>>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("ids") => paths.push(path),
-            Some("tmp") => fs::remove_file(&path)?,
-            _ => {}
-        }
-    }
-    paths.sort();
-    let mut runs = Vec::new();
-    // The newest first: each says where the one before it must end.
-    let mut wanted = None;
-    for path in paths.into_iter().rev() {
-        match Run::open(&path) {
-            Ok(run) if wanted.is_some_and(|wanted| run.covers > wanted) => {
-                // Merged into a newer one, and left by a process that ended then.
-                fs::remove_file(&run.path)?;
-            }
-            Ok(run) if wanted.is_some_and(|wanted| run.covers < wanted) => break,
-            Ok(run) => {
-                wanted = Some(run.after);
-                runs.push(run);
-            }
-            Err(err) => {
-                tracing::warn!(path = %path.display(), %err, "an id run cannot be used; all are made again");
-                return Ok(None);
-            }
-        }
-    }
-    if let Some(sequence) = wanted.filter(|&wanted| wanted > 0) {
-        tracing::warn!(sequence, "the id run that ends here is missing; all are made again");
-        return Ok(None);
-    }
-    runs.reverse();
-    Ok(Some(runs))
-}
-
 /// A run's entries in order.
-struct Entries<'a> {
+pub(super) struct Entries<'a> {
     run: &'a Run,
     number: usize,
     block: std::vec::IntoIter<Entry>,
@@ -379,13 +358,18 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    fn new(run: &'a Run) -> io::Result<Self> {
+    pub(super) fn new(run: &'a Run) -> io::Result<Self> {
         let mut entries = Self { run, number: 0, block: Vec::new().into_iter(), next: None };
         entries.advance()?;
         Ok(entries)
     }
 
-    fn advance(&mut self) -> io::Result<()> {
+    /// The entry that is next.
+    pub(super) fn next(&self) -> Option<Entry> {
+        self.next
+    }
+
+    pub(super) fn advance(&mut self) -> io::Result<()> {
         self.next = self.block.next();
         if self.next.is_none() && self.number < self.run.fences.len() {
             self.block = self.run.block(self.number)?.into_iter();
@@ -400,6 +384,7 @@ impl<'a> Entries<'a> {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::runs::open_all;
     use super::*;
 
     fn spread(number: u64) -> u128 {

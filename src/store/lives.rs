@@ -1,13 +1,15 @@
 //! The store's lives: what was given back of transfers, by id, read whenever nobody has it in memory.
 
 use std::fs;
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
 use crate::ledger::{KEPT_LIFE_BYTES, KeptLife, LifeStore, Sequence, TransferId, get};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, guard_own_panics};
 
 impl Store {
     /// Writes what was given back of transfers.
@@ -39,7 +41,10 @@ impl Store {
     }
 
     fn read_life(&self, id: TransferId) -> Result<Option<KeptLife>, StoreError> {
-        let bytes = self.lives.get(id.raw().to_be_bytes()).map_err(|source| self.error(source))?;
+        // Some damage makes sled panic.
+        let read = guard_own_panics(AssertUnwindSafe(|| self.lives.get(id.raw().to_be_bytes())));
+        let bytes = read.map_err(|_panic| self.damaged("sled panicked while reading"))?;
+        let bytes = bytes.map_err(|source| self.error(source))?;
         Ok(bytes.map(|bytes| KeptLife::decode(&get::<0, KEPT_LIFE_BYTES>(&bytes))))
     }
 }
@@ -54,6 +59,14 @@ pub(super) fn take_mark(path: &Path) -> bool {
     fs::remove_file(mark(path)).is_ok()
 }
 
+/// Whether an error tells of what the store contains. An operating system that refuses, as when the disk is full, says nothing of that.
+fn is_damage(err: &StoreError) -> bool {
+    match err {
+        StoreError::Sled { source: sled::Error::Io(source), .. } => source.kind() == io::ErrorKind::UnexpectedEof,
+        _ => true,
+    }
+}
+
 impl LifeStore for Store {
     #[expect(
         clippy::panic,
@@ -61,8 +74,10 @@ impl LifeStore for Store {
     )]
     fn kept(&self, id: TransferId) -> Option<KeptLife> {
         self.read_life(id).unwrap_or_else(|err| {
-            let marked = fs::write(mark(self.path()), []);
-            tracing::error!(err = %chain(&err), ?marked, "the store cannot be read; the next start makes it again from the journal");
+            if is_damage(&err) {
+                let marked = fs::write(mark(self.path()), []);
+                tracing::error!(?marked, "the store is damaged; the next start makes it again from the journal");
+            }
             panic!("the store cannot be read: {}", chain(&err))
         })
     }

@@ -12,14 +12,14 @@
 //! | `windows` | length and name of a piece, number of the part | a part of the participants, of a window, a payout; and as of which sequence |
 //! | `gateways` | gateway number, u32 big-endian | name, key hash and permissions |
 //!
-//! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing is written per
-//! transfer. One thread writes ([`spawn_store_writer`]); anybody may read.
+//! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing but what was
+//! given back is written per transfer. One thread writes ([`spawn_store_writer`]); anybody may read.
 //!
 //! # Invariants
 //!
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
-//! 3. What cannot be read while it is in use ends the process, and the next start makes the store again.
+//! 3. A life that cannot be read ends the process; when that is damage, the next start makes the store again.
 //! 4. The index entries of all records that an account has seen are durable before the account is written.
 //!
 //! # Not here

@@ -299,7 +299,7 @@ pub fn open_or_set_aside<T>(
         loaded.unwrap_or(Err(panicked)).map(|loaded| (store, loaded))
     };
     let distrusted = StoreError::Damaged { path: path.to_owned(), what: "found while it was in use".to_owned() };
-    let first = if take_mark(path) { Err(distrusted) } else { attempt() };
+    let first = if take_mark(path) && path.exists() { Err(distrusted) } else { attempt() };
     match first {
         Ok((store, loaded)) => Ok((store, loaded, false)),
         Err(err @ (StoreError::Newer { .. } | StoreError::Io { .. })) => Err(err),

@@ -1,16 +1,44 @@
 //! The walk's state: a book, the ids and what is to be compared, checked record by record.
 
+use std::path::Path;
+
 use hashbrown::HashMap;
 
 use super::{CurrencyReport, Report};
 use crate::ledger::{
-    AccountId, Applied, Book, BookAccount, Code, Life, Operation, RECORD_BYTES, Record, Sequence, Transfer, TransferId,
+    AccountId, Applied, Book, BookAccount, Code, KeptLife, Life, RECORD_BYTES, Record, Sequence, Transfer, TransferId,
     is_joined_to_next,
 };
 use crate::money::Currency;
-use crate::router::{Admitted, IdIndex};
+use crate::router::{Admitted, IdIndex, read_known_ids};
 use crate::store::{IndexEntry, Store, StoreError};
 use crate::telemetry::chain;
+
+/// Sequences, a bit each.
+#[derive(Default)]
+struct BitSet(Vec<u64>);
+
+impl BitSet {
+    fn place(sequence: Sequence) -> (usize, u64) {
+        (usize::try_from(sequence / 64).unwrap_or(usize::MAX), 1 << (sequence % 64))
+    }
+
+    /// The sequence is that of a record.
+    fn insert(&mut self, sequence: Sequence) {
+        let (word, bit) = Self::place(sequence);
+        if self.0.len() <= word {
+            self.0.resize(word.saturating_add(1), 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    fn has(&self, sequence: Sequence) -> bool {
+        let (word, bit) = Self::place(sequence);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
 
 /// The walk's state.
 pub(super) struct Check<'a> {
@@ -22,7 +50,9 @@ pub(super) struct Check<'a> {
     /// The store's or server's accounts, by id, each to be met at its head; removed when met.
     stored: HashMap<AccountId, BookAccount>,
     /// What the store says was given back of transfers, each to be met at its head; removed when met.
-    lives: HashMap<TransferId, Life>,
+    lives: HashMap<TransferId, KeptLife>,
+    /// Sequence of the store's checkpoint.
+    checkpoint: Sequence,
     /// The store's index entries, in order of sequence.
     index: Vec<IndexEntry>,
     /// By original: what refunds and reversals gave back, and by which accounts.
@@ -64,6 +94,7 @@ impl<'a> Check<'a> {
             ids: IdIndex::new(),
             stored,
             lives: HashMap::new(),
+            checkpoint: 0,
             index: Vec::new(),
             given_back: HashMap::new(),
             step: None,
@@ -72,13 +103,14 @@ impl<'a> Check<'a> {
 
     fn load(&mut self, store: &Store) -> Result<(), StoreError> {
         let checkpoint = store.checkpoint()?.unwrap_or_default();
+        self.checkpoint = checkpoint.sequence;
         let stored = &mut self.stored;
         store.read_accounts(checkpoint.accounts, |account| {
             stored.insert(account.properties.id, *account);
         })?;
         let lives = &mut self.lives;
         store.read_lives(|id, life| {
-            lives.insert(id, life.now);
+            lives.insert(id, life);
         })?;
         let index = &mut self.index;
         store.read_index(1, |_, entry| index.push(entry))?;
@@ -194,19 +226,77 @@ impl<'a> Check<'a> {
         if let Record::Transfer { transfer, outcome: Code::Accepted, .. } = record {
             self.meet_life(transfer);
         }
+        if sequence == self.checkpoint {
+            self.meet_lives();
+        }
     }
 
     /// Compares what was given back with what the store says of it, when the journal is at the last record about that.
     fn meet_life(&mut self, transfer: &Transfer) {
         let (id, sequence) = (TransferId::from_raw(transfer.related), self.book.sequence());
-        let Some(stored) = self.lives.get(&id).copied().filter(|stored| stored.head == sequence) else { return };
-        self.lives.remove(&id);
+        let Some(stored) = self.lives.get(&id).map(|kept| kept.now).filter(|stored| stored.head == sequence) else {
+            return;
+        };
+        self.compare_life(id, Some(stored));
+        if sequence > self.checkpoint {
+            self.lives.remove(&id);
+        }
+    }
+
+    fn compare_life(&mut self, id: TransferId, stored: Option<Life>) {
         let life = self.book.open().lives.get(id);
         // After a crash around a checkpoint, a voided hold has one that says no more than that.
-        if life != Some(stored) && transfer.operation() != Operation::Void {
+        let of_a_hold = life.is_none() && stored.is_some_and(|stored| stored.is_over && stored.refunded == 0);
+        if life != stored && !of_a_hold {
+            let sequence = self.book.sequence();
             self.report.violate(format!(
                 "record {sequence}: the store says of transfer {id} that {stored:?} was given back, the journal says {life:?}"
             ));
+        }
+    }
+
+    /// Compares all that was given back with what a start would find, when the journal is at the store's checkpoint. What the checkpoint
+    /// has is met then.
+    fn meet_lives(&mut self) {
+        let mut ids: Vec<TransferId> = self.book.open().lives.newest().map(|(id, _)| id).collect();
+        ids.extend(self.lives.keys());
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let stored = self.lives.get(&id).and_then(|kept| kept.at(self.checkpoint));
+            self.compare_life(id, stored);
+        }
+        let checkpoint = self.checkpoint;
+        self.lives.retain(|_, kept| kept.now.head > checkpoint);
+    }
+
+    /// Compares the id runs with the ids of the records: each with its record, and none missing up to where the runs say that they have all.
+    pub(super) fn id_runs(&mut self, directory: &Path) {
+        let mut found = BitSet::default();
+        let (mut entries, mut wrong) = (0_u64, Vec::new());
+        let read = read_known_ids(directory, |id, sequence| {
+            entries = entries.saturating_add(1);
+            if self.ids.find(id) == Some(sequence) {
+                found.insert(sequence);
+            } else {
+                wrong.push((id, sequence));
+            }
+        });
+        self.report.ids = match &read {
+            Ok(Some(covers)) => format!("{entries} in runs, which have all up to record {covers}"),
+            Ok(None) => "a run is damaged or missing; the next start makes all again from the journal".to_owned(),
+            Err(err) => format!("cannot be read ({err}); the next start makes them again from the journal"),
+        };
+        let Ok(Some(covers)) = read else { return };
+        for (id, sequence) in wrong {
+            self.report
+                .violate(format!("an id run says that transfer {id} is record {sequence}; the journal does not"));
+        }
+        let missing = self.ids.entries().find(|(_, sequence)| *sequence <= covers && !found.has(*sequence));
+        if let Some((id, sequence)) = missing {
+            let id = TransferId::from_raw(id);
+            self.report
+                .violate(format!("transfer {id}, record {sequence}, is in no id run; it would be decided again"));
         }
     }
 
@@ -251,7 +341,7 @@ impl<'a> Check<'a> {
                 account.head
             ));
         }
-        let mut unmet: Vec<_> = lives.into_iter().map(|(id, life)| (life.head, id)).collect();
+        let mut unmet: Vec<_> = lives.into_iter().map(|(id, kept)| (kept.now.head, id)).collect();
         unmet.sort_unstable();
         for (head, id) in unmet {
             report.violate(format!(

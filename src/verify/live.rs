@@ -17,6 +17,9 @@ use crate::journal::{FileDisk, walk};
 use crate::ledger::{AccountId, Book, BookAccount, BookState, RECORD_BYTES, Record, Sequence};
 use crate::telemetry::chain;
 
+/// Lives looked for at a time: each may be a read of the store, on the clearing thread.
+const LIVES_AT_ONCE: usize = 64;
+
 /// Accounts read at a time.
 const ACCOUNTS_AT_ONCE: u32 = 4_096;
 
@@ -101,6 +104,27 @@ impl LiveCheck {
         }
     }
 
+    /// Compares what was given back with what the server finds when it looks for it, in memory or in its store.
+    fn lives(&self, check: &mut Check<'_>, until: Sequence) {
+        let expected: Vec<_> = check.book.open().lives.newest().collect();
+        for part in expected.chunks(LIVES_AT_ONCE) {
+            let ids: Vec<_> = part.iter().map(|(id, _)| *id).collect();
+            let Ok(found) =
+                self.inspect(move |book| ids.iter().map(|id| book.open().lives.get(*id)).collect::<Vec<_>>())
+            else {
+                return;
+            };
+            for ((id, expected), found) in part.iter().zip(found) {
+                // What came after the last record compared is none of this check's.
+                if found.is_none_or(|found| found.head <= until && found != *expected) {
+                    check.violate(format!(
+                        "transfer {id}: the server finds {found:?} given back, the journal says {expected:?}"
+                    ));
+                }
+            }
+        }
+    }
+
     /// Walks the journal up to a sequence and no further: what comes after is being written.
     fn replay(&self, mut check: Check<'_>, until: Sequence, state: Option<&BookState>) {
         let disk = FileDisk::read_only(&self.journal);
@@ -134,6 +158,7 @@ impl LiveCheck {
             for what in state.differences(&check.book.state()) {
                 check.violate(format!("record {until}: the server has other {what} than the journal gives"));
             }
+            self.lives(&mut check, until);
         }
         check.finish_at(groups, state.is_some());
     }

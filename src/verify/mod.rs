@@ -7,7 +7,7 @@
 //!
 //! Read-only: the directory is locked for reading, and the store is checked in a temporary copy, because opening one writes. The
 //! journal is the truth, so what is wrong in it is an error; a store that does not open is only noted, since a start makes it
-//! again, but one that contradicts the journal is an error.
+//! again, but one that contradicts the journal is an error. The same goes for id runs.
 //!
 //! Shares the book, the id index and the formats with the server; shares nothing with the account actor that decided.
 
@@ -59,6 +59,8 @@ pub struct Report {
     pub currencies: BTreeMap<String, CurrencyReport>,
     /// What was said of the store.
     pub store: String,
+    /// What was said of the id runs; empty when they were not looked at.
+    pub ids: String,
     /// What is wrong, in order of sequence; the first are listed.
     pub violations: Vec<String>,
     /// How many violations there are.
@@ -118,6 +120,9 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
         // What is wrong with the journal was found by the first walk.
         drop(second);
     }
+    if walked.is_ok() {
+        check.id_runs(&directory.ids());
+    }
     check.finish(true);
     match walked {
         Ok(recovered) => {
@@ -148,8 +153,10 @@ impl StoreCopy {
         match Store::open(copy.path(), 32 << 20) {
             Ok(store) => Ok(Some(Self { store, _directory: copy })),
             Err(err) => {
-                report.store =
-                    format!("cannot be used ({}); the next start makes it again from the journal", chain(&err));
+                // The copy has the fault, but its place says nothing to anybody.
+                let [copied, own] = [copy.path(), &directory.store()].map(|path| path.display().to_string());
+                let why = chain(&err).replace(&copied, &own);
+                report.store = format!("cannot be used ({why}); the next start makes it again from the journal");
                 Ok(None)
             }
         }

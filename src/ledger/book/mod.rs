@@ -503,7 +503,7 @@ impl Book {
     fn follow_open(&mut self, transfer: &Transfer, gateway: GatewayId, levels: (u8, u8)) -> Result<(), &'static str> {
         let (second, sequence) = (self.summary.second, self.sequence);
         match transfer.operation() {
-            Operation::Refund | Operation::Reversal => self.open.gave_back(transfer, sequence)?,
+            Operation::Refund | Operation::Reversal => self.open.gave_back(transfer, (sequence, false))?,
             Operation::Raise
             | Operation::Capture
             | Operation::Void
@@ -540,7 +540,7 @@ impl Book {
         let cancelled = transfer.operation() == Operation::Void
             && before.is_none_or(|before| before.kind == super::PendingKind::Delayed);
         if cancelled {
-            self.open.gave_back(transfer, self.sequence)?;
+            self.open.gave_back(transfer, (self.sequence, before.is_some()))?;
         }
         Ok(())
     }

@@ -96,10 +96,14 @@ impl Open {
         Ok(Some(before))
     }
 
-    /// Notes what a refund, a reversal or a void gives back.
-    pub(super) fn gave_back(&mut self, transfer: &Transfer, sequence: Sequence) -> Result<(), &'static str> {
+    /// Notes what a refund, a reversal or a void gives back. Of what was open until now nothing was given back before.
+    pub(super) fn gave_back(
+        &mut self,
+        transfer: &Transfer,
+        (sequence, was_open): (Sequence, bool),
+    ) -> Result<(), &'static str> {
         let id = TransferId::from_raw(transfer.related);
-        let before = self.lives.get(id);
+        let before = if was_open { None } else { self.lives.get(id) };
         let life = before.unwrap_or_default();
         if life.head >= sequence {
             return Ok(());

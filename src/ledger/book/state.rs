@@ -53,7 +53,7 @@ pub struct BookState {
     pub classes: BTreeMap<(u16, u8), i128>,
     /// Holds, delayed transfers, reserves.
     pub pendings: Sum,
-    /// What was given back.
+    /// What was refunded.
     pub given_back: Sum,
     /// What limits counted.
     pub limits: Sum,
@@ -100,7 +100,7 @@ impl Book {
             accounts: self.len(),
             classes: self.classes.iter().filter(|(_, sum)| **sum != 0).map(|(key, sum)| (*key, *sum)).collect(),
             pendings: Sum::of(open.pendings.iter().map(|pending| pending.encode().to_vec())),
-            // What is over and of which nothing was refunded is left out: after a crash, a hold that was voided around a checkpoint has such an
+            // What was reversed or cancelled is left out: after a crash, a hold that was voided around a checkpoint has such an
             // entry that a whole replay does not make.
             given_back: open.lives.sum(),
             limits: Sum::of(limits.map(|tally| {

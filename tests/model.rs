@@ -24,7 +24,7 @@ use network::Network;
 use plain::Verb::{
     self, Balancing, Capture, Change, Delayed, Exchange, Hold, More, Pay, Raise, Refund, Require, Reversal, Void,
 };
-use plain::{ACCOUNTS, Ask, DAY_S, Item, Model, POLICY, SECOND_NS, SLIDING, convert};
+use plain::{ACCOUNTS, Ask, DAY_S, Item, Model, POLICY, SECOND_NS, STEP_S, convert};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -111,8 +111,7 @@ fn ask(id: u128, (what, from, to, amount, about, _): Wish, model: &Model, asks: 
 fn is_raised(item: &Item, model: &Model, asks: &[Ask]) -> bool {
     let (second, from, to) = item.counted;
     let level = |id| model.accounts.get(&id).map_or(0, |account| account.level);
-    let is_same =
-        (second / SLIDING.1, from, to) == (model.now / SLIDING.1, level(item.ask.debit), level(item.ask.credit));
+    let is_same = (second / STEP_S, from, to) == (model.now / STEP_S, level(item.ask.debit), level(item.ask.credit));
     !model.rules || ((is_same || !item.is_open) && asks.iter().all(|ask| ask.verb != Change))
 }
 

@@ -34,9 +34,9 @@ percent = "10"
 fixed = "0.03"
 to = [{ account = 6, ratio = 2 }, { account = 1 }]
 "#;
-/// The same in numbers: sum and count of a day, sum of a window and its step, who gets the fee, what classes permit.
-const DAY_MAX: (i128, i128) = (90, 3);
-pub(crate) const SLIDING: (i128, u64) = (180, 10);
+/// The same in numbers: the limits, the step of the sliding one, who gets the fee, what classes permit.
+pub(crate) const BOUNDS: Bounds = Bounds { day: (90, 3), sliding: 180 };
+pub(crate) const STEP_S: u64 = 10;
 const SHARES: [(u128, u128); 2] = [(6, 2), (1, 1)];
 const PERMITS: [(u8, u8, [u16; 2]); 3] =
     [(CLIENT, FEE, [1, 90]), (EXTERNAL, CLIENT, [0, 1]), (CLIENT, EXTERNAL, [0, 90])];
@@ -62,6 +62,13 @@ pub(crate) const ACCOUNTS: [(u128, u16, u8, u8, u16); 8] = [
     (7, FREE, UNSAID, 0, USD),
     (8, LIMITED, UNSAID, 2, USD),
 ];
+
+/// What limits allow: sum and count of a day, sum of a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) day: (i128, i128),
+    pub(crate) sliding: i128,
+}
 
 type Told = Result<(), Code>;
 
@@ -195,12 +202,17 @@ pub(crate) struct Item {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) rules: bool,
+    pub(crate) bounds: Bounds,
     pub(crate) now: u64,
+    /// The second as of which limits count, where it is not that of now.
+    pub(crate) clock: Option<u64>,
     pub(crate) gateway: u32,
     pub(crate) accounts: BTreeMap<u128, Account>,
     pub(crate) items: BTreeMap<u128, Item>,
     /// By limit (0 day, 1 sliding), subject and period: sum and count.
     counts: BTreeMap<(u8, u128, u64), (i128, i128)>,
+    /// What the ledger took by itself from payees: from, to, amount.
+    pub(crate) charged: Vec<(u128, u128, u128)>,
 }
 
 impl Model {
@@ -208,7 +220,8 @@ impl Model {
         let account =
             |(id, kind, class, level, currency)| (id, Account { kind, class, level, currency, ..Account::default() });
         let accounts = ACCOUNTS.into_iter().map(account).collect();
-        Self { rules, now: 1_000, gateway: 1, accounts, items: BTreeMap::new(), counts: BTreeMap::new() }
+        let (items, counts, charged) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { rules, bounds: BOUNDS, now: 1_000, clock: None, gateway: 1, accounts, items, counts, charged }
     }
 
     /// Decides a transaction.
@@ -321,7 +334,7 @@ impl Model {
         self.note(ask, amount, !sets_aside && amount > 0);
         if sets_aside {
             self.set_aside(ask, amount.cast_signed());
-            let counted = (self.now, self.accounts[&ask.debit].level, self.accounts[&ask.credit].level);
+            let counted = (self.second(), self.accounts[&ask.debit].level, self.accounts[&ask.credit].level);
             let item = self.items.get_mut(&ask.id).unwrap();
             (item.is_open, item.left, item.held) = (true, amount, amount);
             (item.gateway, item.counted) = (self.gateway, counted);
@@ -443,6 +456,10 @@ impl Model {
         Ok(())
     }
 
+    fn second(&self) -> u64 {
+        self.clock.unwrap_or(self.now)
+    }
+
     /// Adds to what the limits have counted.
     fn tally(&mut self, ask: &Ask, gateway: u32, second: u64, (sum, count): (i128, i128)) {
         let account = &self.accounts[&ask.debit];
@@ -450,7 +467,7 @@ impl Model {
             return;
         }
         let day = (account.level == 1).then_some((0, ask.debit, second / DAY_S));
-        for key in day.into_iter().chain([(1, u128::from(gateway), second / SLIDING.1)]) {
+        for key in day.into_iter().chain([(1, u128::from(gateway), second / STEP_S)]) {
             let counted = self.counts.entry(key).or_default();
             *counted = (counted.0 + sum, counted.1 + count);
         }
@@ -461,14 +478,15 @@ impl Model {
         let account = &self.accounts[&ask.debit];
         let is_counted = self.rules && account.currency == EUR;
         let of_day = is_counted && account.level == 1;
-        self.tally(ask, self.gateway, self.now, (amount.cast_signed(), times));
-        let day = self.counts.get(&(0, ask.debit, self.now / DAY_S)).copied().unwrap_or_default();
-        ensure(!of_day || day.0 <= DAY_MAX.0, Code::LimitExceeded)?;
-        ensure(!of_day || day.1 <= DAY_MAX.1, Code::LimitCountExceeded)?;
-        let (gateway, step) = (u128::from(self.gateway), self.now / SLIDING.1);
+        let (second, bounds) = (self.second(), self.bounds);
+        self.tally(ask, self.gateway, second, (amount.cast_signed(), times));
+        let day = self.counts.get(&(0, ask.debit, second / DAY_S)).copied().unwrap_or_default();
+        ensure(!of_day || day.0 <= bounds.day.0, Code::LimitExceeded)?;
+        ensure(!of_day || day.1 <= bounds.day.1, Code::LimitCountExceeded)?;
+        let (gateway, step) = (u128::from(self.gateway), second / STEP_S);
         let window = self.counts.range((1, gateway, step - 6)..=(1, gateway, step));
         let sum: i128 = window.map(|(_, counted)| counted.0).sum();
-        ensure(!is_counted || sum <= SLIDING.0, Code::LimitExceeded)
+        ensure(!is_counted || sum <= bounds.sliding, Code::LimitExceeded)
     }
 
     /// Takes the fee of a payment from its payee.
@@ -489,6 +507,7 @@ impl Model {
             self.check_classes(ask.credit, to, 90)?;
             self.accounts[&to].check_credit()?;
             self.post(ask.credit, to, part);
+            self.charged.push((ask.credit, to, part));
         }
         Ok(())
     }

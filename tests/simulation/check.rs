@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use heng::ledger::{BALANCING, Code, Operation, Record, Sequence, StoredRecord, Transfer, Window};
 
 use crate::log::{Balance, Log, Told};
-use crate::plain::{Ask, Model, SECOND_NS, Verb};
+use crate::plain::{Ask, Bounds, Model, SECOND_NS, Verb};
 use crate::windows::{PARTICIPANTS, Windows, goes_on};
 
 /// Walks the journal record by record.
@@ -23,22 +23,34 @@ pub(crate) struct Judge<'a> {
     pub(crate) windows: Windows,
     /// Transfers of the ledger itself that are one step.
     own: Vec<(Transfer, Code)>,
+    /// What the ledger took by itself since the step before: from, to, amount.
+    charged: Vec<(u128, u128, u128)>,
+    /// How much was refused by limits, and how often the ledger charged something.
+    pub(crate) ruled: (u64, u64),
 }
 
 /// The account that may not take in more than was taken out of it.
 const MIRROR: u128 = 5;
+
+/// Whether the ledger does this as a part of a transfer of a step.
+fn is_part(transfer: &Transfer) -> bool {
+    matches!(transfer.operation(), Operation::Release | Operation::Raise)
+}
 
 pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(log: &'a Log) -> Self {
+    /// `bounds` are those of the rules in force, if rules are.
+    pub(crate) fn new(log: &'a Log, bounds: Option<Bounds>) -> Self {
         let mut reads: Vec<usize> = (0..log.reads.len()).collect();
         reads.sort_by_key(|&read| std::cmp::Reverse(log.reads[read].sequence));
         let (step, seen) = (Vec::new(), BTreeSet::new());
-        let (model, windows, own) = (Model::new(false), Windows::new(), Vec::new());
-        Self { log, model, step, gateway: 1, seen, last: (0, 0), reads, rooms: vec![(0, 0)], windows, own }
+        let (mut model, windows, own) = (Model::new(bounds.is_some()), Windows::new(), Vec::new());
+        model.bounds = bounds.unwrap_or(model.bounds);
+        let (rooms, charged) = (vec![(0, 0)], Vec::new());
+        Self { log, model, step, gateway: 1, seen, last: (0, 0), reads, rooms, windows, own, charged, ruled: (0, 0) }
     }
 
     /// The next record.
@@ -50,6 +62,16 @@ impl<'a> Judge<'a> {
         let second = time_ns / SECOND_NS;
         self.model.now = second;
         let before = self.balances();
+        if let Record::Internal { transfer, .. } = &stored.record
+            && transfer.operation() == Operation::Fee
+        {
+            self.charged.push((transfer.debit.raw(), transfer.credit.raw(), transfer.amount));
+            return self.compare_reads();
+        }
+        let ends_capture = |record: &Record| matches!(record, Record::Internal { transfer, .. } if transfer.operation() == Operation::Release);
+        if self.step.is_empty() && !ends_capture(&stored.record) {
+            self.compare_charges()?;
+        }
         match &stored.record {
             Record::Transfer { transfer, outcome, gateway } if gateway.0 == 0 => {
                 self.own(*transfer, *outcome)?;
@@ -69,7 +91,7 @@ impl<'a> Judge<'a> {
             }
             Record::Internal { transfer, .. } => {
                 ensure(self.step.is_empty(), || format!("record {sequence} is amid a transaction"))
-                    .or_else(|amid| if transfer.operation() == Operation::Release { Ok(()) } else { Err(amid) })?;
+                    .or_else(|amid| if is_part(transfer) { Ok(()) } else { Err(amid) })?;
                 let id = transfer.related;
                 if matches!(transfer.operation(), Operation::Expire | Operation::Arrive) {
                     ensure(self.model.is_due(id, second), || {
@@ -78,12 +100,22 @@ impl<'a> Judge<'a> {
                     self.model.fall_due(id);
                 }
             }
+            Record::Clock { second } => self.model.clock = Some(u64::from(*second)),
             _ => {}
         }
         for ((account, before), after) in PARTICIPANTS.into_iter().zip(before).zip(self.balances()) {
             self.windows.gained(account, after - before);
         }
         self.compare_reads()
+    }
+
+    /// What was charged for the last step is what the model charges.
+    fn compare_charges(&mut self) -> Result<(), String> {
+        let (charged, expected) = (std::mem::take(&mut self.charged), std::mem::take(&mut self.model.charged));
+        self.ruled.1 += u64::try_from(charged.len()).unwrap();
+        ensure(charged == expected, || {
+            format!("{charged:?} was charged before record {}, where the documentation says {expected:?}", self.last.0)
+        })
     }
 
     fn balances(&self) -> [i128; 3] {
@@ -136,6 +168,7 @@ impl<'a> Judge<'a> {
         if let Some(first) = transaction.told[place] {
             ensure(first == told, || format!("{id} was answered {first:?} and is recorded {told:?}"))?;
         }
+        self.ruled.0 += u64::from(matches!(told.code, Code::LimitExceeded | Code::LimitCountExceeded));
         self.step.push((transaction.asks[place], told.code));
         if self.step.len() < transaction.asks.len() {
             return Ok(());
@@ -211,9 +244,8 @@ impl<'a> Judge<'a> {
         {
             self.reads.pop();
             let read = &self.log.reads[read];
-            ensure(self.step.is_empty() && self.own.is_empty(), || {
-                format!("a read is as of {}, amid a transaction", read.sequence)
-            })?;
+            let is_whole = self.step.is_empty() && self.own.is_empty() && self.charged == self.model.charged;
+            ensure(is_whole, || format!("a read is as of {}, amid a transaction", read.sequence))?;
             ensure(read.sequence >= read.floor, || {
                 format!("a read after the answer of {} is as of {}", read.floor, read.sequence)
             })?;
@@ -236,7 +268,8 @@ impl<'a> Judge<'a> {
     }
 
     /// After the last record: nothing acknowledged is missing, and what accounts have is what the model has.
-    pub(crate) fn finish(&self, balances: &[Balance]) -> Result<(), String> {
+    pub(crate) fn finish(&mut self, balances: &[Balance]) -> Result<(), String> {
+        self.compare_charges()?;
         ensure(self.step.is_empty(), || format!("the journal ends amid a transaction: {:?}", self.step))?;
         for transaction in &self.log.transactions {
             for (ask, told) in transaction.asks.iter().zip(&transaction.told) {

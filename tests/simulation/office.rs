@@ -44,6 +44,7 @@ fn turn(server: &mut Server, rng: &mut StdRng) -> String {
 }
 
 /// The windows of a server as of a sequence, and the numbers of participants by place.
+#[derive(Default)]
 pub(crate) struct Shown {
     pub(crate) sequence: Sequence,
     pub(crate) windows: Vec<Window>,
@@ -74,7 +75,9 @@ impl World<'_> {
 
     /// Lets the office do something, if there is one. It may end with the process amid it.
     pub(crate) fn office(&mut self) -> Result<(), String> {
-        let Some(server) = self.server.as_mut().filter(|_| self.is_opened) else { return Ok(()) };
+        let Some(server) = self.server.as_mut().filter(|_| self.is_opened && !self.options.rules) else {
+            return Ok(());
+        };
         let came = turn(server, &mut self.rng);
         let waiting = *server.waiting.lock().unwrap();
         if came != "Ok(false)" {

@@ -31,6 +31,8 @@ const BUGS: &[Bug] = &[
     Bug::TimeGoesBack,
     Bug::FinishLost,
     Bug::OpenForgotten,
+    Bug::TalliesForgotten,
+    Bug::UncountLost,
     Bug::AccountsNotWritten,
     Bug::LivesNotWritten,
     Bug::RecordSkipped,

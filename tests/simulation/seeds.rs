@@ -47,10 +47,14 @@ fn seeds_hold() {
         all.damages += one.damages;
         all.windows += one.windows;
         all.settled += one.settled;
+        all.limited += one.limited;
+        all.charged += one.charged;
         all.seconds += one.seconds;
     }
     println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
-    assert!(all.records > 0 && all.reads > 0 && all.windows > 0 && all.settled > 0);
+    assert!(
+        all.records > 0 && all.reads > 0 && all.windows > 0 && all.settled > 0 && all.limited > 0 && all.charged > 0
+    );
 }
 
 #[test]

@@ -18,12 +18,15 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 /// Every euro that moves belongs to a scheme, whose window closes every half minute if something is in it.
-const POLICY: &str = "[[scheme]]\nname = \"all\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 6\n\
+pub(crate) const POLICY: &str = "[[scheme]]\nname = \"all\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 6\n\
     close_every_seconds = 30\nsettle_after_days = 0\npayout_format = \"csv\"\nminimum_payout = \"0.20\"\n";
 
 /// How a server is told to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// The rules of [`crate::plain`] instead of a scheme.
+    pub(crate) rules: bool,
+    pub(crate) policy: String,
     pub(crate) shards: usize,
     pub(crate) items_in_flight_max: usize,
     pub(crate) group_records_max: usize,
@@ -71,7 +74,7 @@ impl Server {
         path: &Path,
         disk: Arc<dyn Disk>,
         now_ns: &Arc<AtomicU64>,
-        (options, seed, faults): (Options, u64, bool),
+        (options, seed, faults): (&Options, u64, bool),
     ) -> Result<Self, String> {
         let directory = DataDir::create(path).map_err(|err| err.to_string())?;
         let (helpers, stepper) = Helpers::stepped();
@@ -82,8 +85,8 @@ impl Server {
         let recover =
             || recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err));
         let mut recovered = recover()?;
-        if recovered.book.policy().text() != POLICY {
-            let parts: Vec<Record> = PolicyPart::split(POLICY).into_iter().map(Record::Policy).collect();
+        if recovered.book.policy().text() != options.policy {
+            let parts: Vec<Record> = PolicyPart::split(&options.policy).into_iter().map(Record::Policy).collect();
             append_offline(recovered, &parts, options.segment_bytes, &surroundings)?;
             recovered = recover()?;
         }

@@ -24,9 +24,10 @@ fn earlier(rng: &mut StdRng, log: &Log, verbs: &[Verb]) -> Option<Ask> {
     if found.is_empty() { None } else { Some(pick(rng, &found)) }
 }
 
-fn ask(rng: &mut StdRng, log: &Log, id: u128, second: u64) -> Ask {
+fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> Ask {
     let (debit, credit) = (pick(rng, &FROM), pick(rng, &TO));
-    let base = Ask { id, debit, credit, amount: rng.random_range(1..60), ..Ask::default() };
+    let code = if rules { pick(rng, &[0, 0, 1]) } else { 0 };
+    let base = Ask { id, debit, credit, code, amount: rng.random_range(1..60), ..Ask::default() };
     let time = second + rng.random_range(5..300);
     let about = |ask: Ask, verb, amount| Ask { verb, amount, related: ask.id, id, time: 0, ..ask };
     match rng.random_range(0..100) {
@@ -38,7 +39,8 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, second: u64) -> Ask {
             let verb = pick(rng, &[Verb::Capture, Verb::Capture, Verb::More, Verb::More, Verb::Void, Verb::Raise]);
             let of = if verb == Verb::Void { &[Verb::Hold, Verb::Delayed][..] } else { &[Verb::Hold][..] };
             let Some(hold) = earlier(rng, log, of) else { return base };
-            let most = if rng.random_bool(0.1) { hold.amount + 1 } else { hold.amount };
+            let beyond = if rules { hold.amount / 4 } else { 1 };
+            let most = if rng.random_bool(0.1) { hold.amount + beyond } else { hold.amount };
             about(hold, verb, if verb == Verb::Void { 0 } else { rng.random_range(1..=most) })
         }
         86..94 => {
@@ -62,9 +64,9 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, second: u64) -> Ask {
 }
 
 /// A new step of one to four transfers, noted in the log.
-pub(crate) fn transaction(rng: &mut StdRng, log: &mut Log, second: u64, gateway: u32) -> usize {
+pub(crate) fn transaction(rng: &mut StdRng, log: &mut Log, second: u64, (gateway, rules): (u32, bool)) -> usize {
     let count = if rng.random_bool(0.75) { 1 } else { rng.random_range(2..=4) };
     let first = u128::try_from(log.by_id.len()).unwrap() + 1;
-    let asks = (0..count).map(|place| ask(rng, log, (first + place) * 7_919, second)).collect();
+    let asks = (0..count).map(|place| ask(rng, log, (first + place) * 7_919, (second, rules))).collect();
     log.add(asks, gateway)
 }

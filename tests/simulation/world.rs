@@ -16,12 +16,18 @@ use crate::disk::SimDisk;
 use crate::log::{Balance, Log, Read, Transaction};
 use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
-use crate::plain::{ACCOUNTS, Ask, SECOND_NS};
-use crate::server::{Options, Server, gateway_name};
+use crate::plain::{ACCOUNTS, Ask, BOUNDS as PLAIN, Bounds, DAY_S, POLICY as RULES, SECOND_NS};
+use crate::server::{Options, POLICY as SCHEME, Server, gateway_name};
 use crate::wishes;
 
 /// Lines of what happened that are kept to be told.
 const TOLD_LINES: usize = 60;
+
+/// What limits allow where there are limits: some are met, and most is not refused.
+const BOUNDS: Bounds = Bounds { day: (1_500, 60), sliding: 2_500 };
+
+/// Some minutes before a day ends.
+const NEARLY_MIDNIGHT_S: u64 = 12 * DAY_S - 200;
 
 /// Requests of one connection without an answer.
 const IN_FLIGHT_MAX: usize = 6;
@@ -41,6 +47,10 @@ pub(crate) struct Summary {
     pub(crate) windows: u64,
     /// Positions that were settled.
     pub(crate) settled: u64,
+    /// Transfers that limits refused.
+    pub(crate) limited: u64,
+    /// Fees.
+    pub(crate) charged: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
     /// Of all that happened, in order.
@@ -81,6 +91,16 @@ fn balance(account: &AccountState) -> Balance {
     (properties.id.raw(), totals, account.state.number(), properties.level, properties.overdraft)
 }
 
+/// The rules of the model with other limits.
+fn rules_of(bounds: &Bounds) -> String {
+    let money = |cents: i128| format!("\"{}.{:02}\"", cents / 100, cents % 100);
+    let day = |of: &Bounds| format!("sum_max = {}, count_max = {}", money(of.day.0), of.day.1);
+    let sliding = |of: &Bounds| format!("sum_max = {}", money(of.sliding));
+    let [days, slidings] = [[day(&PLAIN), day(bounds)], [sliding(&PLAIN), sliding(bounds)]];
+    assert!(RULES.contains(&days[0]) && RULES.contains(&slidings[0]));
+    RULES.replace(&days[0], &days[1]).replace(&slidings[0], &slidings[1])
+}
+
 /// The records about what a record is about.
 fn history(reader: &JournalReader, last: &StoredRecord) -> String {
     let about = |record: &Record| match record {
@@ -98,7 +118,10 @@ impl<'a> World<'a> {
     pub(crate) fn new(seed: u64, path: &'a Path) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut pick = |from: &[u64]| from[rng.random_range(0..from.len())];
+        let rules = seed % 4 == 3;
         let options = Options {
+            rules,
+            policy: if rules { rules_of(&BOUNDS) } else { SCHEME.to_owned() },
             shards: 1,
             items_in_flight_max: usize::try_from(pick(&[30, 200, 10_000])).unwrap(),
             group_records_max: usize::try_from(pick(&[1, 3, 40, 8_190])).unwrap(),
@@ -109,6 +132,7 @@ impl<'a> World<'a> {
         let batch_max = usize::try_from(pick(&[4, 4, 60])).unwrap();
         // What is more than there is room for is busy for ever, and a group is never longer than a segment.
         let group_max = if batch_max > 4 { options.group_records_max.min(400) } else { options.group_records_max };
+        let begin_s = if rules { NEARLY_MIDNIGHT_S } else { 1_000_000 };
         let options = Options {
             items_in_flight_max: options.items_in_flight_max.max(4 * batch_max),
             group_records_max: group_max,
@@ -119,7 +143,7 @@ impl<'a> World<'a> {
         Self {
             path,
             disk: Arc::new(SimDisk::new(seed)),
-            now_ns: Arc::new(AtomicU64::new(1_000_000 * SECOND_NS)),
+            now_ns: Arc::new(AtomicU64::new(begin_s * SECOND_NS)),
             server: None,
             store_synced: 0,
             clients,
@@ -220,7 +244,7 @@ impl<'a> World<'a> {
         self.summary.starts += 1;
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
         let seed = self.rng.random();
-        match Server::start(self.path, disk, &self.now_ns, (self.options, seed, self.faults)) {
+        match Server::start(self.path, disk, &self.now_ns, (&self.options, seed, self.faults)) {
             Ok(server) => {
                 self.store_synced = server.checkpoint();
                 self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
@@ -318,7 +342,9 @@ impl<'a> World<'a> {
                     let number = self.rng.random_range(0..self.log.transactions.len());
                     Some(number).filter(|&number| self.log.transactions[number].gateway == gateway)
                 }
-                None if self.faults => Some(wishes::transaction(&mut self.rng, &mut self.log, second, gateway)),
+                None if self.faults => {
+                    Some(wishes::transaction(&mut self.rng, &mut self.log, second, (gateway, self.options.rules)))
+                }
                 None => None,
             };
             numbers.extend(number.filter(|number| !numbers.contains(number)));
@@ -446,7 +472,7 @@ impl<'a> World<'a> {
                 self.step().await?;
             }
         }
-        let shown = self.clear()?;
+        let shown = if self.options.rules { Shown::default() } else { self.clear()? };
         let (floor, before) = (self.log.told_max.max(shown.sequence), reads);
         for _ in 0..PATIENCE {
             self.read();
@@ -461,7 +487,7 @@ impl<'a> World<'a> {
 
     fn judge(&mut self, balances: &[Balance], until: u64, shown: &Shown) -> Result<Summary, String> {
         let reader = &self.server.as_ref().ok_or("no server")?.engine.reader;
-        let mut judge = Judge::new(&self.log);
+        let mut judge = Judge::new(&self.log, self.options.rules.then_some(BOUNDS));
         for sequence in 1..=until {
             let stored = reader.read(sequence).map_err(|err| err.to_string())?;
             let stored = stored.ok_or_else(|| format!("record {sequence} is missing"))?;
@@ -472,6 +498,7 @@ impl<'a> World<'a> {
         }
         judge.finish(balances)?;
         (self.summary.windows, self.summary.settled) = (judge.windows.closed(), judge.windows.settled());
+        (self.summary.limited, self.summary.charged) = judge.ruled;
         let second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
         if let Some(late) = judge.overdue(second) {
             return Err(format!("{late} is overdue at second {second} and still open"));

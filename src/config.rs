@@ -45,7 +45,7 @@ settings! {
     development_key: bool, "HENG_DEVELOPMENT_KEY", "Accept the publicly known development key; loopback only [default: false]";
     connections_max: usize, "HENG_CONNECTIONS_MAX", "Connections at once [default: 12000]";
     connection_requests_in_flight_max: u32, "HENG_CONNECTION_REQUESTS_IN_FLIGHT_MAX", "Requests without an answer per connection; more are answered busy [default: 4096]";
-    transfers_in_flight_max: usize, "HENG_TRANSFERS_IN_FLIGHT_MAX", "Transfers and account openings inside at once, all connections together [default: 524288]";
+    transfers_in_flight_max: usize, "HENG_TRANSFERS_IN_FLIGHT_MAX", "Transfers and account openings inside at once, all connections together [default: 262144]";
     handshake_timeout_ms: u64, "HENG_HANDSHAKE_TIMEOUT_MS", "Time for a hello to arrive, milliseconds [default: 5000]";
     idle_timeout_ms: u64, "HENG_IDLE_TIMEOUT_MS", "Time without a frame until a connection is closed, milliseconds [default: 60000]";
     frame_timeout_ms: u64, "HENG_FRAME_TIMEOUT_MS", "Time from the first byte of a frame to its last, milliseconds [default: 10000]";
@@ -140,7 +140,7 @@ impl Settings {
             development_key: self.development_key.unwrap_or(false),
             connections_max: self.connections_max.unwrap_or(12_000),
             connection_requests_in_flight_max: self.connection_requests_in_flight_max.unwrap_or(4_096),
-            transfers_in_flight_max: self.transfers_in_flight_max.unwrap_or(524_288),
+            transfers_in_flight_max: self.transfers_in_flight_max.unwrap_or(262_144),
             handshake_timeout: ms(self.handshake_timeout_ms, 5_000),
             idle_timeout: ms(self.idle_timeout_ms, 60_000),
             frame_timeout: ms(self.frame_timeout_ms, 10_000),

@@ -17,6 +17,7 @@ mod measure;
 mod mix;
 mod model;
 mod office;
+mod overload;
 mod peer;
 mod reader;
 mod report;
@@ -57,6 +58,8 @@ enum Command {
     Soak(soak::SoakArguments),
     /// Draw a result of `run` or `soak` over time.
     Chart(chart::ChartArguments),
+    /// Offer several times what a server can take, and see what it accepts, refuses and needs.
+    Overload(overload::OverloadArguments),
     /// Measure what peers that misbehave cost the others.
     Hostile(hostile::HostileArguments),
     /// What `torture` has checked between two breaks: the same as `heng verify`.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Chart(arguments) => chart::run(&arguments),
+        Command::Overload(arguments) => overload::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),

@@ -60,6 +60,11 @@ pub(crate) struct Due {
 }
 
 impl Due {
+    /// For mixes without delayed transfers.
+    pub(crate) fn none() -> Self {
+        Self { after: Duration::ZERO, within: Duration::ZERO, last_ns: Arc::default() }
+    }
+
     /// Whether they arrive before accounts are compared: then they count as moved, else as set aside.
     pub(crate) fn arrives(&self) -> bool {
         self.after.saturating_add(self.within) <= Duration::from_mins(2)

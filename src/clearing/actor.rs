@@ -21,7 +21,7 @@ const AUDIT_EVERY: Duration = Duration::from_millis(50);
 /// Messages after which checkpoints and audits get their turn, also when there is always one more.
 const MESSAGES_PER_DRAIN: usize = 64;
 
-/// Messages before the desk with which it is not told what to forget; the next tick goes on.
+/// Messages before the desk with which it is not told more to forget at once.
 const FORGET_DEPTH: usize = 16;
 
 /// Accounts compared at a time.
@@ -182,18 +182,16 @@ impl ClearingActor {
         }
     }
 
-    /// Has the desk forget what the store has; answers whether there is more, and the desk has time.
+    /// Has the desk forget some of what the store has; answers whether there is more, and the desk has time for it at once. While it has
+    /// not, it is told so much with each drain.
     fn forget(&mut self) -> bool {
-        if self.options.shards.first().is_none_or(|desk| desk.depth() > FORGET_DEPTH) {
-            return false;
-        }
         let given_back = self.core.given_back();
         let is_some = !given_back.is_empty();
         if let Some(desk) = self.options.shards.first().filter(|_| is_some) {
             // When the shard has stopped, so will this.
             let _told = desk.forget(given_back);
         }
-        is_some
+        is_some && self.options.shards.first().is_some_and(|desk| desk.depth() <= FORGET_DEPTH)
     }
 
     fn handle_message(&mut self, message: ClearingMessage) {

@@ -19,8 +19,8 @@ use crate::telemetry::{ClassFunds, Telemetry};
 /// Records decoded and looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
 
-/// Lives that the desk is told at a time to forget: some ten microseconds of its time.
-const FORGOTTEN_AT_A_TIME: usize = 256;
+/// Lives that the desk is told at a time to forget: about a tenth of a millisecond of its time.
+const FORGOTTEN_AT_A_TIME: usize = 1_024;
 
 /// Jobs that may wait for the store's thread before the ledger is held back: 28 MB.
 const BACKLOG_MAX: usize = 4_096;

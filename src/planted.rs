@@ -66,8 +66,6 @@ pub enum Bug {
     CarryLost,
     /// A checkpoint does not write what counted in the open window.
     WindowNotWritten,
-    /// Money that a bank sent back is given back again after a restart.
-    ReturnedTwice,
 }
 
 #[cfg(feature = "planted")]

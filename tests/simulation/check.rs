@@ -32,6 +32,12 @@ pub(crate) struct Judge<'a> {
 /// The account that may not take in more than was taken out of it.
 const MIRROR: u128 = 5;
 
+/// What was asked for: the record of a balancing transfer has that where others have a time, and as its amount what was moved.
+fn asked(transfer: &Transfer) -> u128 {
+    let balanced = transfer.flags & BALANCING != 0 && transfer.time_ns != 0;
+    if balanced { transfer.time_ns.into() } else { transfer.amount }
+}
+
 /// Whether the ledger does this as a part of a transfer of a step.
 fn is_part(transfer: &Transfer) -> bool {
     matches!(transfer.operation(), Operation::Release | Operation::Raise)
@@ -142,7 +148,7 @@ impl<'a> Judge<'a> {
             verb: if transfer.flags & BALANCING != 0 { Verb::Balancing } else { Verb::Pay },
             debit: transfer.debit.raw(),
             credit: transfer.credit.raw(),
-            amount: transfer.amount,
+            amount: asked(transfer),
             code: transfer.code,
             ..Ask::default()
         });

@@ -41,14 +41,16 @@ const BUGS: &[Bug] = &[
     Bug::WindowTwice,
     Bug::CarryLost,
     Bug::WindowNotWritten,
-    Bug::ReturnedTwice,
 ];
 
 #[test]
 fn planted_bugs_are_found() {
     let mut missed = Vec::new();
     let mut table = BTreeMap::new();
-    for &bug in BUGS {
+    // One alone, when one is asked for.
+    let asked = std::env::var("HENG_BUG").ok();
+    let wanted = |bug: &&Bug| asked.as_ref().is_none_or(|asked| *asked == format!("{bug:?}"));
+    for &bug in BUGS.iter().filter(wanted) {
         let found = (0..SEEDS_MAX).find_map(|seed| {
             plant(Some(bug));
             run(seed, STEPS).err().map(|(what, _)| (seed, what))

@@ -150,6 +150,10 @@ impl Windows {
         ensure(is_new, || format!("participant {participant} is settled twice in window {window}"))?;
         let account = if is_collection { transfer.credit } else { transfer.debit };
         ensure(account.raw() == participant, || format!("{transfer:?} is another participant's"))?;
+        if transfer.amount == 0 {
+            // There was nothing to take: all of the position is carried over, and no bank is told.
+            return Ok(());
+        }
         let leg = Leg { window, participant, amount: transfer.amount, is_collection, state: None, is_returned: false };
         self.legs.insert(transfer.id.raw(), leg);
         Ok(())

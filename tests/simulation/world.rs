@@ -24,7 +24,7 @@ use crate::wishes;
 const TOLD_LINES: usize = 60;
 
 /// What limits allow where there are limits: some are met, and most is not refused.
-const BOUNDS: Bounds = Bounds { day: (1_500, 60), sliding: 2_500 };
+const BOUNDS: Bounds = Bounds { day: (500, 16), sliding: 1_800 };
 
 /// Some minutes before a day ends.
 const NEARLY_MIDNIGHT_S: u64 = 12 * DAY_S - 200;

@@ -485,7 +485,7 @@ impl Windows {
     pub(super) fn load_payout(&mut self, payout: PayoutEntry, is_returned: bool) {
         self.payouts.insert(payout.id, payout);
         self.noted(payout.id);
-        if is_returned && !planted::is(Bug::ReturnedTwice) {
+        if is_returned {
             self.returned.insert(payout.id);
         }
     }

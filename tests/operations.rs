@@ -443,6 +443,11 @@ fn refunds_count_wherever_they_are_kept() {
     lives(&|lives| drop(kept.replace(lives.remove(of_first).unwrap())));
     let report = heng::verify::verify(directory.path()).unwrap();
     assert!(report.violations[0].contains("the store says of transfer 1000 that None was given back"), "{report:?}");
+    // What cannot be read is made again by a start, and no violation.
+    lives(&|lives| drop(lives.insert(of_first, &[1, 2, 3]).unwrap()));
+    let report = heng::verify::verify(directory.path()).unwrap();
+    assert!(report.ok && report.store.contains("cannot be read (the store at "), "{report:?}");
+    assert!(report.store.contains(directory.path().to_str().unwrap()), "{report:?}");
     lives(&|lives| drop(lives.insert(of_first, kept.take().unwrap()).unwrap()));
     assert!(heng::verify::verify(directory.path()).unwrap().ok);
     let server = TestServer::start(settings);

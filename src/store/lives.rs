@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
-use crate::ledger::{KEPT_LIFE_BYTES, KeptLife, LifeStore, Sequence, TransferId, get};
+use crate::ledger::{KeptLife, LifeStore, Sequence, TransferId, get};
 use crate::telemetry::{chain, guard_own_panics};
 
 impl Store {
@@ -26,7 +26,7 @@ impl Store {
         for item in &self.lives {
             let (key, bytes) = item.map_err(|source| self.error(source))?;
             let id = TransferId::from_raw(u128::from_be_bytes(get::<0, 16>(&key)));
-            visit(id, KeptLife::decode(&get::<0, KEPT_LIFE_BYTES>(&bytes)));
+            visit(id, self.decode(&bytes)?);
         }
         Ok(())
     }
@@ -45,7 +45,12 @@ impl Store {
         let read = guard_own_panics(AssertUnwindSafe(|| self.lives.get(id.raw().to_be_bytes())));
         let bytes = read.map_err(|_panic| self.damaged("sled panicked while reading"))?;
         let bytes = bytes.map_err(|source| self.error(source))?;
-        Ok(bytes.map(|bytes| KeptLife::decode(&get::<0, KEPT_LIFE_BYTES>(&bytes))))
+        bytes.map(|bytes| self.decode(&bytes)).transpose()
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<KeptLife, StoreError> {
+        let bytes = bytes.try_into().map_err(|_err| self.damaged("what was given back has another length"))?;
+        Ok(KeptLife::decode(bytes))
     }
 }
 

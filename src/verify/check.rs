@@ -80,6 +80,7 @@ impl<'a> Check<'a> {
                 format!("cannot be read ({}); the next start makes it again from the journal", chain(&err));
             check.stored.clear();
             check.lives.clear();
+            check.checkpoint = 0;
             check.index.clear();
         }
         check

@@ -132,6 +132,9 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
         }
         Err(err) => report.violate(chain(&err)),
     }
+    if let Some(copied) = &copied {
+        report.store = copied.told_of(&directory, &report.store);
+    }
     report.ok = report.violation_count == 0;
     Ok(report)
 }
@@ -139,10 +142,19 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
 /// A store opened from a copy, which is removed afterwards.
 struct StoreCopy {
     store: Store,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+/// What was said of a copy, said of the store that was copied: the place of the copy says nothing to anybody.
+fn in_place(copy: &Path, directory: &DataDir, text: &str) -> String {
+    text.replace(&copy.display().to_string(), &directory.store().display().to_string())
 }
 
 impl StoreCopy {
+    fn told_of(&self, directory: &DataDir, text: &str) -> String {
+        in_place(self.directory.path(), directory, text)
+    }
+
     fn open(directory: &DataDir, report: &mut Report) -> Result<Option<Self>, VerifyError> {
         if !directory.store().is_dir() {
             "missing; the next start makes it again from the journal".clone_into(&mut report.store);
@@ -151,11 +163,9 @@ impl StoreCopy {
         let copy = tempfile::tempdir().map_err(VerifyError::Copy)?;
         copy_directory(&directory.store(), copy.path()).map_err(VerifyError::Copy)?;
         match Store::open(copy.path(), 32 << 20) {
-            Ok(store) => Ok(Some(Self { store, _directory: copy })),
+            Ok(store) => Ok(Some(Self { store, directory: copy })),
             Err(err) => {
-                // The copy has the fault, but its place says nothing to anybody.
-                let [copied, own] = [copy.path(), &directory.store()].map(|path| path.display().to_string());
-                let why = chain(&err).replace(&copied, &own);
+                let why = in_place(copy.path(), directory, &chain(&err));
                 report.store = format!("cannot be used ({why}); the next start makes it again from the journal");
                 Ok(None)
             }

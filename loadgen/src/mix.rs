@@ -85,6 +85,8 @@ pub(crate) struct Mixer {
     mix: Mix,
     due: Due,
     holds: VecDeque<Earlier>,
+    /// The newest hold that runs out by itself.
+    expiring: Option<Earlier>,
     delayed: VecDeque<Earlier>,
     done: VecDeque<Earlier>,
 }
@@ -118,7 +120,7 @@ impl Filling<'_> {
 impl Mixer {
     pub(crate) fn new(workload: Workload, mix: Mix, due: Due) -> Self {
         let (holds, delayed, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { workload, mix, due, holds, delayed, done }
+        Self { workload, mix, due, holds, expiring: None, delayed, done }
     }
 
     /// Fills a request with so many operations.
@@ -187,25 +189,36 @@ impl Mixer {
         filling.push(void, Planned { effect: Effect::Free, ..planned });
     }
 
-    /// Raises the newest hold, which is then captured as it is.
+    /// Raises the newest hold that runs out by itself, or makes one if there is none. How large it is after that need not be known:
+    /// nobody captures or voids it.
     fn raise(&mut self, filling: &mut Filling<'_>) {
-        let Some(Earlier { transfer, planned }) = self.holds.pop_back() else { return self.hold(filling) };
-        let flags = Operation::Raise as u16;
-        let raise = Transfer { id: self.workload.next_id(), flags, related: transfer.id.raw(), ..transfer };
-        // Its size is not known before the answer, so nothing more is planned with it.
-        filling.push(raise, Planned { effect: Effect::Pend, ..planned });
+        let effect = if self.due.arrives() { Effect::None } else { Effect::Pend };
+        if let Some(Earlier { transfer, planned }) = self.expiring.take() {
+            let (id, flags) = (self.workload.next_id(), Operation::Raise as u16);
+            let raise = Transfer { id, flags, time_ns: 0, related: transfer.id.raw(), ..transfer };
+            filling.push(raise, Planned { effect, ..planned });
+        } else {
+            let (transfer, planned) = self.workload.make();
+            let (time_ns, flags) = (self.due_time(), Operation::Hold as u16);
+            self.expiring = Some(filling.push(Transfer { flags, time_ns, ..transfer }, Planned { effect, ..planned }));
+        }
     }
 
     fn delay(&mut self, filling: &mut Filling<'_>) {
         let (transfer, planned) = self.workload.make();
+        let (time_ns, flags) = (self.due_time(), Operation::Delayed as u16);
+        let effect = if self.due.arrives() { Effect::Post } else { Effect::Pend };
+        let earlier = filling.push(Transfer { flags, time_ns, ..transfer }, Planned { effect, ..planned });
+        remember(&mut self.delayed, earlier);
+    }
+
+    /// When the next thing is due, nanoseconds since 1970 UTC.
+    fn due_time(&mut self) -> u64 {
         let spread = u64::try_from(self.due.within.as_nanos()).unwrap_or(u64::MAX).max(1);
         let after = u64::try_from(self.due.after.as_nanos()).unwrap_or(u64::MAX);
         let time_ns = now_ns().saturating_add(after).saturating_add(self.workload.below(spread));
         self.due.last_ns.fetch_max(time_ns, Relaxed);
-        let effect = if self.due.arrives() { Effect::Post } else { Effect::Pend };
-        let flags = Operation::Delayed as u16;
-        let earlier = filling.push(Transfer { flags, time_ns, ..transfer }, Planned { effect, ..planned });
-        remember(&mut self.delayed, earlier);
+        time_ns
     }
 
     fn cancel(&mut self, filling: &mut Filling<'_>) {

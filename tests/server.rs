@@ -17,25 +17,15 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Process, Raw, TestServer, account, http_get, runtime, settings, transfer, wait_until};
+use common::{
+    Process, Raw, TestServer, account, check_others_are_served, http_get, runtime, settings, transfer, wait_until,
+};
 use heng::client::{Client, ClientError, Credentials};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, AccountId, Code, Record};
-use heng::protocol::{
-    BODY_BYTES_MAX, FrameHeader, Hello, Kind, ListRequest, encode_frame, encode_ids, encode_transfers,
-};
+use heng::protocol::{BODY_BYTES_MAX, FrameHeader, Hello, Kind, ListRequest, encode_frame, encode_transfers};
 
 const LIMITED: AccountFlags = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
-
-/// Another connection must be served as if nothing had happened.
-fn check_others_are_served(server: &TestServer) {
-    runtime().block_on(async {
-        let mut client = server.client().await;
-        client.ping().await.unwrap();
-        let outcome = client.open_accounts(&[account(999, LIMITED)]).await.unwrap()[0];
-        assert_eq!(outcome.code, Code::Accepted);
-    });
-}
 
 fn submit_body(count: u32, transfers: usize) -> Vec<u8> {
     let mut body = Vec::new();
@@ -43,22 +33,6 @@ fn submit_body(count: u32, transfers: usize) -> Vec<u8> {
     encode_transfers(&mut body, transfers.iter());
     body[..4].copy_from_slice(&count.to_le_bytes());
     body
-}
-
-#[test]
-fn who_floods_with_pings_is_slowed_down_and_answered() {
-    let (server, _directory) = TestServer::quick();
-    let mut raw = server.raw();
-    raw.hello();
-    let mut frames = Vec::new();
-    (2..=6_001).for_each(|request| encode_frame(&mut frames, Kind::Ping, request, b""));
-    let begun = Instant::now();
-    raw.send_bytes(&frames);
-    for request in 2..=6_001 {
-        assert_eq!(raw.receive().unwrap().0.request_id, request);
-    }
-    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
-    check_others_are_served(&server);
 }
 
 #[test]
@@ -377,92 +351,6 @@ fn a_frame_sent_byte_by_byte_is_answered() {
         raw.0.write_all(&[byte]).unwrap();
     }
     assert_eq!(raw.receive().unwrap().0.kind, Kind::TransferOutcomes.number());
-    server.stop().unwrap();
-}
-
-#[test]
-fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = TestServer::start(Settings { write_timeout_ms: Some(500), ..settings(directory.path()) });
-    let mut flood = server.raw();
-    flood.hello();
-    flood.0.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-    let mut frame = Vec::new();
-    let mut body = Vec::new();
-    encode_ids(&mut body, (1..=8_000_u16).map(u128::from));
-    encode_frame(&mut frame, Kind::Ping, 6, &body);
-    // Until the server stops reading, and then until it has closed.
-    let begun = Instant::now();
-    loop {
-        match flood.0.write(&frame) {
-            Ok(_) => {}
-            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => check_others_are_served(&server),
-            Err(_) => break,
-        }
-        assert!(begun.elapsed() < DEADLINE, "a peer that never reads is closed");
-    }
-    check_others_are_served(&server);
-    server.stop().unwrap();
-}
-
-#[test]
-fn more_than_is_allowed_in_flight_is_answered_busy_and_nothing_of_it_happens() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = TestServer::start(Settings {
-        connection_requests_in_flight_max: Some(2),
-        transfers_in_flight_max: Some(8_190),
-        ..settings(directory.path())
-    });
-    runtime().block_on(async {
-        let mut client = server.client().await;
-        client
-            .open_accounts(&[account(1, AccountFlags::default()), account(2, AccountFlags::default())])
-            .await
-            .unwrap();
-    });
-    let mut raw = server.raw();
-    raw.hello();
-    // All in one write, so that they are parsed together and two are taken.
-    let mut frames = Vec::new();
-    for id in 1..=50_u64 {
-        let mut body = Vec::new();
-        encode_transfers(&mut body, [transfer(id.into(), 1, 2, 1)].iter());
-        encode_frame(&mut frames, Kind::SubmitTransfers, id, &body);
-    }
-    raw.send_bytes(&frames);
-    let (mut answered, mut busy) = (0_u128, 0);
-    for _ in 0..50 {
-        let (header, body) = raw.receive().unwrap();
-        if header.kind == Kind::TransferOutcomes.number() {
-            answered += 1;
-        } else {
-            assert_eq!(heng::protocol::decode_error(&body).unwrap().0, Code::Busy);
-            busy += 1;
-        }
-    }
-    assert!(answered >= 2 && busy > 0, "{answered} answered, {busy} busy");
-    runtime().block_on(async {
-        let mut client = server.client().await;
-        assert_eq!(client.accounts(&[2]).await.unwrap().1[0].totals.credits_posted, answered);
-    });
-    server.stop().unwrap();
-}
-
-#[test]
-fn one_connection_too_many_is_told_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = TestServer::start(Settings { connections_max: Some(2), ..settings(directory.path()) });
-    let (mut first, mut second) = (server.raw(), server.raw());
-    first.hello();
-    second.hello();
-    let mut third = server.raw();
-    third.expect_error(0, Code::TooManyConnections);
-    third.expect_closed();
-    drop(first);
-    // A place is free as soon as the server has noticed.
-    wait_until("a free place", || {
-        runtime().block_on(async { Client::connect(server.ready.listen, &Credentials::development()).await.is_ok() })
-    });
     server.stop().unwrap();
 }
 

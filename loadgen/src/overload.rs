@@ -53,9 +53,10 @@ pub(crate) struct OverloadArguments {
     /// How long, seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// How long the peak is measured before and after, seconds.
-    #[arg(long, default_value_t = 10)]
-    peak_seconds: u64,
+    /// How long the peak is measured before and after, seconds [default: as long as the overload]. In a shorter time a fresh server does less of what a
+    /// minute holds: checkpoints, id runs and their merging.
+    #[arg(long)]
+    peak_seconds: Option<u64>,
     /// Transfers per request.
     #[arg(long, default_value_t = 8_190)]
     batch: u64,
@@ -77,6 +78,12 @@ pub(crate) struct OverloadArguments {
     /// Write the result as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl OverloadArguments {
+    fn peak_seconds(&self) -> u64 {
+        self.peak_seconds.unwrap_or(self.seconds)
+    }
 }
 
 /// When a connection sends its next request.
@@ -173,7 +180,7 @@ pub(crate) fn run(arguments: &OverloadArguments) -> ExitCode {
 }
 
 fn measure(arguments: &OverloadArguments) -> anyhow::Result<Outcome> {
-    anyhow::ensure!(arguments.times > 0.0 && arguments.seconds > 0 && arguments.peak_seconds > 0, "nothing to offer");
+    anyhow::ensure!(arguments.times > 0.0 && arguments.seconds > 0 && arguments.peak_seconds() > 0, "nothing to offer");
     let (server, own) = start(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(own).enable_all().build()?;
     let outcome = runtime.block_on(all_phases(arguments, &server))?;
@@ -228,7 +235,7 @@ async fn all_phases(arguments: &OverloadArguments, server: &Spawned) -> anyhow::
         lanes.push(Lane { sender, receiver, mixer: mixer(number)?, next_request: 0, again: Vec::new() });
     }
     let mut probe = Probe { client, mixer: mixer(arguments.connections)?, model: Arc::clone(&model) };
-    let peak = Duration::from_secs(arguments.peak_seconds);
+    let peak = Duration::from_secs(arguments.peak_seconds());
     let phase = |length, paces| Ahead { model: &model, batch: arguments.batch, length, paces, server };
     let windows = || vec![Pace::Window(WINDOW); lanes_of(arguments)];
     // What is used for the first time is dear, and belongs to nothing.

@@ -15,6 +15,7 @@
 //! The bytes ([`crate::protocol`]); deciding ([`crate::router`], [`crate::shard`]).
 
 mod handshake;
+mod incoming;
 mod listener;
 mod queries;
 mod reads;

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::handshake::greet;
+use super::incoming::{FIRST_READ_BYTES, Incoming, Skip};
 use super::listener::{GatewayContext, drained};
 use crate::clearing::ReadAccounts;
 use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
-use crate::ledger::{Code, GatewayId, Grant, NewAccount, Transfer};
+use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
     ListRequest, Query, begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error,
@@ -28,16 +29,17 @@ use crate::telemetry::{Recorder, Stage};
 /// Bytes read at a time when no frame announces more.
 const READ_BYTES: usize = 64 << 10;
 
-/// Room before the first frame; ten thousand idle connections hold no more.
-const FIRST_READ_BYTES: usize = 4 << 10;
-
 /// Parcels answered with one write.
 const PARCELS_PER_WRITE: usize = 64;
 
-/// Frames that bring nothing, pings and what is refused, after which a connection is not read from until its interval is over: 10,000 a second. Each page
-/// of a refused body counts as one more.
+/// Frames that bring nothing, pings and what is refused, after which a connection is not read from until its interval is over: 10,000 a second. A refused
+/// body counts as one more for each page, or for each four pages that were not received.
 const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
+const PAGE_BYTES: usize = 4_096;
+
+/// What is still to come of a request that there is no room for is not received if it is at least so much.
+const SKIPPED_BYTES_MIN: usize = 16 << 10;
 
 /// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
 /// has a few of them made, not all.
@@ -87,16 +89,6 @@ struct Gathered {
     permit: Option<Permit>,
 }
 
-/// What has come, and when.
-struct Incoming {
-    buffer: BytesMut,
-    last_frame: Instant,
-    /// When the first byte of a frame came whose last has not.
-    partial_since: Option<Instant>,
-    /// Nothing is read until then.
-    paused_until: Option<tokio::time::Instant>,
-}
-
 /// A connection's state.
 pub(super) struct Session {
     pub(super) context: Arc<GatewayContext>,
@@ -141,7 +133,7 @@ fn recorder(context: &GatewayContext) -> Recorder {
 impl Session {
     /// Serves a connection to its end.
     pub(super) async fn run(
-        (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+        (mut reader, mut writer): (impl Skip, impl AsyncWrite + Unpin),
         context: Arc<GatewayContext>,
         drain: watch::Receiver<bool>,
     ) -> Ended {
@@ -180,17 +172,12 @@ impl Session {
 
     async fn serve(
         &mut self,
-        reader: &mut (impl AsyncRead + Unpin),
+        reader: &mut impl Skip,
         writer: &mut (impl AsyncWrite + Unpin),
         mut answers: mpsc::UnboundedReceiver<Outgoing>,
         mut drain: watch::Receiver<bool>,
     ) -> Ended {
-        let mut incoming = Incoming {
-            buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
-            last_frame: Instant::now(),
-            partial_since: None,
-            paused_until: None,
-        };
+        let mut incoming = Incoming::new();
         let mut clock = tokio::time::interval(self.tick());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut draining = false;
@@ -211,7 +198,7 @@ impl Session {
                     self.encode_answers(first, &mut answers);
                 }
                 () = until(incoming.paused_until), if incoming.paused_until.is_some() => incoming.paused_until = None,
-                read = reader.read_buf(&mut incoming.buffer), if is_taking => match read {
+                read = incoming.read(reader), if is_taking => match read {
                     Ok(0) => return Ended::ByPeer,
                     Err(err) => return Ended::Broken(err),
                     Ok(_) => has_come = true,
@@ -226,8 +213,7 @@ impl Session {
             if let Err(ended) = self.write(writer).await {
                 return ended;
             }
-            // Nothing was read meanwhile, so a peer is not late for it.
-            incoming.partial_since = incoming.partial_since.and_then(|since| since.checked_add(begun.elapsed()));
+            incoming.stood_still(begun.elapsed());
             if draining && self.in_flight == 0 {
                 return Ended::Drained;
             }
@@ -238,13 +224,8 @@ impl Session {
     fn take(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
         let before = incoming.buffer.len();
         self.is_behind = false;
-        let parsed = self.parse(&mut incoming.buffer);
-        if incoming.buffer.len() != before {
-            (incoming.last_frame, incoming.partial_since) = (Instant::now(), None);
-        }
-        // What waits for us is not late.
-        let is_partial = !incoming.buffer.is_empty() && !self.is_behind;
-        incoming.partial_since = is_partial.then(|| incoming.partial_since.unwrap_or_else(Instant::now));
+        let parsed = self.parse(incoming);
+        incoming.looked_through(incoming.buffer.len() != before, self.is_behind);
         parsed.and_then(|()| self.hand_on())?;
         incoming.paused_until = self.pause();
         Ok(())
@@ -278,8 +259,9 @@ impl Session {
     }
 
     /// Takes all whole frames out of the buffer. An error closes the connection.
-    fn parse(&mut self, buffer: &mut BytesMut) -> Result<(), Code> {
+    fn parse(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
         loop {
+            let buffer = &mut incoming.buffer;
             let Some(head) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
                 // Even the first bytes tell a stray peer.
                 let known = buffer.len().min(crate::protocol::MAGIC.len());
@@ -299,8 +281,14 @@ impl Session {
             }
             let frame_bytes =
                 FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
-            if buffer.len() < frame_bytes {
-                buffer.reserve(frame_bytes.saturating_sub(buffer.len()));
+            if let Some(missing) = frame_bytes.checked_sub(buffer.len()).filter(|&missing| missing > 0) {
+                if missing >= SKIPPED_BYTES_MIN && self.is_too_much(&header) {
+                    self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
+                    self.refuse_body(header.request_id, Code::Busy, missing / 4);
+                    incoming.skip(missing);
+                } else {
+                    buffer.reserve(missing);
+                }
                 return Ok(());
             }
             if self.reading.inside() >= READING_MAX {
@@ -325,8 +313,7 @@ impl Session {
         }
         self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
         // Under overload most requests are refused: that must cost little, so their bodies are not looked at.
-        let is_busy = header.kind == Kind::SubmitTransfers.number() && !self.room.has_room(items_in(body));
-        let done = if is_busy {
+        let done = if self.is_too_much(header) {
             Err(Code::Busy)
         } else if header.matches(body) {
             self.request(header, body)
@@ -337,9 +324,7 @@ impl Session {
             // These cannot be told from an attack or a lost place in the stream.
             Err(code @ (Code::HandshakeRepeated | Code::VersionUnsupported)) => Err(code),
             Err(code) => {
-                let pages = u32::try_from(body.len() / 4_096).unwrap_or(u32::MAX);
-                self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
-                self.refuse(id, code);
+                self.refuse_body(id, code, body.len());
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -382,7 +367,7 @@ impl Session {
 
     fn submit(&mut self, request_id: u64, body: &[u8]) -> Result<(), Code> {
         let items_max = usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX);
-        if self.gathered.transfers.len().saturating_add(items_in(body)) > items_max {
+        if self.gathered.transfers.len().saturating_add(body.len() / RECORD_BYTES) > items_max {
             self.hand_on()?;
         }
         let first = self.gathered.transfers.len();
@@ -425,6 +410,19 @@ impl Session {
         let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
         let parcel = Parcel::new(self.asker(), vec![span], Arc::clone(&self.sink), permit);
         self.context.router.send(RouterMessage::Accounts(parcel, accounts)).map_err(|_stopped| Code::Draining)
+    }
+
+    /// Whether there is no room for the transfers that a frame announces.
+    fn is_too_much(&self, header: &FrameHeader) -> bool {
+        let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+        header.kind == Kind::SubmitTransfers.number() && !self.room.has_room(body_bytes / RECORD_BYTES)
+    }
+
+    /// Refuses a request, and counts what it cost to receive.
+    fn refuse_body(&mut self, request_id: u64, code: Code, bytes: usize) {
+        let pages = u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX);
+        self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
+        self.refuse(request_id, code);
     }
 
     fn refuse(&mut self, request_id: u64, code: Code) {
@@ -513,11 +511,6 @@ async fn until(moment: Option<tokio::time::Instant>) {
     if let Some(moment) = moment {
         tokio::time::sleep_until(moment).await;
     }
-}
-
-/// How many transfers a body can have.
-fn items_in(body: &[u8]) -> usize {
-    body.len() / crate::ledger::RECORD_BYTES
 }
 
 /// Reads and drops what comes until the peer closes.

@@ -154,6 +154,19 @@ pub fn transfer(id: u128, debit: u128, credit: u128, amount: u128) -> Transfer {
     }
 }
 
+/// Another connection must be served as if nothing had happened.
+pub fn check_others_are_served(server: &TestServer) {
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        client.ping().await.expect("a pong");
+        let outcome = client
+            .open_accounts(&[account(999, AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)])
+            .await
+            .expect("an outcome")[0];
+        assert_eq!(outcome.code, Code::Accepted);
+    });
+}
+
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }

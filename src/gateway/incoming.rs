@@ -1,0 +1,125 @@
+//! What has come of a connection and is not taken yet, and the body of a refused request that is not received at all.
+//!
+//! # Invariants
+//!
+//! 1. While a body is skipped the buffer is empty: skipping ends just where the next frame begins.
+//! 2. A frame that does not come to its end is late, whether it is kept or skipped.
+//!
+//! # Not here
+//!
+//! What frames mean ([`super::session`]).
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
+use tokio::net::tcp::OwnedReadHalf;
+
+/// Room before the first frame; ten thousand idle connections hold no more.
+pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
+
+/// Bytes dropped with one call.
+const SKIP_BYTES: usize = 1 << 20;
+
+/// A stream whose next bytes can be dropped.
+pub(super) trait Skip: AsyncRead + Unpin {
+    /// Drops up to so many bytes, and returns how many; 0 when the peer has closed. Cancelled, it has dropped nothing.
+    async fn skip(&mut self, bytes: usize) -> io::Result<usize>;
+}
+
+thread_local! {
+    /// Where what is dropped would go. The kernel is told not to write to it, so it takes no memory there.
+    static DROPPED: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; SKIP_BYTES]);
+}
+
+impl Skip for OwnedReadHalf {
+    /// On Linux the kernel drops the bytes without copying them: a quarter of the time.
+    async fn skip(&mut self, bytes: usize) -> io::Result<usize> {
+        let stream: &tokio::net::TcpStream = self.as_ref();
+        loop {
+            stream.readable().await?;
+            let dropped = stream.try_io(tokio::io::Interest::READABLE, || drop_bytes(stream, bytes));
+            match dropped {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                dropped => return dropped,
+            }
+        }
+    }
+}
+
+fn drop_bytes(stream: &tokio::net::TcpStream, bytes: usize) -> io::Result<usize> {
+    use rustix::net::{RecvFlags, recv};
+    let flags = if cfg!(target_os = "linux") { RecvFlags::TRUNC } else { RecvFlags::empty() };
+    DROPPED.with_borrow_mut(|dropped| {
+        let wanted = dropped.get_mut(..bytes.min(SKIP_BYTES)).unwrap_or_default();
+        let (_written, received) = recv(stream, wanted, flags)?;
+        Ok(received)
+    })
+}
+
+impl<S: AsyncRead + Unpin> Skip for ReadHalf<S> {
+    async fn skip(&mut self, bytes: usize) -> io::Result<usize> {
+        let mut dropped = vec![0; bytes.min(FIRST_READ_BYTES)];
+        self.read(&mut dropped).await
+    }
+}
+
+/// What has come, and when.
+pub(super) struct Incoming {
+    /// Frames, the last of which may not be whole.
+    pub(super) buffer: BytesMut,
+    /// Bytes of a refused body that still come.
+    skipping: usize,
+    pub(super) last_frame: Instant,
+    /// When the first byte of a frame came whose last has not.
+    pub(super) partial_since: Option<Instant>,
+    /// Nothing is read until then.
+    pub(super) paused_until: Option<tokio::time::Instant>,
+}
+
+impl Incoming {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
+            skipping: 0,
+            last_frame: Instant::now(),
+            partial_since: None,
+            paused_until: None,
+        }
+    }
+
+    /// Reads what comes next; 0 when the peer has closed.
+    pub(super) async fn read(&mut self, reader: &mut impl Skip) -> io::Result<usize> {
+        if self.skipping == 0 {
+            return reader.read_buf(&mut self.buffer).await;
+        }
+        let skipped = reader.skip(self.skipping).await?;
+        self.skipping = self.skipping.saturating_sub(skipped);
+        if self.skipping == 0 {
+            (self.last_frame, self.partial_since) = (Instant::now(), None);
+        }
+        Ok(skipped)
+    }
+
+    /// Drops the frame in the buffer, and so many bytes of it that have not come.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.buffer.clear();
+        self.skipping = bytes;
+    }
+
+    /// Notes that the buffer was looked through, and where frames in it wait for us.
+    pub(super) fn looked_through(&mut self, has_taken: bool, is_behind: bool) {
+        if has_taken {
+            (self.last_frame, self.partial_since) = (Instant::now(), None);
+        }
+        // What waits for us is not late.
+        let is_partial = self.skipping > 0 || (!self.buffer.is_empty() && !is_behind);
+        self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
+    }
+
+    /// Nothing was read for so long, so a peer is not late for it.
+    pub(super) fn stood_still(&mut self, time: Duration) {
+        self.partial_since = self.partial_since.and_then(|since| since.checked_add(time));
+    }
+}

@@ -1,0 +1,196 @@
+//! Bounds over real TCP: who sends more than there is room for is refused or slowed down, at little cost, and others do not notice.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::let_underscore_must_use,
+    reason = "a failed expectation is a failed test"
+)]
+
+mod common;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Raw, TestServer, account, check_others_are_served, runtime, settings, transfer, wait_until};
+use heng::client::{Client, Credentials};
+use heng::config::Settings;
+use heng::ledger::{AccountFlags, Code};
+use heng::protocol::{ITEMS_MAX, Kind, encode_frame, encode_ids, encode_transfers};
+
+/// A frame with transfers of one unit each from account 1 to account 2, with these ids.
+fn submit_frame(request: u64, ids: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+    let transfers: Vec<_> = ids.map(|id| transfer(id.into(), 1, 2, 1)).collect();
+    let (mut frame, mut body) = (Vec::new(), Vec::new());
+    encode_transfers(&mut body, transfers.iter());
+    encode_frame(&mut frame, Kind::SubmitTransfers, request, &body);
+    frame
+}
+
+/// Room for a full batch and no more, and two accounts.
+fn narrow(settings: Settings) -> TestServer {
+    let server = TestServer::start(Settings { transfers_in_flight_max: Some(8_190), ..settings });
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let accounts = [account(1, AccountFlags::default()), account(2, AccountFlags::default())];
+        client.open_accounts(&accounts).await.unwrap();
+    });
+    server
+}
+
+/// Sends a transfer and the beginning of a full batch in one piece: with the transfer inside there is no room for the batch, which is
+/// refused before the rest of it is sent. Returns the batch.
+fn begin_too_much(raw: &mut Raw) -> Vec<u8> {
+    let batch = submit_frame(3, 2..=u64::from(ITEMS_MAX) + 1);
+    let beginning = [submit_frame(2, 1..=1).as_slice(), &batch[..1_000]].concat();
+    raw.send_bytes(&beginning);
+    raw.expect_error(3, Code::Busy);
+    assert_eq!(raw.receive().unwrap().0.kind, Kind::TransferOutcomes.number());
+    batch
+}
+
+#[test]
+fn a_batch_without_room_is_refused_before_it_has_come_and_what_follows_it_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = narrow(settings(directory.path()));
+    let mut raw = server.raw();
+    raw.hello();
+    let batch = begin_too_much(&mut raw);
+    let (middle, mut end) = (&batch[1_000..500_000], batch[500_000..].to_vec());
+    raw.send_bytes(middle);
+    encode_frame(&mut end, Kind::Ping, 4, b"still there");
+    raw.send_bytes(&end);
+    let (header, body) = raw.receive().unwrap();
+    assert_eq!((header.kind, header.request_id, body.as_slice()), (Kind::Pong.number(), 4, b"still there".as_slice()));
+    // Nothing of it has happened, so all of it happens now.
+    raw.send_bytes(&batch);
+    assert_eq!(raw.receive().unwrap().0.kind, Kind::TransferOutcomes.number());
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let account = client.accounts(&[2]).await.unwrap().1[0];
+        assert_eq!(account.totals.credits_posted, u128::from(ITEMS_MAX) + 1);
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn who_does_not_send_the_rest_of_a_refused_batch_is_late_or_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = narrow(Settings { frame_timeout_ms: Some(300), ..settings(directory.path()) });
+    let mut late = server.raw();
+    late.hello();
+    begin_too_much(&mut late);
+    late.expect_error(0, Code::TimedOut);
+    late.expect_closed();
+    let mut gone = server.raw();
+    gone.hello();
+    begin_too_much(&mut gone);
+    drop(gone);
+    check_others_are_served(&server);
+    server.stop().unwrap();
+}
+
+#[test]
+fn who_floods_with_pings_is_slowed_down_and_answered() {
+    let (server, _directory) = TestServer::quick();
+    let mut raw = server.raw();
+    raw.hello();
+    let mut frames = Vec::new();
+    (2..=6_001).for_each(|request| encode_frame(&mut frames, Kind::Ping, request, b""));
+    let begun = Instant::now();
+    raw.send_bytes(&frames);
+    for request in 2..=6_001 {
+        assert_eq!(raw.receive().unwrap().0.request_id, request);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+    check_others_are_served(&server);
+}
+
+#[test]
+fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Settings { write_timeout_ms: Some(500), ..settings(directory.path()) });
+    let mut flood = server.raw();
+    flood.hello();
+    flood.0.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut frame = Vec::new();
+    let mut body = Vec::new();
+    encode_ids(&mut body, (1..=8_000_u16).map(u128::from));
+    encode_frame(&mut frame, Kind::Ping, 6, &body);
+    // Until the server stops reading, and then until it has closed.
+    let begun = Instant::now();
+    loop {
+        match flood.0.write(&frame) {
+            Ok(_) => {}
+            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => check_others_are_served(&server),
+            Err(_) => break,
+        }
+        assert!(begun.elapsed() < DEADLINE, "a peer that never reads is closed");
+    }
+    check_others_are_served(&server);
+    server.stop().unwrap();
+}
+
+#[test]
+fn more_than_is_allowed_in_flight_is_answered_busy_and_nothing_of_it_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Settings {
+        connection_requests_in_flight_max: Some(2),
+        transfers_in_flight_max: Some(8_190),
+        ..settings(directory.path())
+    });
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        client
+            .open_accounts(&[account(1, AccountFlags::default()), account(2, AccountFlags::default())])
+            .await
+            .unwrap();
+    });
+    let mut raw = server.raw();
+    raw.hello();
+    // All in one write, so that they are parsed together and two are taken.
+    let mut frames = Vec::new();
+    for id in 1..=50_u64 {
+        let mut body = Vec::new();
+        encode_transfers(&mut body, [transfer(id.into(), 1, 2, 1)].iter());
+        encode_frame(&mut frames, Kind::SubmitTransfers, id, &body);
+    }
+    raw.send_bytes(&frames);
+    let (mut answered, mut busy) = (0_u128, 0);
+    for _ in 0..50 {
+        let (header, body) = raw.receive().unwrap();
+        if header.kind == Kind::TransferOutcomes.number() {
+            answered += 1;
+        } else {
+            assert_eq!(heng::protocol::decode_error(&body).unwrap().0, Code::Busy);
+            busy += 1;
+        }
+    }
+    assert!(answered >= 2 && busy > 0, "{answered} answered, {busy} busy");
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        assert_eq!(client.accounts(&[2]).await.unwrap().1[0].totals.credits_posted, answered);
+    });
+    server.stop().unwrap();
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Settings { connections_max: Some(2), ..settings(directory.path()) });
+    let (mut first, mut second) = (server.raw(), server.raw());
+    first.hello();
+    second.hello();
+    let mut third = server.raw();
+    third.expect_error(0, Code::TooManyConnections);
+    third.expect_closed();
+    drop(first);
+    // A place is free as soon as the server has noticed.
+    wait_until("a free place", || {
+        runtime().block_on(async { Client::connect(server.ready.listen, &Credentials::development()).await.is_ok() })
+    });
+    server.stop().unwrap();
+}

@@ -281,7 +281,8 @@ impl<'a> Walk<'a> {
     /// A segment that no group begins: fresh, or torn with its first group.
     fn unused_segment(&mut self, number: u64, bytes: &[u8], later_is_used: bool) -> Result<bool, JournalError> {
         (self.recovered.tail.segment, self.recovered.tail.offset) = (number, 0);
-        if later_is_used || header_after(bytes, 0).is_some() {
+        // A group stands behind a segment's header; one at the very beginning went astray.
+        if later_is_used || GroupHeader::decode(bytes).is_some() || header_after(bytes, 0).is_some() {
             return Err(self.damaged(number, 0, "the segment header is damaged"));
         }
         self.recovered.torn_bytes = written_bytes(bytes);

@@ -279,3 +279,28 @@ fn a_record_read_alone_is_never_believed_from_a_damaged_group() {
         flip();
     }
 }
+
+#[test]
+fn a_group_that_went_to_another_place_is_noticed() {
+    let (memory, disk) = start();
+    fill(&disk, &[3, 5, 2]);
+    let (_, journal, _, recovered) = reopen(&disk).unwrap();
+    drop(journal);
+    let image = memory.segments.lock().unwrap().clone();
+    let (segment, end) = (recovered.tail.segment, usize::try_from(recovered.tail.offset).unwrap());
+    let bytes = GROUP_HEADER_BYTES + 2 * RECORD_BYTES;
+    let begin = end - bytes;
+    assert!(image.len() > 1, "the next segment is one of the places");
+    for (&number, content) in &image {
+        for place in
+            (0..=content.len() - bytes).step_by(RECORD_BYTES).filter(|place| (number, *place) != (segment, begin))
+        {
+            let mut moved = image.clone();
+            let group = moved[&segment][begin..end].to_vec();
+            moved.get_mut(&segment).unwrap()[begin..end].fill(0);
+            moved.get_mut(&number).unwrap()[place..place + bytes].copy_from_slice(&group);
+            *memory.segments.lock().unwrap() = moved;
+            assert!(matches!(reopen(&disk), Err(JournalError::Damaged { .. })), "segment {number} byte {place}");
+        }
+    }
+}

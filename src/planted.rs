@@ -54,6 +54,8 @@ pub enum Bug {
     AccountsNotWritten,
     /// Checkpoints do not write what was given back of transfers.
     LivesNotWritten,
+    /// Checkpoints do not write what levels of accounts were before they changed.
+    LevelsNotWritten,
     /// A record is skipped while replaying.
     RecordSkipped,
     /// A limit on what a mirror account takes in is not kept.
@@ -66,6 +68,12 @@ pub enum Bug {
     CarryLost,
     /// A checkpoint does not write what counted in the open window.
     WindowNotWritten,
+    /// A statement that was imported is imported again.
+    StatementTwice,
+    /// What a statement shows is not taken for done.
+    ShownForgotten,
+    /// One person is enough for a write-off.
+    OnePersonWritesOff,
 }
 
 #[cfg(feature = "planted")]

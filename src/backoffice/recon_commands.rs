@@ -19,6 +19,7 @@ use crate::ledger::{
     BankAccount, BreakAction, BreakEntry, BreakKey, PayoutEntry, PayoutState, Record, Resolution, StatementEntry,
     Transfer, TransferId, padded,
 };
+use crate::planted::{self, Bug};
 
 /// Records followed at a time, so that commands never wait long.
 const RECORDS_PER_LOOK: u64 = 500_000;
@@ -120,7 +121,7 @@ impl<P: Ports> Office<P> {
         let mut records = Vec::new();
         let issued = snapshot.payouts.iter().filter(|payout| payout.state == PayoutState::Issued);
         let issued: BTreeMap<u128, &PayoutEntry> = issued.map(|payout| (payout.id.raw(), payout)).collect();
-        for (id, by) in shown {
+        for (id, by) in shown.into_iter().filter(|_| !planted::is(Bug::ShownForgotten)) {
             let Some(&payout) = issued.get(&id) else { continue };
             let needs_two = self.needs_two(snapshot, payout);
             let state = if needs_two { PayoutState::Proposed } else { PayoutState::Confirmed };
@@ -154,7 +155,7 @@ impl<P: Ports> Office<P> {
         let snapshot = self.catch_up()?;
         let side = self.bank_side(&import.account)?;
         let hash = *blake3::hash(&import.content).as_bytes();
-        if let Some(number) = side.known(&hash) {
+        if let Some(number) = side.known(&hash).filter(|_| !planted::is(Bug::StatementTwice)) {
             if self.restore(&hash, &import.content)? {
                 return self.match_again(&import.account, person);
             }
@@ -359,7 +360,7 @@ impl<P: Ports> Office<P> {
                 if known.state != BreakState::Proposed || known.resolution != Resolution::WriteOff {
                     return Ok((BreakAction::Propose, None));
                 }
-                if known.by == person.id {
+                if known.by == person.id && !planted::is(Bug::OnePersonWritesOff) {
                     let what = "you proposed this write-off yourself; another person must confirm it";
                     return Err(Problem::new(403, "second_person_needed", what));
                 }

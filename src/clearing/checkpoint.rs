@@ -3,7 +3,7 @@
 //! A checkpoint at sequence N promises that each account in the store is as of N or later: replaying from N ignores the records
 //! that an account has already (its `head` says which). So blocks are written as they are when their turn comes, nothing is
 //! copied ahead and nobody waits. What makes this safe is the order: before accounts of one turn are written, the index entries
-//! of all records up to then are durable. What was given back of transfers is written as of N.
+//! of all records up to then are durable, and the levels that accounts had before they changed. What was given back of transfers is written as of N.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -111,6 +111,10 @@ impl Checkpoints {
             self.open_blocks.extend(tree.take_changed(book.open_mut()).into_iter().map(|block| (tree, block)));
         }
         book.open_mut().lives.begin(checkpoint.sequence);
+        // The checkpoint before this one is durable before anything of this one is written.
+        if book.open_mut().levels.forget(self.last) {
+            self.send(StoreJob::ForgetLevels(self.last), writer);
+        }
         self.last = checkpoint.sequence;
         std::mem::swap(&mut self.changed, &mut self.saving);
         self.running = Some(Running { checkpoint, next_block: 0, done: done.into_iter().collect() });
@@ -126,6 +130,10 @@ impl Checkpoints {
         let (base, bytes) = links.unfinished();
         if !bytes.is_empty() {
             self.send(StoreJob::Index { base, bytes, full: false }, writer);
+        }
+        let levels = book.open_mut().levels.take_new();
+        if !levels.is_empty() {
+            self.send(StoreJob::Levels(levels), writer);
         }
         self.send(StoreJob::Barrier, writer);
         for _ in 0..BLOCKS_PER_DRAIN {

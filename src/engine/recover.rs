@@ -110,6 +110,7 @@ fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) 
     let indexed = store.last_index()?;
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     book.load_lives(Arc::new(store.clone()));
+    book.open_mut().levels.load(store.levels()?);
     let windows = store.windows()?;
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
     let opened = KnownIds::open(ids, ids_in_memory, helpers);
@@ -157,6 +158,12 @@ pub fn recover_with(
         gateways.put(*gateway);
         store.put_gateway(gateway)?;
     }
+    if checkpoint == 0 {
+        // Without a checkpoint a replay begins with no account, and needs no former level.
+        let levels = &mut book.open_mut().levels;
+        drop(levels.take_new());
+        levels.forget(Sequence::MAX);
+    }
     let replayed = book.sequence().saturating_sub(applied);
     Ok(Recovered {
         book,
@@ -180,6 +187,7 @@ impl Recovered {
         if !bytes.is_empty() {
             self.store.put_index(base, bytes)?;
         }
+        self.store.put_levels(&self.book.open_mut().levels.take_new())?;
         self.store.sync()?;
         let accounts = u32::try_from(self.book.len()).unwrap_or(u32::MAX);
         for block in 0..account_blocks(accounts) {

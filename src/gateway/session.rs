@@ -284,7 +284,7 @@ impl Session {
             if let Some(missing) = frame_bytes.checked_sub(buffer.len()).filter(|&missing| missing > 0) {
                 if missing >= SKIPPED_BYTES_MIN && self.is_too_much(&header) {
                     self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
-                    self.refuse_body(header.request_id, Code::Busy, missing / 4);
+                    self.refuse_body(header.request_id, Code::Busy, buffer.len().saturating_add(missing / 4));
                     incoming.skip(missing);
                 } else {
                     buffer.reserve(missing);

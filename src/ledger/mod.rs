@@ -71,9 +71,10 @@ pub use account::{Account, Decision};
 pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
-    Applied, Book, BookAccount, BookError, BookState, BookSummary, Counters, DistributionRun, Distributions, HOUSE,
-    Leg, LegKey, LimitUse, Lives, Open, PENDINGS_PER_BLOCK, Participant, Piece, PieceError, Position, Positions,
-    SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window, WindowPieces, Windows,
+    Applied, Book, BookAccount, BookError, BookState, BookSummary, Counters, DistributionRun, Distributions,
+    FormerLevel, FormerLevels, HOUSE, Leg, LegKey, LimitUse, Lives, Open, PENDINGS_PER_BLOCK, Participant, Piece,
+    PieceError, Position, Positions, SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window,
+    WindowPieces, Windows,
 };
 pub use break_entry::{BreakAction, BreakEntry, BreakKey, Resolution, StatementEntry};
 pub use bucket::Bucket;

@@ -7,6 +7,7 @@
 //! | `index` | first sequence of the block, u64 big-endian | 432 entries of 16 bytes: previous records of debit and credit account |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
 //! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
+//! | `levels` | sequence of the record, u64 big-endian | slot and level that the account had before it |
 //! | `tallies` | block number | 10 tallies of limits, bincode |
 //! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |
 //! | `windows` | length and name of a piece, number of the part | a part of the participants, of a window, a payout; and as of which sequence |
@@ -20,13 +21,14 @@
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
 //! 3. A life that cannot be read ends the process; when that is damage, the next start makes the store again.
-//! 4. The index entries of all records that an account has seen are durable before the account is written.
+//! 4. The index entries of all records that an account has seen, and the levels that it had before, are durable before the account is written.
 //!
 //! # Not here
 //!
 //! When a checkpoint is made: [`crate::clearing`].
 
 mod blocks;
+mod levels;
 mod links;
 mod lives;
 mod open;

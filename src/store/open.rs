@@ -78,6 +78,7 @@ pub struct Store {
     gateways: sled::Tree,
     pub(super) open: [sled::Tree; 2],
     pub(super) lives: sled::Tree,
+    pub(super) levels: sled::Tree,
     pub(super) policy: sled::Tree,
     pub(super) windows: sled::Tree,
 }
@@ -118,6 +119,7 @@ impl Store {
             gateways: tree("gateways")?,
             open: [tree("pendings")?, tree("tallies")?],
             lives: tree("lives")?,
+            levels: tree("levels")?,
             durable: Arc::default(),
             policy: tree("policy")?,
             windows: tree("windows")?,

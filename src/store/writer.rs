@@ -12,7 +12,7 @@ use super::links::LinkLog;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
 use crate::flow::{Helper, Helpers};
-use crate::ledger::{GatewayEntry, KeptLife, Sequence, TransferId, WindowPieces};
+use crate::ledger::{FormerLevel, GatewayEntry, KeptLife, Sequence, TransferId, WindowPieces};
 use crate::planted::{self, Bug};
 use crate::telemetry::{Telemetry, chain};
 
@@ -49,6 +49,10 @@ pub enum StoreJob {
         /// Its places.
         bytes: Vec<u8>,
     },
+    /// What levels of accounts were.
+    Levels(Vec<FormerLevel>),
+    /// Levels up to this record are not asked for any more.
+    ForgetLevels(Sequence),
     /// What was given back of transfers.
     Lives(Vec<(TransferId, KeptLife)>),
     /// A policy's text, by the sequence of its last record.
@@ -127,6 +131,9 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
         }
         StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
         StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
+        StoreJob::Levels(_) if planted::is(Bug::LevelsNotWritten) => Ok(()),
+        StoreJob::Levels(levels) => store.put_levels(&levels),
+        StoreJob::ForgetLevels(until) => store.forget_levels(until),
         StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => Ok(()),
         StoreJob::Lives(lives) => store.put_lives(&lives),
         StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text),

@@ -21,6 +21,7 @@ mod accounts;
 mod ahead;
 mod counters;
 mod distributions;
+mod levels;
 mod lives;
 mod open;
 mod positions;
@@ -42,12 +43,13 @@ use super::policy::Policy;
 use super::table::Slot;
 use super::tally::{Counted, Scope};
 use super::{
-    AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, Record, Sequence, Transfer,
-    encode_account,
+    AccountId, AccountState, Code, GatewayEntry, GatewayId, NewAccount, Operation, PackedAccount, Record, Sequence,
+    Transfer, encode_account,
 };
 use accounts::Accounts;
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use distributions::{DistributionRun, Distributions};
+pub use levels::{FormerLevel, FormerLevels};
 pub use lives::Lives;
 pub use open::{Open, PENDINGS_PER_BLOCK};
 pub use positions::{Position, Positions};
@@ -426,7 +428,9 @@ impl Book {
         if credit.currency() != currency {
             return Err(self.broken(transfer, "accepted between accounts of different currencies"));
         }
-        let levels = (debit.level(), credit.level());
+        let level =
+            |slot, account: &PackedAccount| self.open.levels.as_of(sequence, slot, (account.level(), account.head()));
+        let levels = (level(debit_slot, debit), level(credit_slot, credit));
         rules::check_parties(&self.policy, transfer, by_client, (debit, credit), sequence)
             .map_err(|rule| self.broken(transfer, rule))?;
         let effect = Effect::of(transfer);
@@ -563,7 +567,7 @@ impl Book {
             let expected = sums.get(&account.id()).copied().unwrap_or_default();
             (totals.debits_pending, totals.credits_pending) != expected
         });
-        differ.map(super::PackedAccount::id).collect()
+        differ.map(PackedAccount::id).collect()
     }
 
     /// What limits say of an account as payer: name, what is used of it (sum and count) and the most, as of this second.

@@ -6,6 +6,7 @@
 use hashbrown::HashMap;
 
 use super::counters::Counters;
+use super::levels::FormerLevels;
 use super::lives::Lives;
 use super::shelf::Shelf;
 use crate::ledger::bucket::used;
@@ -22,6 +23,8 @@ pub struct Open {
     pub pendings: Shelf<TransferId, Pending>,
     /// What was given back.
     pub lives: Lives,
+    /// What levels of accounts were before they were changed.
+    pub levels: FormerLevels,
     /// What limits counted.
     pub tallies: Counters,
 }
@@ -31,6 +34,7 @@ impl Open {
         Self {
             pendings: Shelf::new(PENDINGS_PER_BLOCK, |pending| pending.id),
             lives: Lives::new(),
+            levels: FormerLevels::default(),
             tallies: Counters::default(),
         }
     }

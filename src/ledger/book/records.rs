@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::rules::check_totals;
-use super::{Applied, Book, BookAccount, BookError};
+use super::{Applied, Book, BookAccount, BookError, FormerLevel};
 use crate::ledger::policy::Policy;
 use crate::ledger::{AccountChange, AccountState, Code, NewAccount, PolicyPart, Record, Slot, Transfer};
 
@@ -51,6 +51,10 @@ impl Book {
         let empty =
             totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
         let was_closed = account.state() == AccountState::Closed;
+        let level = account.level();
+        if change.level.is_some_and(|new| new != level) {
+            self.open.levels.note(FormerLevel { slot, until: sequence, level });
+        }
         let overdraft = self.accounts.change(slot, &change);
         if let Some(account) = self.accounts.table.get_mut(slot) {
             account.update(&totals, sequence);

@@ -369,8 +369,18 @@ impl Model {
         let item = self.items.get_mut(&ask.related).unwrap();
         item.left += ask.amount;
         item.held += ask.amount;
+        self.mix_levels(ask);
         self.note(ask, 0, false);
         Ok(())
+    }
+
+    /// Of what was counted with several levels, limits get nothing back.
+    fn mix_levels(&mut self, ask: &Ask) {
+        let levels = (self.accounts[&ask.debit].level, self.accounts[&ask.credit].level);
+        let counted = &mut self.items.get_mut(&ask.related).unwrap().counted;
+        if (counted.1, counted.2) != levels {
+            (counted.1, counted.2) = (u8::MAX, u8::MAX);
+        }
     }
 
     fn capture(&mut self, ask: &Ask) -> Told {
@@ -379,6 +389,7 @@ impl Model {
         if beyond > 0 {
             self.check_accounts(ask, beyond)?;
             self.count(ask, beyond, 0)?;
+            self.mix_levels(ask);
         }
         self.set_aside(ask, -within.cast_signed());
         self.post(ask.debit, ask.credit, ask.amount);

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use heng::ledger::{BALANCING, Code, Operation, Record, Sequence, StoredRecord, Transfer, Window};
+use heng::ledger::{BALANCING, Code, Operation, PayoutState, Record, Sequence, StoredRecord, Transfer, Window};
 
+use crate::bank::Bank;
 use crate::log::{Balance, Log, Told};
 use crate::plain::{Ask, Bounds, Model, SECOND_NS, Verb};
+use crate::statements::{Statements, WRITE_OFF};
 use crate::windows::{PARTICIPANTS, Windows, goes_on};
 
 /// Walks the journal record by record.
@@ -21,6 +23,7 @@ pub(crate) struct Judge<'a> {
     reads: Vec<usize>,
     rooms: Vec<(Sequence, u128)>,
     pub(crate) windows: Windows,
+    pub(crate) statements: Statements<'a>,
     /// Transfers of the ledger itself that are one step.
     own: Vec<(Transfer, Code)>,
     /// What the ledger took by itself since the step before: from, to, amount.
@@ -49,14 +52,15 @@ pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), S
 
 impl<'a> Judge<'a> {
     /// `bounds` are those of the rules in force, if rules are.
-    pub(crate) fn new(log: &'a Log, bounds: Option<Bounds>) -> Self {
+    pub(crate) fn new((log, bank): (&'a Log, &'a Bank), bounds: Option<Bounds>) -> Self {
         let mut reads: Vec<usize> = (0..log.reads.len()).collect();
         reads.sort_by_key(|&read| std::cmp::Reverse(log.reads[read].sequence));
         let (step, seen) = (Vec::new(), BTreeSet::new());
         let (mut model, windows, own) = (Model::new(bounds.is_some()), Windows::new(), Vec::new());
         model.bounds = bounds.unwrap_or(model.bounds);
-        let (rooms, charged) = (vec![(0, 0)], Vec::new());
-        Self { log, model, step, gateway: 1, seen, last: (0, 0), reads, rooms, windows, own, charged, ruled: (0, 0) }
+        let (rooms, charged, statements) = (vec![(0, 0)], Vec::new(), Statements::new(bank));
+        let (gateway, last, ruled) = (1, (0, 0), (0, 0));
+        Self { log, model, step, gateway, seen, last, reads, rooms, windows, statements, own, charged, ruled }
     }
 
     /// The next record.
@@ -89,7 +93,16 @@ impl<'a> Judge<'a> {
                 self.windows.enter(entry).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Payout(entry) => {
+                if entry.state == PayoutState::Confirmed {
+                    self.statements.confirmed(entry.id.raw())?;
+                }
                 self.windows.payout(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+            }
+            Record::Statement(entry) => {
+                self.statements.import(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+            }
+            Record::Break(entry) => {
+                self.statements.act(entry).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Transfer { transfer, outcome, gateway } => {
                 let told = Told { code: *outcome, sequence, time_ns };
@@ -131,7 +144,7 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// A transfer that the ledger made to settle a window or to give back what the bank refused.
+    /// A transfer that the ledger made to settle a window, to give back what the bank refused, or to write off what it does not explain.
     fn own(&mut self, transfer: Transfer, code: Code) -> Result<(), String> {
         let sequence = self.last.0;
         let id = transfer.id.raw();
@@ -155,7 +168,12 @@ impl<'a> Judge<'a> {
         let expected = self.model.submit(&asks.collect::<Vec<_>>());
         for ((transfer, code), expected) in step.iter().zip(&expected) {
             ensure(code == expected, || format!("record {sequence}: {code} and not {expected} for {transfer:?}"))?;
-            self.windows.own(transfer, *code).map_err(|what| format!("record {sequence}: {what}"))?;
+            let done = if transfer.user_data_32 == WRITE_OFF {
+                self.statements.write_off(transfer, *code)
+            } else {
+                self.windows.own(transfer, *code)
+            };
+            done.map_err(|what| format!("record {sequence}: {what}"))?;
         }
         self.note_room();
         Ok(())

@@ -1,8 +1,10 @@
-//! A simulated disk: what was not synced may be lost in part, in any order, and torn; it may refuse, be full, and stop at any write or sync.
+//! A simulated disk: what was not synced may be lost in part, in any order, and torn; it may refuse, be full or slow, and stop at any write or sync; what it said
+//! was written may be found damaged, or somewhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heng::journal::Disk;
 use rand::rngs::StdRng;
@@ -19,21 +21,40 @@ struct Segment {
     unsynced: Vec<(usize, Vec<u8>)>,
 }
 
+/// Writes that are remembered after they were synced.
+const RECENT: usize = 12;
+
+/// A write that was synced.
+#[derive(Clone, Debug)]
+struct Written {
+    segment: u64,
+    offset: usize,
+    before: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct State {
     segments: BTreeMap<u64, Segment>,
+    /// The last writes that were synced, in order.
+    recent: VecDeque<Written>,
     rng: StdRng,
     /// The power goes at the call after so many.
     calls_left: Option<u64>,
     is_down: bool,
     is_full: bool,
+    /// The most that a sync takes, nanoseconds.
+    slow_ns: u64,
     /// The next sync fails, and what it should have made durable may be gone.
     fails_sync: bool,
 }
 
 /// Segments on a disk that can be trusted as far as a real one.
 #[derive(Debug)]
-pub(crate) struct SimDisk(Mutex<State>);
+pub(crate) struct SimDisk {
+    state: Mutex<State>,
+    now_ns: Arc<AtomicU64>,
+}
 
 fn down() -> io::Error {
     io::Error::other("the power is gone")
@@ -70,14 +91,16 @@ impl State {
 }
 
 impl SimDisk {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, now_ns: Arc<AtomicU64>) -> Self {
         let rng = StdRng::seed_from_u64(seed ^ 0xD15C);
-        let segments = BTreeMap::new();
-        Self(Mutex::new(State { segments, rng, calls_left: None, is_down: false, is_full: false, fails_sync: false }))
+        let (segments, recent, calls_left) = (BTreeMap::new(), VecDeque::new(), None);
+        let (is_down, is_full, slow_ns, fails_sync) = (false, false, 0, false);
+        let state = State { segments, recent, rng, calls_left, is_down, is_full, slow_ns, fails_sync };
+        Self { state: Mutex::new(state), now_ns }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the power go at the call after so many.
@@ -93,6 +116,11 @@ impl SimDisk {
         self.state().is_full = is_full;
     }
 
+    /// Lets a sync take up to so long.
+    pub(crate) fn slow(&self, most_ns: u64) {
+        self.state().slow_ns = most_ns;
+    }
+
     pub(crate) fn is_down(&self) -> bool {
         self.state().is_down
     }
@@ -104,6 +132,41 @@ impl SimDisk {
             state.lose_unsynced();
         }
         (state.is_down, state.calls_left, state.is_full, state.fails_sync) = (false, None, false, false);
+    }
+
+    /// The same bytes as if one of the last writes had gone to another place of the disk, by whole sectors, and those after it to theirs.
+    pub(crate) fn misdirected(&self, rng: &mut StdRng) -> Option<Self> {
+        let state = self.state();
+        let (mut segments, recent) = (state.segments.clone(), state.recent.clone());
+        drop(state);
+        let chosen = rng.random_range(0..recent.len().max(1));
+        let Written { segment, offset, before, bytes } = recent.get(chosen)?;
+        let numbers: Vec<u64> = segments.keys().copied().collect();
+        let target = numbers[rng.random_range(0..numbers.len())];
+        let room = segments[&target].durable.len().checked_sub(bytes.len() + offset % SECTOR)?;
+        let place = rng.random_range(0..=room / SECTOR) * SECTOR + offset % SECTOR;
+        // What was written later stands where it was written.
+        let overlaps = |later: &Written, (number, from): (u64, usize)| {
+            later.segment == number && later.offset < from + bytes.len() && from < later.offset + later.bytes.len()
+        };
+        let is_over = |later: &Written| overlaps(later, (*segment, *offset)) || overlaps(later, (target, place));
+        if (target, place) == (*segment, *offset) || recent.iter().skip(chosen + 1).any(is_over) {
+            return None;
+        }
+        segments.get_mut(segment)?.durable[*offset..offset + bytes.len()].copy_from_slice(before);
+        segments.get_mut(&target)?.durable[place..place + bytes.len()].copy_from_slice(bytes);
+        Some(Self::found(segments, rng.random()))
+    }
+
+    /// A disk on which this is found.
+    fn found(mut segments: BTreeMap<u64, Segment>, seed: u64) -> Self {
+        for segment in segments.values_mut() {
+            segment.live.clone_from(&segment.durable);
+            segment.unsynced.clear();
+        }
+        let copy = Self::new(seed, Arc::default());
+        copy.state().segments = segments;
+        copy
     }
 
     /// The same bytes with one fault in them at rest: a bit, a sector of zeros, or two sectors exchanged. Not in the last bytes that were written,
@@ -139,12 +202,7 @@ impl SimDisk {
         if *bytes == before {
             return None;
         }
-        for segment in segments.values_mut() {
-            segment.live.clone_from(&segment.durable);
-        }
-        let copy = Self::new(rng.random());
-        copy.state().segments = segments;
-        Some(copy)
+        Some(Self::found(segments, rng.random()))
     }
 }
 
@@ -196,16 +254,25 @@ impl Disk for SimDisk {
 
     fn sync(&self, number: u64) -> io::Result<()> {
         let mut state = self.state();
+        if state.slow_ns > 0 {
+            let most = state.slow_ns;
+            self.now_ns.fetch_add(state.rng.random_range(0..most), Ordering::Relaxed);
+        }
         state.call()?;
         if std::mem::take(&mut state.fails_sync) {
             // The operating system forgets that the pages were dirty: a second sync would answer that all is well.
             state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?.unsynced.clear();
             return Err(io::Error::from_raw_os_error(5));
         }
-        let segment = state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let State { segments, recent, .. } = &mut *state;
+        let segment = segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
         for (offset, bytes) in std::mem::take(&mut segment.unsynced) {
-            segment.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            let place = &mut segment.durable[offset..offset + bytes.len()];
+            let before = place.to_vec();
+            place.copy_from_slice(&bytes);
+            recent.push_back(Written { segment: number, offset, before, bytes });
         }
+        recent.drain(..recent.len().saturating_sub(RECENT));
         Ok(())
     }
 

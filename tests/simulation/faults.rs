@@ -75,7 +75,7 @@ impl World<'_> {
     }
 
     pub(crate) fn fault(&mut self) -> Result<(), String> {
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
             0..3 => {
                 let calls = self.rng.random_range(0..40);
                 self.disk.fail_after(calls);
@@ -95,6 +95,11 @@ impl World<'_> {
                 self.disk.fill(full);
             }
             7 => {
+                let most = [0, SECOND_NS / 10, 3 * SECOND_NS][self.rng.random_range(0..3_usize)];
+                self.tell(format!("a sync takes up to {most} ns"));
+                self.disk.slow(most);
+            }
+            8 => {
                 // The clock of the machine is set, either way; the ledger's own never goes back.
                 let by = self.rng.random_range(1..4_000) * SECOND_NS;
                 let now = self.now_ns.load(Ordering::Relaxed);
@@ -107,10 +112,15 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A copy of the disk with a fault at rest: it is told, or what is served is right all the same.
+    /// A copy of the disk with a fault at rest, or with a write that went elsewhere: it is told, or what is served is right all the same.
     fn damage(&mut self) -> Result<(), String> {
         let spared = 16 << 10;
-        let Some(copy) = self.disk.damaged(&mut self.rng, spared) else { return Ok(()) };
+        let copy = if self.rng.random_bool(0.4) {
+            self.disk.misdirected(&mut self.rng)
+        } else {
+            self.disk.damaged(&mut self.rng, spared)
+        };
+        let Some(copy) = copy else { return Ok(()) };
         self.summary.damages += 1;
         let copy: Arc<dyn Disk> = Arc::new(copy);
         let reader = JournalReader::new(Arc::clone(&copy));

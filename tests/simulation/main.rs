@@ -3,7 +3,7 @@
 //!
 //! The disk loses, tears and reorders what was not synced, refuses, fills up; the power goes at any call, also while recovering; the store and the id
 //! runs come back as they were, older, or not at all; connections are cut and carry their bytes in pieces; clients send the same again, also while it is
-//! under way; the clock is set both ways; each start has another number of shards. Three worlds in four have a scheme whose windows close and are settled, the fourth has limits, fees, classes and a deny-list. In the end a judge (`check.rs`) walks the journal with a model that
+//! under way; the clock is set both ways; each start has another number of shards. Three worlds in four have a scheme whose windows close and are settled and a bank with its statements, the fourth has limits, fees, classes and a deny-list. In the end a judge (`check.rs`) walks the journal with a model that
 //! shares no code with the ledger, and compares it with all that clients were told.
 //!
 //! `HENG_SEEDS=FIRST..LAST cargo test --release --test simulation seeds -- --nocapture` runs more seeds; one that fails prints the shortest run of it
@@ -20,6 +20,7 @@
     reason = "a failed expectation is a failed test"
 )]
 
+mod bank;
 mod check;
 mod disk;
 mod faults;
@@ -33,6 +34,7 @@ mod planted;
 #[cfg(not(feature = "planted"))]
 mod seeds;
 mod server;
+mod statements;
 mod windows;
 mod wishes;
 mod world;

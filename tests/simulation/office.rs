@@ -1,10 +1,14 @@
-//! The back office in the simulation: participants, windows that close, settlement, a bank that pays or refuses; cut off anywhere.
+//! The back office in the simulation: participants, windows that close, settlement, a bank that pays or refuses, its statements; cut off anywhere.
 
-use heng::backoffice::{Command, Person, Ports};
+use std::sync::atomic::Ordering;
+
+use heng::backoffice::{BreakView, Command, Person, Ports};
 use heng::ledger::{GatewayId, PayoutState, Sequence, Window};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::bank::{self, Bank, Fate};
+use crate::plain::{DAY_S, SECOND_NS};
 use crate::server::{Server, Waiting};
 use crate::windows::PARTICIPANTS;
 use crate::world::World;
@@ -13,7 +17,7 @@ use crate::world::World;
 const TURNS_MAX: u32 = 10_000;
 
 /// One turn; what came of it, for people.
-fn turn(server: &mut Server, rng: &mut StdRng) -> String {
+fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
     let person = Person { id: GatewayId(rng.random_range(1..=2)), name: "person".to_owned() };
     let Ok(snapshot) = server.ports.snapshot() else { return "not answered".to_owned() };
     let known = |id: u128| snapshot.participants.iter().any(|known| u128::from(known.id) == id);
@@ -28,7 +32,8 @@ fn turn(server: &mut Server, rng: &mut StdRng) -> String {
     } else if !snapshot.payouts.is_empty() && rng.random_bool(0.3) {
         let payout = snapshot.payouts[rng.random_range(0..snapshot.payouts.len())];
         let number = format!("{:032x}", payout.id.raw());
-        let is_refused = payout.state != PayoutState::Proposed && rng.random_bool(0.3);
+        let may_be_refused = bank::fate(payout.id.raw()) == Fate::Refused;
+        let is_refused = may_be_refused && payout.state != PayoutState::Proposed && rng.random_bool(0.7);
         Some(if is_refused {
             Command::RejectPayout { payout: number, reason: "account closed".to_owned() }
         } else {
@@ -38,7 +43,15 @@ fn turn(server: &mut Server, rng: &mut StdRng) -> String {
         None
     };
     match command {
-        Some(command) => format!("{command:?}: {:?}", server.office.perform(command.clone(), &person)),
+        Some(command) => {
+            let came = server.office.perform(command.clone(), &person);
+            if let Command::ConfirmPayout { payout } = &command
+                && came.as_ref().err().is_none_or(bank::has_ended)
+            {
+                bank.by_hand.insert(u128::from_str_radix(payout, 16).unwrap());
+            }
+            format!("{command:?}: {came:?}")
+        }
         None => format!("{:?}", server.office.look()),
     }
 }
@@ -49,6 +62,9 @@ pub(crate) struct Shown {
     pub(crate) sequence: Sequence,
     pub(crate) windows: Vec<Window>,
     pub(crate) participants: Vec<u128>,
+    pub(crate) breaks: Vec<BreakView>,
+    /// How many statements the bank had written.
+    pub(crate) statements: usize,
 }
 
 impl World<'_> {
@@ -56,18 +72,32 @@ impl World<'_> {
     pub(crate) fn clear(&mut self) -> Result<Shown, String> {
         let server = self.server.as_mut().ok_or("no server")?;
         for turn in 0.. {
+            if !self.bank.is_behind() {
+                break;
+            }
+            let came = self.bank.import(server, &mut self.rng)?;
+            if turn == TURNS_MAX {
+                return Err(format!("a statement is never imported: {came}"));
+            }
+        }
+        let statements = self.bank.statements.len();
+        bank::match_again(server)?;
+        for turn in 0.. {
             match server.office.look() {
                 Ok(false) => break,
                 Ok(true) if turn < TURNS_MAX => {}
                 other => return Err(format!("the office does not come to an end: {other:?}")),
             }
         }
-        let shown = server.ports.inspect(|book| {
+        let breaks = bank::breaks(server).map_err(|problem| format!("{problem:?}"))?;
+        let shown = server.ports.inspect(move |book| {
             let windows = book.windows();
             Shown {
                 sequence: book.sequence(),
                 windows: windows.windows().keys().filter_map(|key| windows.window(*key)).collect(),
                 participants: windows.participants().iter().map(|known| known.id.into()).collect(),
+                breaks,
+                statements,
             }
         });
         shown.map_err(|trouble| trouble.to_string())
@@ -78,7 +108,12 @@ impl World<'_> {
         let Some(server) = self.server.as_mut().filter(|_| self.is_opened && !self.options.rules) else {
             return Ok(());
         };
-        let came = turn(server, &mut self.rng);
+        let day = self.now_ns.load(Ordering::Relaxed) / SECOND_NS / DAY_S;
+        let came = if self.rng.random_bool(0.5) {
+            self.bank.turn(server, &mut self.rng, day)?
+        } else {
+            turn(server, &mut self.rng, &mut self.bank)
+        };
         let waiting = *server.waiting.lock().unwrap();
         if came != "Ok(false)" {
             self.tell(format!("office: {came}"));

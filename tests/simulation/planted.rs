@@ -35,12 +35,16 @@ const BUGS: &[Bug] = &[
     Bug::UncountLost,
     Bug::AccountsNotWritten,
     Bug::LivesNotWritten,
+    Bug::LevelsNotWritten,
     Bug::RecordSkipped,
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,
     Bug::WindowTwice,
     Bug::CarryLost,
     Bug::WindowNotWritten,
+    Bug::StatementTwice,
+    Bug::ShownForgotten,
+    Bug::OnePersonWritesOff,
 ];
 
 #[test]

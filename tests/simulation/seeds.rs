@@ -53,12 +53,15 @@ fn seeds_hold() {
         all.damages += one.damages;
         all.windows += one.windows;
         all.settled += one.settled;
+        all.lines += one.lines;
+        all.written_off += one.written_off;
         all.limited += one.limited;
         all.charged += one.charged;
         all.seconds += one.seconds;
     }
     println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
-    let all_kinds = [all.records, all.reads, all.windows, all.settled, all.limited, all.charged];
+    let cleared = [all.windows, all.settled, all.lines, all.written_off];
+    let all_kinds = [[all.records, all.reads, all.limited, all.charged], cleared].concat();
     assert!(seeds() != SEEDS || !all_kinds.contains(&0), "{all:?}");
 }
 

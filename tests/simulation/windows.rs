@@ -63,6 +63,11 @@ impl Windows {
         u64::from(self.number - 1)
     }
 
+    /// All payouts, and how far each is.
+    pub(crate) fn payouts(&self) -> impl Iterator<Item = (u128, Option<PayoutState>)> {
+        self.legs.iter().map(|(id, leg)| (*id, leg.state))
+    }
+
     /// How many positions were settled.
     pub(crate) fn settled(&self) -> u64 {
         u64::try_from(self.legs.len()).unwrap()

@@ -52,13 +52,16 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
                 about(back, Verb::Refund, rng.random_range(1..=paid.amount))
             }
         }
-        94..97 => Ask { verb: Verb::Require, credit: 0, ..base },
+        94..96 => Ask { verb: Verb::Require, credit: 0, ..base },
         _ => {
-            let state = pick(rng, &[None, Some(0), Some(0), Some(0), Some(1), Some(2)]);
-            let overdraft = state.is_none();
+            // Levels decide which limits count.
+            let level = if rules { pick(rng, &[None, Some(0), Some(1)]) } else { None };
+            let states = [None, Some(0), Some(0), Some(0), Some(1), Some(2)];
+            let state = if level.is_some() { None } else { pick(rng, &states) };
+            let overdraft = state.is_none() && level.is_none();
             let amount = if overdraft { rng.random_range(0..40) } else { 0 };
             let debit = pick(rng, &[2, 3, 4, 8]);
-            Ask { verb: Verb::Change, debit, credit: 0, amount, change: (state, None, overdraft), ..base }
+            Ask { verb: Verb::Change, debit, credit: 0, amount, change: (state, level, overdraft), ..base }
         }
     }
 }

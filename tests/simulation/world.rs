@@ -11,6 +11,7 @@ use heng::protocol::AccountState;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::bank::{self, Bank};
 use crate::check::Judge;
 use crate::disk::SimDisk;
 use crate::log::{Balance, Log, Read, Transaction};
@@ -47,6 +48,9 @@ pub(crate) struct Summary {
     pub(crate) windows: u64,
     /// Positions that were settled.
     pub(crate) settled: u64,
+    /// Lines of bank statements, and differences that were written off.
+    pub(crate) lines: u64,
+    pub(crate) written_off: u64,
     /// Transfers that limits refused.
     pub(crate) limited: u64,
     /// Fees.
@@ -73,6 +77,7 @@ pub(crate) struct World<'a> {
     pub(crate) store_synced: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) log: Log,
+    pub(crate) bank: Bank,
     /// To be sent, or sent again.
     pub(crate) queue: VecDeque<usize>,
     pub(crate) is_opened: bool,
@@ -121,7 +126,7 @@ impl<'a> World<'a> {
         let rules = seed % 4 == 3;
         let options = Options {
             rules,
-            policy: if rules { rules_of(&BOUNDS) } else { SCHEME.to_owned() },
+            policy: if rules { rules_of(&BOUNDS) } else { SCHEME.to_owned() + bank::POLICY },
             shards: 1,
             items_in_flight_max: usize::try_from(pick(&[30, 200, 10_000])).unwrap(),
             group_records_max: usize::try_from(pick(&[1, 3, 40, 8_190])).unwrap(),
@@ -139,15 +144,17 @@ impl<'a> World<'a> {
             segment_bytes: options.segment_bytes.max(if group_max > 40 { 64 << 10 } else { 0 }),
             ..options
         };
+        let now_ns = Arc::new(AtomicU64::new(begin_s * SECOND_NS));
         let clients = (0..5).map(|number| Client { gateway: 1 + number % 2, link: None }).collect();
         Self {
             path,
-            disk: Arc::new(SimDisk::new(seed)),
-            now_ns: Arc::new(AtomicU64::new(begin_s * SECOND_NS)),
+            disk: Arc::new(SimDisk::new(seed, Arc::clone(&now_ns))),
+            now_ns,
             server: None,
             store_synced: 0,
             clients,
             log: Log::default(),
+            bank: Bank::default(),
             queue: VecDeque::new(),
             is_opened: false,
             faults: true,
@@ -183,6 +190,7 @@ impl<'a> World<'a> {
         }
         self.faults = false;
         self.disk.fill(false);
+        self.disk.slow(0);
         self.tell("no more faults".to_owned());
         // The office of the server that runs may still be cut off: it goes on in the next one.
         self.stop(false);
@@ -209,8 +217,8 @@ impl<'a> World<'a> {
             910..960 => self.pass_time(),
             960..975 => self.tick(),
             975..985 => self.cut(),
-            985..991 => self.office()?,
-            991..997 => {
+            985..993 => self.office()?,
+            993..997 => {
                 // Time for what was parked; nothing else.
                 tokio::task::yield_now().await;
             }
@@ -487,17 +495,19 @@ impl<'a> World<'a> {
 
     fn judge(&mut self, balances: &[Balance], until: u64, shown: &Shown) -> Result<Summary, String> {
         let reader = &self.server.as_ref().ok_or("no server")?.engine.reader;
-        let mut judge = Judge::new(&self.log, self.options.rules.then_some(BOUNDS));
+        let mut judge = Judge::new((&self.log, &self.bank), self.options.rules.then_some(BOUNDS));
         for sequence in 1..=until {
             let stored = reader.read(sequence).map_err(|err| err.to_string())?;
             let stored = stored.ok_or_else(|| format!("record {sequence} is missing"))?;
             judge.record(&stored).map_err(|what| format!("{what}\n{}", history(reader, &stored)))?;
             if sequence == shown.sequence {
                 judge.compare_windows(&shown.windows, &shown.participants)?;
+                judge.statements.compare((&shown.breaks, shown.statements), &judge.windows)?;
             }
         }
         judge.finish(balances)?;
         (self.summary.windows, self.summary.settled) = (judge.windows.closed(), judge.windows.settled());
+        (self.summary.lines, self.summary.written_off) = judge.statements.counts();
         (self.summary.limited, self.summary.charged) = judge.ruled;
         let second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
         if let Some(late) = judge.overdue(second) {

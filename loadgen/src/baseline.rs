@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -37,14 +39,69 @@ fn sorted(mut each: impl FnMut(u64) -> std::io::Result<()>) -> std::io::Result<V
     Ok(took)
 }
 
+/// A file that was filled before, so that syncing a small write in it changes nothing else.
+fn filled(directory: &Path) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    for _ in 0..16 {
+        file.write_all(&vec![0; 64 << 10])?;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Pause between two syncs of a [`Probe`].
+const PROBED_EVERY: Duration = Duration::from_millis(200);
+
+/// Places in its file that a [`Probe`] writes to, one after the other.
+const PROBED_PLACES: u64 = 4_096;
+
+/// What the disk takes beside a load: one small write with `fdatasync` every fifth of a second.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    took_us: Receiver<u64>,
+    /// Its thread ends when this is dropped.
+    _running: Sender<()>,
+}
+
+impl Probe {
+    /// Starts on the file system of a directory.
+    pub(crate) fn start(directory: &Path) -> std::io::Result<Self> {
+        let file = filled(directory)?;
+        let (tell, took_us) = channel();
+        let (running, stopped) = channel::<()>();
+        let probe = move || {
+            let bytes = [7; BYTES];
+            let places = (0..PROBED_PLACES).cycle();
+            for place in places {
+                if !matches!(stopped.recv_timeout(PROBED_EVERY), Err(RecvTimeoutError::Timeout)) {
+                    return;
+                }
+                let begun = Instant::now();
+                let offset = place.saturating_mul(u64::try_from(BYTES).unwrap_or(0));
+                let synced = file.write_all_at(&bytes, offset).and_then(|()| file.sync_data());
+                let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                if synced.is_err() || tell.send(took).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("disk-probe".to_owned()).spawn(probe)?;
+        Ok(Self { took_us, _running: running })
+    }
+
+    /// Median and maximum of the syncs since the last call, microseconds; zeros when there was none.
+    pub(crate) fn take(&self) -> (u64, u64) {
+        let mut took: Vec<u64> = self.took_us.try_iter().collect();
+        took.sort_unstable();
+        let median = took.get(took.len() / 2).copied().unwrap_or(0);
+        (median, took.last().copied().unwrap_or(0))
+    }
+}
+
 /// Measures both, in a temporary directory.
 pub(crate) fn baseline() -> anyhow::Result<Baseline> {
     let directory = tempfile::tempdir()?;
-    let file = File::create(directory.path().join("sync"))?;
-    for _ in 0..16 {
-        (&file).write_all(&vec![0; 64 << 10])?;
-    }
-    file.sync_all()?;
+    let file = filled(directory.path())?;
     let bytes = [7; BYTES];
     let width = u64::try_from(BYTES)?;
     let syncs = sorted(|number| {

@@ -99,11 +99,19 @@ fn draw(timeline: &Timeline, title: &str, path: &Path) -> Drawing {
     let one = |name, of| [Line { name, color: blue, of }];
     let rates = one("transfers per second", |sample: &Sample| sample.per_s);
     panel(rate, timeline, 0.0..most(&rates).max(1.0), &rates)?;
-    let latencies = [
+    let mut latencies = vec![
         Line { name: "latency: max", color: RGBColor(190, 190, 190), of: |sample| micros(sample.max_us) },
         Line { name: "p99", color: RGBColor(200, 90, 20), of: |sample| micros(sample.p99_us) },
         Line { name: "p50, µs", color: blue, of: |sample| micros(sample.p50_us) },
     ];
+    if timeline.samples.iter().any(|sample| sample.sync_max_us > 0) {
+        let color = RGBColor(40, 140, 80);
+        latencies.push(Line {
+            name: "max of a bare fdatasync beside it",
+            color,
+            of: |sample| micros(sample.sync_max_us),
+        });
+    }
     panel(latency, timeline, (LEAST_US..most(&latencies).max(100.0)).log_scale(), &latencies)?;
     let memories = one("memory of the server, MB", |sample: &Sample| megabytes(sample.rss_bytes));
     panel(memory, timeline, 0.0..most(&memories).max(1.0), &memories)?;

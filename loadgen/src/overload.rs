@@ -222,8 +222,9 @@ fn start(arguments: &OverloadArguments) -> anyhow::Result<(Spawned, usize)> {
 async fn all_phases(arguments: &OverloadArguments, server: &Spawned) -> anyhow::Result<Outcome> {
     let who = Credentials::development();
     let range = Range { first: 1, accounts: arguments.accounts, abroad: 0 };
-    let mut client = Client::connect(server.address.as_str(), &who).await?;
-    range.open(&mut client).await?;
+    // One for each use: an idle connection is closed while a phase goes on.
+    let client = async || Client::connect(server.address.as_str(), &who).await;
+    range.open(&mut client().await?).await?;
     let model = Arc::new(Model::new(range.all()));
     let mixer = |number: u64| {
         let workload = Workload::new((1, number, 0), (arguments.accounts, Distribution::Uniform, Ids::Time))?;
@@ -234,22 +235,24 @@ async fn all_phases(arguments: &OverloadArguments, server: &Spawned) -> anyhow::
         let (sender, receiver) = Connection::open(server.address.as_str(), &who).await?.split();
         lanes.push(Lane { sender, receiver, mixer: mixer(number)?, next_request: 0, again: Vec::new() });
     }
-    let mut probe = Probe { client, mixer: mixer(arguments.connections)?, model: Arc::clone(&model) };
+    let mut probe = Probe { client: client().await?, mixer: mixer(arguments.connections)?, model: Arc::clone(&model) };
     let peak = Duration::from_secs(arguments.peak_seconds());
     let phase = |length, paces| Ahead { model: &model, batch: arguments.batch, length, paces, server };
     let windows = || vec![Pace::Window(WINDOW); lanes_of(arguments)];
     // What is used for the first time is dear, and belongs to nothing.
     let (lanes, _) = phase(peak.checked_div(4).unwrap_or(peak), windows()).go(lanes).await?;
     let (lanes, before) = phase(peak, windows()).go(lanes).await?;
+    probe.client = client().await?;
     let normal_us = probe.normal().await?;
     let rate = before.accepted_per_s * arguments.times;
     let length = Duration::from_secs(arguments.seconds);
     let (lanes, overload) = phase(length, every(arguments, whole(rate))).go(lanes).await?;
+    probe.client = client().await?;
     let normal_after_ms = probe.until_normal(normal_us.p90.saturating_mul(2)).await?;
     let (lanes, after) = phase(peak, windows()).go(lanes).await?;
     drop(lanes);
     let ratio = overload.accepted_per_s * 2.0 / (before.accepted_per_s + after.accepted_per_s);
-    let verified = range.is_as_known(&mut probe.client, &model).await?;
+    let verified = range.is_as_known(&mut client().await?, &model).await?;
     let (times, seconds) = (arguments.times, arguments.seconds);
     Ok(Outcome { times, seconds, before, overload, after, ratio, normal_us, normal_after_ms, verified })
 }

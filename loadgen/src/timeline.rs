@@ -1,9 +1,11 @@
 //! A run over time: what a chart of it shows, and whether memory grows.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::Probe;
 use crate::report::Latency;
 use crate::spawn::Spawned;
 
@@ -30,6 +32,11 @@ pub(crate) struct Sample {
     pub(crate) disk_bytes: u64,
     /// Its open files and connections.
     pub(crate) files: u64,
+    /// Of small writes with `fdatasync` beside the load, microseconds; zeros where none were made.
+    #[serde(default)]
+    pub(crate) sync_p50_us: u64,
+    #[serde(default)]
+    pub(crate) sync_max_us: u64,
 }
 
 /// Something that was done to the server.
@@ -52,12 +59,18 @@ pub(crate) struct Sampler {
     begun: Instant,
     last: Duration,
     answered: u64,
+    probe: Option<Probe>,
     pub(crate) timeline: Timeline,
 }
 
 impl Sampler {
     pub(crate) fn new(begun: Instant) -> Self {
-        Self { begun, last: Duration::ZERO, answered: 0, timeline: Timeline::default() }
+        Self { begun, last: Duration::ZERO, answered: 0, probe: None, timeline: Timeline::default() }
+    }
+
+    /// Looks at the disk of a directory, too.
+    pub(crate) fn probing(self, directory: &Path) -> std::io::Result<Self> {
+        Ok(Self { probe: Some(Probe::start(directory)?), ..self })
     }
 
     /// Seconds since the run began.
@@ -76,6 +89,7 @@ impl Sampler {
         let took = at.saturating_sub(self.last).as_secs_f64();
         (self.last, self.answered) = (at, answered);
         let used = server.map(Spawned::used).unwrap_or_default();
+        let (sync_p50_us, sync_max_us) = self.probe.as_ref().map(Probe::take).unwrap_or_default();
         self.timeline.samples.push(Sample {
             at_s: at.as_secs_f64(),
             per_s: more / took,
@@ -85,6 +99,8 @@ impl Sampler {
             rss_bytes: used.rss_bytes,
             disk_bytes: server.map_or(0, Spawned::disk_bytes),
             files: used.files,
+            sync_p50_us,
+            sync_max_us,
         });
     }
 

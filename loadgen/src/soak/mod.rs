@@ -220,7 +220,7 @@ impl Soak<'_> {
         let end = Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes is not a time")?;
         let restarts = Duration::from_secs(arguments.restart_every_s);
         let closes = Duration::from_secs(arguments.close_every_s);
-        let mut sampler = Sampler::new(begun);
+        let mut sampler = Sampler::new(begun).probing(&self.data)?;
         let (mut total, mut quiet) = (histogram()?, histogram()?);
         let (mut lives, mut life) = (Vec::new(), Life::new(0.0, None));
         let (mut next_sample, mut next_close, mut next_restart) = (SAMPLED, closes, restarts);

@@ -223,6 +223,16 @@ impl<'a> Judge<'a> {
             expected = self.model.submit(&asks);
             self.open(&over, true);
         }
+        let is_refused = step.iter().all(|(_, code)| !code.is_accepted());
+        for second in before.clock.filter(|_| is_refused).unwrap_or(before.now)..before.now {
+            // A refusal counts nowhere, so it may be of a second that no record tells.
+            if !is_told(&expected) {
+                self.model = before.clone();
+                self.model.clock = Some(second + 1);
+                expected = self.model.submit(&asks);
+                self.model.clock = before.clock;
+            }
+        }
         if let ([(ask, Code::ExceedsDebits)], [Code::Accepted]) = (step.as_slice(), expected.as_slice())
             && self.had_no_room(ask, floor)
         {

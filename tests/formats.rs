@@ -25,8 +25,12 @@ use heng::router::{KnownIds, read_known_ids};
 use heng::verify::verify;
 
 /// Directory, sequence of the last record.
-const KEPT: &[(&str, u64)] =
-    &[("journal-1-store-3", 2_424), ("journal-1-store-4", 2_424), ("journal-1-store-5", 2_424)];
+const KEPT: &[(&str, u64)] = &[
+    ("journal-1-store-3", 2_424),
+    ("journal-1-store-4", 2_424),
+    ("journal-1-store-5", 2_424),
+    ("journal-1-store-6", 2_424),
+];
 
 /// Id, debits and credits posted, debits and credits pending.
 const BALANCES: [(u128, [u128; 4]); 10] = [

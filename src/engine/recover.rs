@@ -91,6 +91,7 @@ pub struct Recovered {
 struct Loaded {
     book: Book,
     ids: KnownIds,
+    links: LinkLog,
     checkpoint: Sequence,
     indexed: Sequence,
     /// Windows are as of this record.
@@ -108,6 +109,7 @@ fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) 
     store.read_open(book.open_mut())?;
     store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
     let indexed = store.last_index()?;
+    let links = LinkLog::new(store.clone(), indexed)?;
     book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
     book.load_lives(Arc::new(store.clone()));
     book.open_mut().levels.load(store.levels()?);
@@ -115,7 +117,7 @@ fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) 
     book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
     let opened = KnownIds::open(ids, ids_in_memory, helpers);
     let ids = opened.map_err(|source| StoreError::Io { path: ids.to_owned(), source })?;
-    Ok(Loaded { book, ids, checkpoint, indexed, windows_at: windows.as_of })
+    Ok(Loaded { book, ids, links, checkpoint, indexed, windows_at: windows.as_of })
 }
 
 /// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay,
@@ -137,8 +139,8 @@ pub fn recover_with(
     let ids_path = directory.ids();
     let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
-    let Loaded { mut book, mut ids, checkpoint, indexed, windows_at } = loaded;
-    let links = Arc::new(LinkLog::new(store.clone(), indexed)?);
+    let Loaded { mut book, mut ids, links, checkpoint, indexed, windows_at } = loaded;
+    let links = Arc::new(links);
     let reader = JournalReader::new(Arc::clone(&disk));
     let applied = checkpoint.min(indexed);
     book.start_at(applied);
@@ -185,7 +187,7 @@ impl Recovered {
     pub fn write_checkpoint(&mut self) -> Result<(), StoreError> {
         let (base, bytes) = self.links.unfinished();
         if !bytes.is_empty() {
-            self.store.put_index(base, bytes)?;
+            self.store.put_index(base, &bytes)?;
         }
         self.store.put_levels(&self.book.open_mut().levels.take_new())?;
         self.store.sync()?;
@@ -282,7 +284,7 @@ impl Replay<'_> {
             }
         }
         for (base, bytes) in self.links.append(&entries) {
-            self.store.put_full_index(self.links, base, bytes)?;
+            self.store.put_full_index(self.links, base, &bytes)?;
         }
         Ok(())
     }

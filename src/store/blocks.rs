@@ -2,15 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::index::INDEX_ENTRY_BYTES;
 use crate::ledger::{BookAccount, BookSummary, STORED_BYTES, Sequence, decode_account, get, set};
 
 /// Accounts per block.
 pub const ACCOUNTS_PER_BLOCK: u32 = 56;
-
-/// Index entries per block.
-pub const INDEX_PER_BLOCK: usize = 432;
-/// Bytes of an index entry.
-pub const INDEX_ENTRY_BYTES: usize = 16;
 
 /// What a checkpoint is: the accounts of the `accounts` tree, up to this number of them, are at least at this sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +44,6 @@ impl IndexEntry {
     }
 }
 
-/// The first sequence of the index block that holds a sequence.
-pub(super) fn index_block_base(sequence: Sequence) -> Sequence {
-    let per_block = u64::try_from(INDEX_PER_BLOCK).unwrap_or(1);
-    let block = sequence.saturating_sub(1).checked_div(per_block).unwrap_or(0);
-    block.saturating_mul(per_block).saturating_add(1)
-}
-
 /// The number of blocks that hold this many accounts.
 pub fn account_blocks(accounts: u32) -> u32 {
     accounts.div_ceil(ACCOUNTS_PER_BLOCK)
@@ -76,10 +65,5 @@ mod tests {
             let entry = IndexEntry { debit_previous: previous[0], credit_previous: previous[1] };
             prop_assert_eq!(IndexEntry::decode(&entry.encode()), entry);
         }
-    }
-
-    #[test]
-    fn index_blocks_begin_at_one() {
-        assert_eq!([1, 432, 433, 864, 865].map(index_block_base), [1, 1, 433, 433, 865]);
     }
 }

@@ -5,7 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
-use super::blocks::{INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, index_block_base};
+use super::blocks::IndexEntry;
+use super::index::{INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, index_block_base};
 use super::open::{Store, StoreError};
 use crate::ledger::Sequence;
 
@@ -33,10 +34,9 @@ impl LinkLog {
     /// taken into memory again.
     pub fn new(store: Store, last: Sequence) -> Result<Self, StoreError> {
         let base = index_block_base(last.saturating_add(1));
-        let block = store.index_block(base)?.unwrap_or_default();
-        let entries = block.as_chunks::<INDEX_ENTRY_BYTES>().0.iter().copied();
-        let wanted = usize::try_from(last.saturating_add(1).saturating_sub(base)).unwrap_or(0);
-        let recent = Recent { base, entries: entries.take(wanted).collect(), handed_out: base };
+        let mut entries = VecDeque::new();
+        store.read_index((base, last), |_, entry| entries.push_back(entry.encode()))?;
+        let recent = Recent { base, entries, handed_out: base };
         Ok(Self { store, recent: RwLock::new(recent) })
     }
 
@@ -71,7 +71,6 @@ impl LinkLog {
 
     /// The entry of a durable record. May read the store.
     pub fn get(&self, sequence: Sequence) -> Result<Option<IndexEntry>, StoreError> {
-        let base = index_block_base(sequence);
         {
             let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
             if sequence >= recent.base {
@@ -79,9 +78,7 @@ impl LinkLog {
                 return Ok(recent.entries.get(place).map(IndexEntry::decode));
             }
         }
-        let block = self.store.index_block(base)?.unwrap_or_default();
-        let place = usize::try_from(sequence.saturating_sub(base)).unwrap_or(usize::MAX);
-        Ok(block.as_chunks::<INDEX_ENTRY_BYTES>().0.get(place).map(IndexEntry::decode))
+        self.store.index_entry(sequence).map(Some)
     }
 }
 

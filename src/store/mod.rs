@@ -1,10 +1,9 @@
-//! The sled store: what is derived from the journal, kept so that a start need not read the whole journal.
+//! The store: what is derived from the journal, kept so that a start need not read the whole journal. All but one file of it is sled's.
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `meta` | `format`, `checkpoint` | format version; sequence, number of accounts and summary of the last checkpoint |
+//! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
-//! | `index` | first sequence of the block, u64 big-endian | 432 entries of 16 bytes: previous records of debit and credit account |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
 //! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
 //! | `levels` | sequence of the record, u64 big-endian | slot and level that the account had before it |
@@ -14,7 +13,8 @@
 //! | `gateways` | gateway number, u32 big-endian | name, key hash and permissions |
 //!
 //! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing but what was
-//! given back is written per transfer. One thread writes ([`spawn_store_writer`]); anybody may read.
+//! given back is written per transfer. Previous records of debit and credit account, 16 bytes for each record, are in a file
+//! of ours (`index.rs`): a tree writes them six times. One thread writes ([`spawn_store_writer`]); anybody may read.
 //!
 //! # Invariants
 //!
@@ -28,6 +28,7 @@
 //! When a checkpoint is made: [`crate::clearing`].
 
 mod blocks;
+mod index;
 mod levels;
 mod links;
 mod lives;
@@ -36,7 +37,8 @@ mod pendings;
 mod windows;
 mod writer;
 
-pub use blocks::{ACCOUNTS_PER_BLOCK, Checkpoint, INDEX_ENTRY_BYTES, INDEX_PER_BLOCK, IndexEntry, account_blocks};
+pub use blocks::{ACCOUNTS_PER_BLOCK, Checkpoint, IndexEntry, account_blocks};
+pub use index::{INDEX_ENTRY_BYTES, INDEX_PER_BLOCK};
 pub use links::LinkLog;
 pub use open::{Gateways, Store, StoreError, open_or_set_aside, set_aside};
 pub use pendings::OpenTree;

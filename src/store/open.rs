@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::blocks::{Checkpoint, INDEX_ENTRY_BYTES, IndexEntry, account_blocks, decode_accounts, index_block_base};
+use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
+use super::index::{IndexFile, IndexTrouble};
 use super::links::LinkLog;
 use super::lives::take_mark;
 use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, Sequence, get};
@@ -74,7 +75,7 @@ pub struct Store {
     pub(super) durable: Arc<AtomicU64>,
     meta: sled::Tree,
     accounts: sled::Tree,
-    index: sled::Tree,
+    index: Arc<IndexFile>,
     gateways: sled::Tree,
     pub(super) open: [sled::Tree; 2],
     pub(super) lives: sled::Tree,
@@ -89,8 +90,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 5;
+const STORE_FORMAT: u64 = 6;
 const CHECKPOINT_KEY: &str = "checkpoint";
+const INDEXED_KEY: &str = "indexed";
 
 impl Store {
     /// Opens or makes a store. `cache_bytes` bounds sled's page cache. Damage is an error, also when sled panics over it.
@@ -115,7 +117,7 @@ impl Store {
             file: Arc::new(File::open(path.join("db")).map_err(io_error)?),
             meta: tree("meta")?,
             accounts: tree("accounts")?,
-            index: tree("index")?,
+            index: Arc::new(IndexFile::open(path).map_err(io_error)?),
             gateways: tree("gateways")?,
             open: [tree("pendings")?, tree("tallies")?],
             lives: tree("lives")?,
@@ -151,6 +153,13 @@ impl Store {
     /// Makes all that was written durable. Blocks. sled's own flush ends with `sync_file_range`, which a power cut does not
     /// respect, so `fdatasync` follows.
     pub fn sync(&self) -> Result<(), StoreError> {
+        let indexed = self.index.written();
+        if indexed > self.last_index()? {
+            // First the entries, then up to where they reach.
+            self.index.sync().map_err(|source| self.index_error(source.into()))?;
+            let put = self.meta.insert(INDEXED_KEY, &indexed.to_be_bytes());
+            put.map_err(|source| self.error(source))?;
+        }
         self.db.flush().map_err(|source| self.error(source))?;
         self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
         crate::journal::let_cache_go(&self.file);
@@ -191,47 +200,42 @@ impl Store {
         self.accounts.insert(block.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
     }
 
-    /// The sequence of the last index entry.
+    /// The sequence of the last index entry that is durable.
     pub fn last_index(&self) -> Result<Sequence, StoreError> {
-        let Some((key, block)) = self.index.last().map_err(|source| self.error(source))? else { return Ok(0) };
-        let base = u64::from_be_bytes(get::<0, 8>(&key));
-        let entries = u64::try_from(block.len() / INDEX_ENTRY_BYTES).unwrap_or(0);
-        Ok(base.saturating_add(entries).saturating_sub(1))
+        let indexed = self.meta.get(INDEXED_KEY).map_err(|source| self.error(source))?;
+        Ok(indexed.map_or(0, |bytes| u64::from_be_bytes(get::<0, 8>(&bytes))))
     }
 
-    /// Reads all index entries from the block of `from` on; answers the last sequence.
+    /// Reads the index entries of all records of a range, which are durable.
     pub fn read_index(
         &self,
-        from: Sequence,
-        mut visit: impl FnMut(Sequence, IndexEntry),
-    ) -> Result<Sequence, StoreError> {
-        let first = index_block_base(from.max(1));
-        let mut last = first.saturating_sub(1);
-        for item in self.index.range(first.to_be_bytes()..) {
-            let (key, block) = item.map_err(|source| self.error(source))?;
-            let base = u64::from_be_bytes(get::<0, 8>(&key));
-            if base != last.saturating_add(1) {
-                return Err(self.damaged(&format!("index entries from {} are missing", last.saturating_add(1))));
-            }
-            for bytes in block.as_chunks().0 {
-                last = last.saturating_add(1);
-                visit(last, IndexEntry::decode(bytes));
-            }
-        }
-        Ok(last)
+        range: (Sequence, Sequence),
+        visit: impl FnMut(Sequence, IndexEntry),
+    ) -> Result<(), StoreError> {
+        self.index.read(range, visit).map_err(|trouble| self.index_error(trouble))
     }
 
-    pub(super) fn index_block(&self, base: Sequence) -> Result<Option<sled::IVec>, StoreError> {
-        self.index.get(base.to_be_bytes()).map_err(|source| self.error(source))
+    /// The index entry of a record that was written.
+    pub(super) fn index_entry(&self, sequence: Sequence) -> Result<IndexEntry, StoreError> {
+        self.index.get(sequence).map_err(|trouble| self.index_error(trouble))
     }
 
     /// Writes a block of index entries.
-    pub(crate) fn put_index(&self, base: Sequence, bytes: Vec<u8>) -> Result<(), StoreError> {
-        self.index.insert(base.to_be_bytes(), bytes).map(drop).map_err(|source| self.error(source))
+    pub(crate) fn put_index(&self, base: Sequence, bytes: &[u8]) -> Result<(), StoreError> {
+        self.index.put(base, bytes).map_err(|source| self.index_error(source.into()))
+    }
+
+    fn index_error(&self, trouble: IndexTrouble) -> StoreError {
+        match trouble {
+            IndexTrouble::Io(source) => StoreError::Io { path: self.path.to_path_buf(), source },
+            IndexTrouble::Damaged(sequence) => {
+                self.damaged(&format!("the index entry of record {sequence} is not there"))
+            }
+        }
     }
 
     /// Writes a full block of index entries at once, and has the log forget it.
-    pub(crate) fn put_full_index(&self, links: &LinkLog, base: Sequence, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) fn put_full_index(&self, links: &LinkLog, base: Sequence, bytes: &[u8]) -> Result<(), StoreError> {
         self.put_index(base, bytes)?;
         links.written(base);
         Ok(())

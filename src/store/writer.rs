@@ -117,7 +117,7 @@ pub fn spawn_store_writer(
 fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {
     match job {
         StoreJob::Index { base, bytes, full } => {
-            store.put_index(base, bytes)?;
+            store.put_index(base, &bytes)?;
             if full {
                 links.written(base);
             }

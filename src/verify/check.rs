@@ -114,7 +114,7 @@ impl<'a> Check<'a> {
             lives.insert(id, life);
         })?;
         let index = &mut self.index;
-        store.read_index(1, |_, entry| index.push(entry))?;
+        store.read_index((1, store.last_index()?), |_, entry| index.push(entry))?;
         self.report.store = format!(
             "checkpoint at {}, {} accounts, {} index entries",
             checkpoint.sequence,

@@ -54,8 +54,6 @@ pub enum Bug {
     AccountsNotWritten,
     /// Checkpoints do not write what was given back of transfers.
     LivesNotWritten,
-    /// Checkpoints do not write what levels of accounts were before they changed.
-    LevelsNotWritten,
     /// A record is skipped while replaying.
     RecordSkipped,
     /// A limit on what a mirror account takes in is not kept.

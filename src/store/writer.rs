@@ -131,7 +131,6 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
         }
         StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
         StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
-        StoreJob::Levels(_) if planted::is(Bug::LevelsNotWritten) => Ok(()),
         StoreJob::Levels(levels) => store.put_levels(&levels),
         StoreJob::ForgetLevels(until) => store.forget_levels(until),
         StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => Ok(()),

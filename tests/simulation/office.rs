@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use heng::backoffice::{BreakView, Command, Person, Ports};
-use heng::ledger::{GatewayId, PayoutState, Sequence, Window};
+use heng::ledger::{GatewayId, PayoutEntry, PayoutState, Sequence, Window};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -20,6 +20,9 @@ const TURNS_MAX: u32 = 10_000;
 fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
     let person = Person { id: GatewayId(rng.random_range(1..=2)), name: "person".to_owned() };
     let Ok(snapshot) = server.ports.snapshot() else { return "not answered".to_owned() };
+    // What a statement will show, nobody says besides.
+    let payouts: Vec<&PayoutEntry> =
+        snapshot.payouts.iter().filter(|payout| bank::fate(payout.id.raw()) != Fate::Done).collect();
     let known = |id: u128| snapshot.participants.iter().any(|known| u128::from(known.id) == id);
     let command = if let Some(id) = PARTICIPANTS.into_iter().find(|id| !known(*id)) {
         Some(Command::AddParticipant {
@@ -29,8 +32,8 @@ fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
             iban: String::new(),
             bic: String::new(),
         })
-    } else if !snapshot.payouts.is_empty() && rng.random_bool(0.3) {
-        let payout = snapshot.payouts[rng.random_range(0..snapshot.payouts.len())];
+    } else if !payouts.is_empty() && rng.random_bool(0.3) {
+        let payout = payouts[rng.random_range(0..payouts.len())];
         let number = format!("{:032x}", payout.id.raw());
         let may_be_refused = bank::fate(payout.id.raw()) == Fate::Refused;
         let is_refused = may_be_refused && payout.state != PayoutState::Proposed && rng.random_bool(0.7);

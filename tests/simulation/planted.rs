@@ -35,7 +35,6 @@ const BUGS: &[Bug] = &[
     Bug::UncountLost,
     Bug::AccountsNotWritten,
     Bug::LivesNotWritten,
-    Bug::LevelsNotWritten,
     Bug::RecordSkipped,
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,

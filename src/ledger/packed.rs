@@ -1,35 +1,45 @@
-//! An account as the book holds it in memory, in 88 bytes and 36 more if it needs them, and as the store has it, in all 124.
+//! An account as the book holds it in memory, in 72 bytes and 52 more if it needs them, and as the store has it, in all 124.
 //!
 //! ```text
+//! in memory, of totals the lower eight bytes:
+//! place  0   16             24              32              40               48    56
+//!        id  debits_posted  credits_posted  debits_pending  credits_pending  head  opened_ns
+//! place  64        66    68     69     70     71    | 0              16            24            28             36
+//!        currency  code  flags  class  level  state | user_data_128  user_data_64  user_data_32  overdraft (8)  upper four bytes of each total
+//!
+//! in the store, totals of twelve bytes each:
 //! place  0   16             28              40              52               64    72
 //!        id  debits_posted  credits_posted  debits_pending  credits_pending  head  opened_ns
-//! place  80        82    84     85     86     87    | 88             104           112           116
-//!        currency  code  flags  class  level  state | user_data_128  user_data_64  user_data_32  overdraft (8)
+//! place  80        82    84     85     86     87      88             104           112           116
+//!        currency  code  flags  class  level  state   user_data_128  user_data_64  user_data_32  overdraft (8)
 //! ```
 //!
-//! All little-endian; totals in the twelve bytes that they need. With millions of accounts a struct's padding is memory, and so is what most of
-//! them do not have: user data and an overdraft. The highest bit of the state says that there is more.
+//! All little-endian. With millions of accounts a struct's padding is memory, and so is what most of them do not have: user data, an overdraft, and a
+//! total of 2^64 minor units or more. The highest bit of the state says that there is more.
 
 use super::fields::{get, narrow, set, wide};
 use super::{AccountFlags, AccountId, AccountState, BookAccount, NewAccount, Sequence, Totals};
 
 /// Bytes of an account in memory.
-const PACKED_BYTES: usize = 88;
+const PACKED_BYTES: usize = 72;
 
 /// Bytes of what most accounts do not have.
-const MORE_BYTES: usize = 36;
+const MORE_BYTES: usize = 52;
+
+/// Of these, bytes that are in the store in the same places: all but the totals.
+const EXTRA_BYTES: usize = 36;
 
 /// Bytes of an account in the store.
 pub const STORED_BYTES: usize = 124;
 
-/// In the state: user data or an overdraft are elsewhere.
+/// In the state: user data, an overdraft or upper parts of totals are elsewhere.
 const HAS_MORE: u8 = 1 << 7;
 
 /// What every account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedAccount([u8; PACKED_BYTES]);
 
-/// User data and overdraft.
+/// User data, overdraft and the upper parts of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountMore([u8; MORE_BYTES]);
 
@@ -37,34 +47,67 @@ impl AccountMore {
     /// Of none that says so.
     pub const NONE: Self = Self([0; MORE_BYTES]);
 
-    fn of(properties: &NewAccount) -> Self {
-        let mut bytes = [0; MORE_BYTES];
-        set::<0, 16>(&mut bytes, properties.user_data_128.to_le_bytes());
-        set::<16, 8>(&mut bytes, properties.user_data_64.to_le_bytes());
-        set::<24, 4>(&mut bytes, properties.user_data_32.to_le_bytes());
-        set::<28, 8>(&mut bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
-        Self(bytes)
+    fn of(account: &BookAccount) -> Self {
+        let mut more = Self([0; MORE_BYTES]);
+        let bytes = &mut more.0;
+        let properties = &account.properties;
+        set::<0, 16>(bytes, properties.user_data_128.to_le_bytes());
+        set::<16, 8>(bytes, properties.user_data_64.to_le_bytes());
+        set::<24, 4>(bytes, properties.user_data_32.to_le_bytes());
+        set::<28, 8>(bytes, u64::try_from(properties.overdraft).unwrap_or(u64::MAX).to_le_bytes());
+        more.set_upper(&account.totals);
+        more
     }
 
     /// How far below zero the account may go.
     pub fn overdraft(&self) -> u128 {
         u128::from(u64::from_le_bytes(get::<28, 8>(&self.0)))
     }
+
+    /// Replaces the upper parts of the totals.
+    #[inline]
+    pub(super) fn set_upper(&mut self, totals: &Totals) {
+        set::<36, 4>(&mut self.0, upper(totals.debits_posted));
+        set::<40, 4>(&mut self.0, upper(totals.credits_posted));
+        set::<44, 4>(&mut self.0, upper(totals.debits_pending));
+        set::<48, 4>(&mut self.0, upper(totals.credits_pending));
+    }
+}
+
+/// What of a total does not fit eight bytes.
+#[inline]
+fn upper(total: u128) -> [u8; 4] {
+    get::<8, 4>(&total.to_le_bytes())
 }
 
 /// The bytes of an account in the store.
 pub fn encode_account(account: &BookAccount) -> [u8; STORED_BYTES] {
     let (packed, more) = PackedAccount::new(account);
     let mut bytes = [0; STORED_BYTES];
-    set::<0, PACKED_BYTES>(&mut bytes, packed.0);
-    set::<PACKED_BYTES, MORE_BYTES>(&mut bytes, more.unwrap_or(AccountMore::NONE).0);
+    set::<0, 16>(&mut bytes, get::<0, 16>(&packed.0));
+    set::<16, 12>(&mut bytes, narrow(account.totals.debits_posted));
+    set::<28, 12>(&mut bytes, narrow(account.totals.credits_posted));
+    set::<40, 12>(&mut bytes, narrow(account.totals.debits_pending));
+    set::<52, 12>(&mut bytes, narrow(account.totals.credits_pending));
+    set::<64, 24>(&mut bytes, get::<48, 24>(&packed.0));
+    set::<88, EXTRA_BYTES>(&mut bytes, get::<0, EXTRA_BYTES>(&more.unwrap_or(AccountMore::NONE).0));
     bytes
 }
 
 /// An account from the bytes in the store.
 pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
-    let packed = PackedAccount(get::<0, PACKED_BYTES>(bytes));
-    packed.account(&AccountMore(get::<PACKED_BYTES, MORE_BYTES>(bytes)))
+    let mut packed = PackedAccount([0; PACKED_BYTES]);
+    set::<0, 16>(&mut packed.0, get::<0, 16>(bytes));
+    set::<48, 24>(&mut packed.0, get::<64, 24>(bytes));
+    let mut more = AccountMore::NONE;
+    set::<0, EXTRA_BYTES>(&mut more.0, get::<88, EXTRA_BYTES>(bytes));
+    let totals = Totals {
+        debits_posted: wide(get::<16, 12>(bytes)),
+        credits_posted: wide(get::<28, 12>(bytes)),
+        debits_pending: wide(get::<40, 12>(bytes)),
+        credits_pending: wide(get::<52, 12>(bytes)),
+    };
+    BookAccount { totals, ..packed.account(&more) }
 }
 
 impl PackedAccount {
@@ -74,14 +117,14 @@ impl PackedAccount {
         let bytes = &mut packed.0;
         let properties = &account.properties;
         set::<0, 16>(bytes, properties.id.raw().to_le_bytes());
-        set::<72, 8>(bytes, account.opened_ns.to_le_bytes());
-        set::<80, 2>(bytes, properties.currency.to_le_bytes());
-        set::<82, 2>(bytes, properties.code.to_le_bytes());
+        set::<56, 8>(bytes, account.opened_ns.to_le_bytes());
+        set::<64, 2>(bytes, properties.currency.to_le_bytes());
+        set::<66, 2>(bytes, properties.code.to_le_bytes());
         // All flags that an account can have fit one byte.
-        set::<84, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
-        let more = Some(AccountMore::of(properties)).filter(|more| *more != AccountMore::NONE);
+        set::<68, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
+        let more = Some(AccountMore::of(account)).filter(|more| *more != AccountMore::NONE);
         packed.change(properties.level, account.state, more.is_some());
-        packed.update(&account.totals, account.head);
+        let _all_of_them = packed.update(&account.totals, account.head);
         (packed, more)
     }
 
@@ -95,15 +138,15 @@ impl PackedAccount {
                 user_data_64: u64::from_le_bytes(get::<16, 8>(rest)),
                 user_data_32: u32::from_le_bytes(get::<24, 4>(rest)),
                 currency: self.currency(),
-                code: u16::from_le_bytes(get::<82, 2>(bytes)),
+                code: u16::from_le_bytes(get::<66, 2>(bytes)),
                 flags: self.flags(),
                 class: self.class(),
                 level: self.level(),
                 overdraft: more.overdraft(),
             },
-            totals: self.totals(),
+            totals: self.totals(more),
             state: self.state(),
-            opened_ns: u64::from_le_bytes(get::<72, 8>(bytes)),
+            opened_ns: u64::from_le_bytes(get::<56, 8>(bytes)),
             head: self.head(),
         }
     }
@@ -117,82 +160,89 @@ impl PackedAccount {
     /// The account's currency.
     #[inline]
     pub fn currency(&self) -> u16 {
-        u16::from_le_bytes(get::<80, 2>(&self.0))
+        u16::from_le_bytes(get::<64, 2>(&self.0))
     }
 
     /// What its balance may be.
     #[inline]
     pub fn flags(&self) -> AccountFlags {
-        let [flags] = get::<84, 1>(&self.0);
+        let [flags] = get::<68, 1>(&self.0);
         AccountFlags(u16::from(flags))
     }
 
     /// A byte of each cache line but the first, so that they are in the cache when they are needed.
     #[inline]
     pub(super) fn touch(&self) -> u8 {
-        let ([middle], [end]) = (get::<64, 1>(&self.0), get::<87, 1>(&self.0));
+        let ([middle], [end]) = (get::<48, 1>(&self.0), get::<71, 1>(&self.0));
         middle ^ end
     }
 
     /// Its class's number.
     #[inline]
     pub fn class(&self) -> u8 {
-        let [class] = get::<85, 1>(&self.0);
+        let [class] = get::<69, 1>(&self.0);
         class
     }
 
     /// The level of its customer.
     #[inline]
     pub fn level(&self) -> u8 {
-        let [level] = get::<86, 1>(&self.0);
+        let [level] = get::<70, 1>(&self.0);
         level
     }
 
     /// What it may take part in.
     #[inline]
     pub fn state(&self) -> AccountState {
-        let [state] = get::<87, 1>(&self.0);
+        let [state] = get::<71, 1>(&self.0);
         AccountState::from_number(state & !HAS_MORE).unwrap_or_default()
     }
 
     /// Whether there is more of it.
     #[inline]
     pub fn has_more(&self) -> bool {
-        let [state] = get::<87, 1>(&self.0);
+        let [state] = get::<71, 1>(&self.0);
         state & HAS_MORE != 0
     }
 
     /// The last record that touched it.
     #[inline]
     pub fn head(&self) -> Sequence {
-        u64::from_le_bytes(get::<64, 8>(&self.0))
+        u64::from_le_bytes(get::<48, 8>(&self.0))
     }
 
-    /// Its totals.
+    /// Its totals, given what else there is of it.
     #[inline]
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self, more: &AccountMore) -> Totals {
+        let (low, high) = (&self.0, &more.0);
+        let joined = |low: [u8; 8], high: [u8; 4]| {
+            u128::from(u64::from_le_bytes(low)) | u128::from(u32::from_le_bytes(high)) << 64
+        };
         Totals {
-            debits_posted: wide(get::<16, 12>(&self.0)),
-            credits_posted: wide(get::<28, 12>(&self.0)),
-            debits_pending: wide(get::<40, 12>(&self.0)),
-            credits_pending: wide(get::<52, 12>(&self.0)),
+            debits_posted: joined(get::<16, 8>(low), get::<36, 4>(high)),
+            credits_posted: joined(get::<24, 8>(low), get::<40, 4>(high)),
+            debits_pending: joined(get::<32, 8>(low), get::<44, 4>(high)),
+            credits_pending: joined(get::<40, 8>(low), get::<48, 4>(high)),
         }
     }
 
-    /// Replaces totals and head.
+    /// Replaces the lower parts of its totals, and its head; answers whether that was all of them.
     #[inline]
-    pub fn update(&mut self, totals: &Totals, head: Sequence) {
-        set::<16, 12>(&mut self.0, narrow(totals.debits_posted));
-        set::<28, 12>(&mut self.0, narrow(totals.credits_posted));
-        set::<40, 12>(&mut self.0, narrow(totals.debits_pending));
-        set::<52, 12>(&mut self.0, narrow(totals.credits_pending));
-        set::<64, 8>(&mut self.0, head.to_le_bytes());
+    #[must_use = "the upper parts are kept elsewhere"]
+    pub(super) fn update(&mut self, totals: &Totals, head: Sequence) -> bool {
+        let Totals { debits_posted, credits_posted, debits_pending, credits_pending } = *totals;
+        set::<16, 8>(&mut self.0, get::<0, 8>(&debits_posted.to_le_bytes()));
+        set::<24, 8>(&mut self.0, get::<0, 8>(&credits_posted.to_le_bytes()));
+        set::<32, 8>(&mut self.0, get::<0, 8>(&debits_pending.to_le_bytes()));
+        set::<40, 8>(&mut self.0, get::<0, 8>(&credits_pending.to_le_bytes()));
+        set::<48, 8>(&mut self.0, head.to_le_bytes());
+        (debits_posted | credits_posted | debits_pending | credits_pending) >> 64 == 0
     }
 
     /// Replaces level and state, and whether there is more.
-    pub fn change(&mut self, level: u8, state: AccountState, has_more: bool) {
+    fn change(&mut self, level: u8, state: AccountState, has_more: bool) {
         let more = if has_more { HAS_MORE } else { 0 };
-        set::<86, 2>(&mut self.0, [level, state.number() | more]);
+        set::<70, 2>(&mut self.0, [level, state.number() | more]);
     }
 }
 
@@ -225,6 +275,13 @@ mod tests {
             prop_assert_eq!((packed.id(), packed.has_more()), (account.properties.id, more.is_some()));
             prop_assert_eq!(packed.account(&more.unwrap_or(AccountMore::NONE)), account);
             prop_assert_eq!(decode_account(&encode_account(&account)), account);
+            let small = |total: u128| total & u128::from(u64::MAX);
+            let Totals { debits_posted, credits_posted, debits_pending, credits_pending } = account.totals;
+            let totals = Totals {
+                debits_posted: small(debits_posted), credits_posted: small(credits_posted), debits_pending: small(debits_pending),
+                credits_pending: small(credits_pending),
+            };
+            let account = BookAccount { totals, ..account };
             let plain = NewAccount { user_data_128: 0, user_data_64: 0, user_data_32: 0, overdraft: 0, ..account.properties };
             let (packed, more) = PackedAccount::new(&BookAccount { properties: plain, ..account });
             prop_assert_eq!((packed.has_more(), more), (false, None));

@@ -2,14 +2,15 @@
 
 use hashbrown::HashMap;
 
-use super::BookAccount;
-use crate::ledger::{AccountChange, AccountId, AccountMore, PackedAccount, Slot, Table};
+use super::rules::check_totals;
+use super::{BookAccount, Totals};
+use crate::ledger::{AccountChange, AccountId, AccountMore, PackedAccount, Sequence, Slot, Table};
 
 /// Accounts by slot and by id.
 #[derive(Debug)]
 pub(super) struct Accounts {
     pub(super) table: Table<PackedAccount>,
-    /// User data and overdrafts of those that have any.
+    /// User data, overdrafts and totals of 2^64 and more, of those that have any.
     more: HashMap<Slot, AccountMore>,
 }
 
@@ -43,21 +44,50 @@ impl Accounts {
         more.unwrap_or(&AccountMore::NONE)
     }
 
-    /// How far below zero the account in a slot may go.
+    /// Changes the totals of the account in a slot by a record, unless it has seen the record already; answers its head before.
     #[inline]
-    pub(super) fn overdraft(&self, slot: Slot) -> u128 {
-        self.table.get(slot).map_or(0, |packed| self.more(slot, packed).overdraft())
+    pub(super) fn post(
+        &mut self,
+        slot: Slot,
+        sequence: Sequence,
+        change: impl FnOnce(&mut Totals) -> Result<(), &'static str>,
+    ) -> Result<Sequence, &'static str> {
+        let Some(packed) = self.table.get_mut(slot) else { return Err("a slot is empty") };
+        let previous = packed.head();
+        if sequence <= previous {
+            return Ok(previous);
+        }
+        let known = if packed.has_more() { self.more.get_mut(&slot) } else { None };
+        let more = known.as_deref().unwrap_or(&AccountMore::NONE);
+        let mut totals = packed.totals(more);
+        change(&mut totals)?;
+        check_totals((packed.flags(), more.overdraft()), &totals)?;
+        let fits = packed.update(&totals, sequence);
+        match known {
+            Some(more) => more.set_upper(&totals),
+            None if fits => {}
+            None => {
+                let whole = BookAccount { totals, ..packed.account(&AccountMore::NONE) };
+                self.replace(slot, &whole);
+            }
+        }
+        Ok(previous)
     }
 
-    /// Changes what of the account in a slot may change; answers the overdraft that it has then.
-    pub(super) fn change(&mut self, slot: Slot, change: &AccountChange) -> u128 {
-        let Some(mut account) = self.at(slot) else { return 0 };
+    /// Changes what of the account in a slot may change, by a record; answers what it is then.
+    pub(super) fn change(&mut self, slot: Slot, change: &AccountChange, sequence: Sequence) -> Option<BookAccount> {
+        let mut account = self.at(slot)?;
         let properties = &mut account.properties;
         properties.level = change.level.unwrap_or(properties.level);
         properties.overdraft = change.overdraft.unwrap_or(properties.overdraft);
-        let overdraft = properties.overdraft;
         account.state = change.state.unwrap_or(account.state);
-        let (packed, more) = PackedAccount::new(&account);
+        account.head = sequence;
+        self.replace(slot, &account);
+        Some(account)
+    }
+
+    fn replace(&mut self, slot: Slot, account: &BookAccount) {
+        let (packed, more) = PackedAccount::new(account);
         match more {
             Some(more) => drop(self.more.insert(slot, more)),
             None => drop(self.more.remove(&slot)),
@@ -65,7 +95,6 @@ impl Accounts {
         if let Some(known) = self.table.get_mut(slot) {
             *known = packed;
         }
-        overdraft
     }
 
     pub(super) fn find(&self, id: AccountId) -> Option<Slot> {
@@ -90,12 +119,40 @@ mod tests {
             accounts.insert(account);
         }
         assert_eq!(accounts.iter().collect::<Vec<_>>(), all);
-        assert_eq!([0, 1, 2].map(|slot| accounts.overdraft(slot)), [0, 0, 50]);
         let set = |overdraft| AccountChange { overdraft: Some(overdraft), ..AccountChange::default() };
-        assert_eq!((accounts.change(0, &set(9)), accounts.change(2, &set(0))), (9, 0));
-        assert_eq!(accounts.iter().collect::<Vec<_>>(), [open(1, 0, 9), open(2, 7, 0), open(3, 0, 0)]);
+        let with = |account: BookAccount, head| Some(BookAccount { head, ..account });
+        let changed = [accounts.change(0, &set(9), 4), accounts.change(2, &set(0), 5)];
+        assert_eq!(changed, [with(open(1, 0, 9), 4), with(open(3, 0, 0), 5)]);
+        assert_eq!(accounts.iter().map(Some).collect::<Vec<_>>(), [changed[0], with(open(2, 7, 0), 0), changed[1]]);
         assert_eq!(accounts.more.len(), 2, "what is nothing takes no room");
-        assert_eq!(accounts.change(1, &set(1)), 1);
-        assert_eq!(accounts.at(1), Some(open(2, 7, 1)));
+        accounts.change(1, &set(1), 6);
+        assert_eq!(accounts.at(1), with(open(2, 7, 1), 6));
+    }
+
+    #[test]
+    fn totals_grow_past_eight_bytes_and_a_record_counts_once() {
+        let mut accounts = Accounts::new();
+        let account =
+            BookAccount::open(&NewAccount { id: AccountId::from_raw(1), currency: 978, ..NewAccount::default() });
+        let slot = accounts.insert(&account);
+        let credit = |amount: u128| {
+            move |totals: &mut Totals| {
+                totals.credits_posted += amount;
+                Ok(())
+            }
+        };
+        let edge = u128::from(u64::MAX);
+        for (sequence, amount, total) in
+            [(1, edge, edge), (1, 5, edge), (2, 1, edge + 1), (3, edge, 2 * edge + 1), (3, 7, 2 * edge + 1)]
+        {
+            accounts.post(slot, sequence, credit(amount)).unwrap();
+            assert_eq!(accounts.at(slot).unwrap().totals.credits_posted, total);
+            assert_eq!(accounts.more.len(), usize::from(total > edge), "what fits takes no more room");
+        }
+        assert!(accounts.post(slot, 4, credit(1 << 96)).is_err(), "a total passes what is allowed");
+        assert_eq!(
+            accounts.at(slot).map(|account| (account.totals.credits_posted, account.head)),
+            Some((2 * edge + 1, 3))
+        );
     }
 }

@@ -434,22 +434,16 @@ impl Book {
         rules::check_parties(&self.policy, transfer, by_client, (debit, credit), sequence)
             .map_err(|rule| self.broken(transfer, rule))?;
         let effect = Effect::of(transfer);
-        let overdrafts = (self.accounts.overdraft(debit_slot), self.accounts.overdraft(credit_slot));
-        if let Some(debit) = self.accounts.table.get_mut(debit_slot) {
-            let class = (currency, debit.class());
-            let posted = effect.on_debit((debit, overdrafts.0), sequence);
-            applied.debit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
-            if effect.posts && applied.debit_previous < sequence {
-                self.add_class(class, signed(transfer.amount).saturating_neg());
-            }
+        let classes = ((currency, debit.class()), (currency, credit.class()));
+        let posted = self.accounts.post(debit_slot, sequence, |totals| effect.on_debit(totals));
+        applied.debit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
+        if effect.posts && applied.debit_previous < sequence {
+            self.add_class(classes.0, signed(transfer.amount).saturating_neg());
         }
-        if let Some(credit) = self.accounts.table.get_mut(credit_slot) {
-            let class = (currency, credit.class());
-            let posted = effect.on_credit((credit, overdrafts.1), sequence);
-            applied.credit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
-            if effect.posts && applied.credit_previous < sequence {
-                self.add_class(class, signed(transfer.amount));
-            }
+        let posted = self.accounts.post(credit_slot, sequence, |totals| effect.on_credit(totals));
+        applied.credit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
+        if effect.posts && applied.credit_previous < sequence {
+            self.add_class(classes.1, signed(transfer.amount));
         }
         if effect.posts && sequence > self.summary_at {
             let turnover = self.summary.turnover.entry(currency).or_default();
@@ -562,12 +556,11 @@ impl Book {
     /// Accounts whose pending totals are not the sums of what is open on them.
     pub fn pending_differences(&self) -> Vec<AccountId> {
         let sums = open::pending_sums(&self.open);
-        let differ = self.accounts.table.iter().filter(|account| {
-            let totals = account.totals();
-            let expected = sums.get(&account.id()).copied().unwrap_or_default();
-            (totals.debits_pending, totals.credits_pending) != expected
+        let differ = self.accounts.iter().filter(|account| {
+            let expected = sums.get(&account.properties.id).copied().unwrap_or_default();
+            (account.totals.debits_pending, account.totals.credits_pending) != expected
         });
-        differ.map(PackedAccount::id).collect()
+        differ.map(|account| account.properties.id).collect()
     }
 
     /// What limits say of an account as payer: name, what is used of it (sum and count) and the most, as of this second.

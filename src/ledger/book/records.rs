@@ -37,29 +37,26 @@ impl Book {
     pub(super) fn apply_change(&mut self, transfer: &Transfer, slot: Option<Slot>) -> Result<Applied, BookError> {
         let sequence = self.sequence;
         let change = AccountChange::of(transfer).map_err(|code| self.broken(transfer, code.meaning()))?;
-        let known = slot.and_then(|slot| Some((slot, *self.accounts.table.get(slot)?)));
+        let known = slot.and_then(|slot| Some((slot, self.accounts.at(slot)?)));
         let Some((slot, account)) = known else {
             return Err(self.broken(transfer, "changed an account that was never opened"));
         };
-        let previous = account.head();
+        let previous = account.head;
         let applied = Applied { debit_slot: Some(slot), debit_previous: previous, ..Applied::default() };
         if previous >= sequence {
             return Ok(applied);
         }
-        let totals = account.totals();
+        let totals = account.totals;
         let closes = change.state == Some(AccountState::Closed);
         let empty =
             totals.debits_posted == totals.credits_posted && totals.debits_pending | totals.credits_pending == 0;
-        let was_closed = account.state() == AccountState::Closed;
-        let level = account.level();
+        let was_closed = account.state == AccountState::Closed;
+        let level = account.properties.level;
         if change.level.is_some_and(|new| new != level) {
             self.open.levels.note(FormerLevel { slot, until: sequence, level });
         }
-        let overdraft = self.accounts.change(slot, &change);
-        if let Some(account) = self.accounts.table.get_mut(slot) {
-            account.update(&totals, sequence);
-        }
-        let checked = check_totals((&account, overdraft), &totals);
+        let changed = self.accounts.change(slot, &change, sequence).unwrap_or(account).properties;
+        let checked = check_totals((changed.flags, changed.overdraft), &totals);
         if was_closed || (closes && !empty) {
             return Err(self.broken(transfer, "changed an account that is closed, or closed one that is not empty"));
         }

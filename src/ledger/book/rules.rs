@@ -37,30 +37,18 @@ impl Effect {
         }
     }
 
-    /// Changes the debit account unless it has seen this record already; answers its head before.
+    /// Changes the debit account's totals.
     #[inline]
-    pub(super) fn on_debit(
-        &self,
-        account: (&mut PackedAccount, u128),
-        sequence: Sequence,
-    ) -> Result<Sequence, &'static str> {
-        self.apply(account, sequence, |effect, totals| {
-            let Totals { debits_posted, debits_pending, credits_pending, .. } = totals;
-            effect.change(debits_posted, debits_pending, credits_pending)
-        })
+    pub(super) fn on_debit(&self, totals: &mut Totals) -> Result<(), &'static str> {
+        let Totals { debits_posted, debits_pending, credits_pending, .. } = totals;
+        self.change(debits_posted, debits_pending, credits_pending)
     }
 
-    /// Changes the credit account likewise.
+    /// Changes the credit account's totals.
     #[inline]
-    pub(super) fn on_credit(
-        &self,
-        account: (&mut PackedAccount, u128),
-        sequence: Sequence,
-    ) -> Result<Sequence, &'static str> {
-        self.apply(account, sequence, |effect, totals| {
-            let Totals { credits_posted, credits_pending, debits_pending, .. } = totals;
-            effect.change(credits_posted, credits_pending, debits_pending)
-        })
+    pub(super) fn on_credit(&self, totals: &mut Totals) -> Result<(), &'static str> {
+        let Totals { credits_posted, credits_pending, debits_pending, .. } = totals;
+        self.change(credits_posted, credits_pending, debits_pending)
     }
 
     #[inline]
@@ -79,33 +67,14 @@ impl Effect {
         }
         Ok(())
     }
-
-    #[inline]
-    fn apply(
-        &self,
-        (account, overdraft): (&mut PackedAccount, u128),
-        sequence: Sequence,
-        change: impl FnOnce(&Self, &mut Totals) -> Result<(), &'static str>,
-    ) -> Result<Sequence, &'static str> {
-        let previous = account.head();
-        if sequence > previous {
-            let mut totals = account.totals();
-            change(self, &mut totals)?;
-            // Before they are packed: twelve bytes hold no more than is allowed.
-            check_totals((account, overdraft), &totals)?;
-            account.update(&totals, sequence);
-        }
-        Ok(previous)
-    }
 }
 
-/// The rules about the totals of an account with this overdraft, which hold after every record.
+/// The rules about the totals of an account with these flags and this overdraft, which hold after every record.
 #[inline]
-pub(super) fn check_totals((account, overdraft): (&PackedAccount, u128), totals: &Totals) -> Result<(), &'static str> {
+pub(super) fn check_totals((flags, overdraft): (AccountFlags, u128), totals: &Totals) -> Result<(), &'static str> {
     let &Totals { debits_posted, credits_posted, debits_pending, credits_pending } = totals;
     let debits = debits_posted.saturating_add(debits_pending);
     let credits = credits_posted.saturating_add(credits_pending);
-    let flags = account.flags();
     if debits > AMOUNT_MAX || credits > AMOUNT_MAX {
         Err("a total passes 2^96 - 1")
     } else if flags.has(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)

@@ -72,6 +72,10 @@ pub enum Bug {
     ShownForgotten,
     /// One person is enough for a write-off.
     OnePersonWritesOff,
+    /// A record is read without a look at its group's checksum.
+    ReadUnchecked,
+    /// Sectors of the index of histories are taken for what they should be.
+    IndexBelieved,
 }
 
 #[cfg(feature = "planted")]

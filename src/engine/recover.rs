@@ -232,7 +232,11 @@ pub fn append_offline(
     }
     match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
         Appended::Durable => Ok(()),
-        other => Err(format!("{other:?}")),
+        Appended::Fenced { expected } => Err(format!("another process writes to this journal: it is at {expected}")),
+        Appended::Failed(err) => Err(format!("nothing was written: {err}; try again when that is mended")),
+        Appended::Unknown(err) => {
+            Err(format!("whether it was written is not known: {err}; when that is mended, look before trying again"))
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 //! was written may be found damaged, or somewhere else.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 use heng::journal::Disk;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// The operating system's number of an input or output error.
+const EIO: i32 = 5;
+
 /// What is written whole or not at all.
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 struct Segment {
@@ -19,6 +23,26 @@ struct Segment {
     live: Vec<u8>,
     /// Written since the last sync: where, and what.
     unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+/// What can go wrong at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The power goes.
+    Power,
+    /// The next write fails, and nothing of it is there.
+    Write,
+    /// The next write fails when a part of it is there.
+    ShortWrite,
+    /// The next sync fails, and what it should have made durable may be gone.
+    Sync,
+    /// No file can be made any more.
+    Full,
+}
+
+#[cfg(not(feature = "planted"))]
+impl Fault {
+    pub(crate) const ALL: [Self; 5] = [Self::Power, Self::Write, Self::ShortWrite, Self::Sync, Self::Full];
 }
 
 /// Writes that are remembered after they were synced.
@@ -39,14 +63,16 @@ struct State {
     /// The last writes that were synced, in order.
     recent: VecDeque<Written>,
     rng: StdRng,
-    /// The power goes at the call after so many.
-    calls_left: Option<u64>,
-    is_down: bool,
-    is_full: bool,
+    /// Calls so far.
+    calls: u64,
+    /// What happens at the call after so many.
+    armed: Option<(u64, Fault)>,
+    /// What has gone wrong, and lasts until the server ends.
+    wrong: Option<Fault>,
+    /// Whether anything has failed since the server started.
+    has_failed: bool,
     /// The most that a sync takes, nanoseconds.
     slow_ns: u64,
-    /// The next sync fails, and what it should have made durable may be gone.
-    fails_sync: bool,
 }
 
 /// Segments on a disk that can be trusted as far as a real one.
@@ -63,11 +89,23 @@ fn down() -> io::Error {
 impl State {
     /// Counts a call; an error when the power goes, or went, at it.
     fn call(&mut self) -> io::Result<()> {
-        if self.calls_left == Some(0) {
-            self.is_down = true;
-        }
-        self.calls_left = self.calls_left.map(|left| left.saturating_sub(1));
-        if self.is_down { Err(down()) } else { Ok(()) }
+        self.calls += 1;
+        self.armed = match self.armed {
+            Some((0, fault)) => {
+                self.wrong = Some(fault);
+                None
+            }
+            Some((left, fault)) => Some((left - 1, fault)),
+            None => None,
+        };
+        if self.wrong == Some(Fault::Power) { Err(down()) } else { Ok(()) }
+    }
+
+    /// Whether this goes wrong now, for once.
+    fn is_wrong(&mut self, fault: Fault) -> bool {
+        let is_wrong = self.wrong.take_if(|wrong| *wrong == fault).is_some();
+        self.has_failed |= is_wrong;
+        is_wrong
     }
 
     /// Keeps of what was not synced what happens to have reached the disk: any sectors of any writes.
@@ -93,9 +131,8 @@ impl State {
 impl SimDisk {
     pub(crate) fn new(seed: u64, now_ns: Arc<AtomicU64>) -> Self {
         let rng = StdRng::seed_from_u64(seed ^ 0xD15C);
-        let (segments, recent, calls_left) = (BTreeMap::new(), VecDeque::new(), None);
-        let (is_down, is_full, slow_ns, fails_sync) = (false, false, 0, false);
-        let state = State { segments, recent, rng, calls_left, is_down, is_full, slow_ns, fails_sync };
+        let (segments, recent) = (BTreeMap::new(), VecDeque::new());
+        let state = State { segments, recent, rng, calls: 0, armed: None, wrong: None, has_failed: false, slow_ns: 0 };
         Self { state: Mutex::new(state), now_ns }
     }
 
@@ -103,17 +140,30 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the power go at the call after so many.
-    pub(crate) fn fail_after(&self, calls: u64) {
-        self.state().calls_left = Some(calls);
+    /// Lets something go wrong at the call after so many.
+    pub(crate) fn arm(&self, calls: u64, fault: Fault) {
+        self.state().armed = Some((calls, fault));
     }
 
-    pub(crate) fn fail_next_sync(&self) {
-        self.state().fails_sync = true;
+    /// Lets something go wrong from now on.
+    pub(crate) fn fail(&self, fault: Fault) {
+        let mut state = self.state();
+        if state.wrong != Some(Fault::Power) {
+            state.wrong = Some(fault);
+        }
     }
 
-    pub(crate) fn fill(&self, is_full: bool) {
-        self.state().is_full = is_full;
+    /// Nothing goes wrong any more.
+    pub(crate) fn mend(&self) {
+        let mut state = self.state();
+        if state.wrong != Some(Fault::Power) {
+            (state.armed, state.wrong, state.slow_ns) = (None, None, 0);
+        }
+    }
+
+    /// How often it was called.
+    pub(crate) fn calls(&self) -> u64 {
+        self.state().calls
     }
 
     /// Lets a sync take up to so long.
@@ -121,17 +171,22 @@ impl SimDisk {
         self.state().slow_ns = most_ns;
     }
 
+    /// Whether it has refused anything that was written or synced since the server started.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state().has_failed
+    }
+
     pub(crate) fn is_down(&self) -> bool {
-        self.state().is_down
+        self.state().wrong == Some(Fault::Power)
     }
 
     /// The process ended: with the power, or by itself, when the operating system still has what was written, but has not made it durable.
     pub(crate) fn restart(&self, with_power: bool) {
         let mut state = self.state();
-        if with_power || state.is_down {
+        if with_power || state.wrong == Some(Fault::Power) {
             state.lose_unsynced();
         }
-        (state.is_down, state.calls_left, state.is_full, state.fails_sync) = (false, None, false, false);
+        (state.armed, state.wrong, state.has_failed) = (None, None, false);
     }
 
     /// The same bytes as if one of the last writes had gone to another place of the disk, by whole sectors, and those after it to theirs.
@@ -156,6 +211,18 @@ impl SimDisk {
         segments.get_mut(segment)?.durable[*offset..offset + bytes.len()].copy_from_slice(before);
         segments.get_mut(&target)?.durable[place..place + bytes.len()].copy_from_slice(bytes);
         Some(Self::found(segments, rng.random()))
+    }
+
+    /// The same bytes, as they are when the power is gone and nothing more is lost.
+    pub(crate) fn copy(&self) -> Self {
+        Self::found(self.state().segments.clone(), 0)
+    }
+
+    /// Writes the segments as files, as a server on a real disk would have them.
+    pub(crate) fn export(&self, directory: &Path) {
+        for (number, segment) in &self.state().segments {
+            fs::write(directory.join(format!("{number:012}.journal")), &segment.durable).unwrap();
+        }
     }
 
     /// A disk on which this is found.
@@ -214,7 +281,7 @@ impl Disk for SimDisk {
     fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
         let mut state = self.state();
         state.call()?;
-        if state.is_full {
+        if state.wrong == Some(Fault::Full) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let zeros = vec![0; usize::try_from(bytes).unwrap()];
@@ -245,11 +312,17 @@ impl Disk for SimDisk {
         if called.is_err() && state.rng.random_bool(0.5) {
             return called;
         }
+        if state.is_wrong(Fault::Write) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        let is_short = state.is_wrong(Fault::ShortWrite);
+        let written = if is_short { state.rng.random_range(0..bytes.len().max(1)) } else { bytes.len() };
+        let bytes = &bytes[..written];
         let offset = usize::try_from(offset).unwrap();
         let segment = state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
         segment.live[offset..offset + bytes.len()].copy_from_slice(bytes);
         segment.unsynced.push((offset, bytes.to_vec()));
-        called
+        if is_short { Err(io::Error::from_raw_os_error(EIO)) } else { called }
     }
 
     fn sync(&self, number: u64) -> io::Result<()> {
@@ -259,10 +332,10 @@ impl Disk for SimDisk {
             self.now_ns.fetch_add(state.rng.random_range(0..most), Ordering::Relaxed);
         }
         state.call()?;
-        if std::mem::take(&mut state.fails_sync) {
+        if state.is_wrong(Fault::Sync) {
             // The operating system forgets that the pages were dirty: a second sync would answer that all is well.
             state.segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?.unsynced.clear();
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(io::Error::from_raw_os_error(EIO));
         }
         let State { segments, recent, .. } = &mut *state;
         let segment = segments.get_mut(&number).ok_or(io::Error::from(io::ErrorKind::NotFound))?;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use heng::journal::{Disk, JournalReader};
+use heng::store::{IndexEntry, Store, StoreError};
 use rand::RngExt;
 
+use crate::disk::{Fault, SECTOR, SimDisk};
 use crate::plain::SECOND_NS;
 use crate::world::World;
 
@@ -48,12 +50,33 @@ impl World<'_> {
         drop(fs::remove_dir_all(&store));
         if let Some(left) = left {
             copy_directory(&self.path.join(left), &store);
+            if with_power {
+                self.tear_index();
+            }
         }
         if self.rng.random_bool(0.1) {
             self.lose_ids();
         }
         self.disk.restart(with_power);
         self.tell(format!("stopped, power cut {with_power}, store {left:?}"));
+    }
+
+    /// What a power cut leaves of the index of histories: of what was written since it was last synced any sectors, and any length.
+    fn tear_index(&mut self) {
+        let read = |of: &str| fs::read(self.path.join(of).join("index")).unwrap_or_default();
+        let (synced, now) = (read("store-synced"), read("store-now"));
+        let length = if now.len() > synced.len() { self.rng.random_range(synced.len()..=now.len()) } else { now.len() };
+        let mut torn = now[..length].to_vec();
+        for (number, sector) in torn.chunks_mut(SECTOR).enumerate() {
+            let old = synced.get(number * SECTOR..).unwrap_or_default();
+            let same = old.iter().zip(sector.iter()).take_while(|(old, new)| old == new).count();
+            if same < sector.len() && self.rng.random_bool(0.5) {
+                let known = old.len().min(sector.len());
+                sector[..known].copy_from_slice(&old[..known]);
+                sector[known..].fill(0);
+            }
+        }
+        fs::write(self.path.join("store").join("index"), torn).unwrap();
     }
 
     /// One run of ids, or all, are gone or cut off.
@@ -75,31 +98,37 @@ impl World<'_> {
     }
 
     pub(crate) fn fault(&mut self) -> Result<(), String> {
-        match self.rng.random_range(0..11) {
+        match self.rng.random_range(0..13) {
             0..3 => {
                 let calls = self.rng.random_range(0..40);
-                self.disk.fail_after(calls);
+                self.disk.arm(calls, Fault::Power);
                 self.tell(format!("the power will go in {calls} calls"));
             }
             3..5 => {
                 let with_power = self.rng.random();
                 self.stop(with_power);
             }
-            5 => {
-                self.tell("the next sync fails".to_owned());
-                self.disk.fail_next_sync();
-            }
-            6 => {
-                let full = self.rng.random();
-                self.tell(format!("disk full {full}"));
-                self.disk.fill(full);
+            5..7 => {
+                let fault =
+                    [Fault::Sync, Fault::Sync, Fault::Write, Fault::ShortWrite][self.rng.random_range(0..4_usize)];
+                self.tell(format!("what will fail next: {fault:?}"));
+                self.disk.fail(fault);
             }
             7 => {
+                let full = self.rng.random();
+                self.tell(format!("disk full {full}"));
+                if full {
+                    self.disk.fail(Fault::Full);
+                } else {
+                    self.disk.mend();
+                }
+            }
+            8 => {
                 let most = [0, SECOND_NS / 10, 3 * SECOND_NS][self.rng.random_range(0..3_usize)];
                 self.tell(format!("a sync takes up to {most} ns"));
                 self.disk.slow(most);
             }
-            8 => {
+            9 => {
                 // The clock of the machine is set, either way; the ledger's own never goes back.
                 let by = self.rng.random_range(1..4_000) * SECOND_NS;
                 let now = self.now_ns.load(Ordering::Relaxed);
@@ -107,6 +136,7 @@ impl World<'_> {
                 self.now_ns.store(now, Ordering::Relaxed);
                 self.tell(format!("the clock is set to {now}"));
             }
+            10 => self.damage_index()?,
             _ => self.damage()?,
         }
         Ok(())
@@ -122,19 +152,62 @@ impl World<'_> {
         };
         let Some(copy) = copy else { return Ok(()) };
         self.summary.damages += 1;
-        let copy: Arc<dyn Disk> = Arc::new(copy);
-        let reader = JournalReader::new(Arc::clone(&copy));
-        let mut judged = Vec::new();
-        let walked = heng::journal::recover(&copy, &reader, (1, 0), &mut |header, body| {
-            judged.push((header.base_sequence, body.to_vec()));
-            Ok(())
-        });
-        let lost = self.log.told_max;
+        let read = |disk: SimDisk| {
+            let disk: Arc<dyn Disk> = Arc::new(disk);
+            let reader = JournalReader::new(Arc::clone(&disk));
+            let mut groups = Vec::new();
+            let walked = heng::journal::recover(&disk, &reader, (1, 0), &mut |header, body| {
+                groups.push((*header, body.to_vec()));
+                Ok(())
+            });
+            (walked, groups, reader)
+        };
+        let (_, whole, truth) = read(self.disk.copy());
+        let (walked, groups, reader) = read(copy);
+        if let Some(((believed, _), _)) = groups.iter().zip(&whole).find(|(believed, whole)| believed != whole) {
+            return Err(format!("a fault at rest is in the group at {}, and was believed", believed.base_sequence));
+        }
+        let (lost, is_told) = (self.log.told_max, walked.is_err());
         match walked {
             Ok(recovered) if recovered.tail.next_sequence <= lost => {
-                Err(format!("a fault at rest was not noticed, and {lost} is gone"))
+                return Err(format!("a fault at rest was not noticed, and {lost} is gone"));
             }
-            Ok(_) => self.sound(&reader),
+            Ok(_) => {}
+            Err(why) => self.tell(format!("damage is told: {why}")),
+        }
+        self.sound((&reader, is_told), &truth)
+    }
+
+    /// A copy of the store with a fault at rest in its index of histories: it is told, or the index is what it was.
+    fn damage_index(&mut self) -> Result<(), String> {
+        let hurt = self.path.join("store-hurt");
+        let read = || -> Result<Vec<IndexEntry>, StoreError> {
+            let store = Store::open(&hurt, 1 << 20)?;
+            let mut entries = Vec::new();
+            store.read_index((1, store.last_index()?), |_, entry| entries.push(entry))?;
+            Ok(entries)
+        };
+        copy_directory(&self.path.join("store-synced"), &hurt);
+        let whole = read().map_err(|err| format!("the store as it was synced: {err}"))?;
+        let index = hurt.join("index");
+        let mut bytes = fs::read(&index).unwrap_or_default();
+        let sectors = bytes.len() / SECTOR;
+        if sectors < 2 {
+            return Ok(());
+        }
+        let [from, to] = [(); 2].map(|()| self.rng.random_range(0..sectors) * SECTOR);
+        match self.rng.random_range(0..3) {
+            0 => bytes[to + self.rng.random_range(0..SECTOR)] ^= 1 << self.rng.random_range(0..8),
+            1 => bytes[to..to + SECTOR].fill(0),
+            _ => bytes.copy_within(from..from + SECTOR, to),
+        }
+        fs::write(&index, bytes).unwrap();
+        self.summary.damages += 1;
+        match read() {
+            Ok(entries) if entries != whole => {
+                Err("a fault at rest in the index of histories was not noticed".to_owned())
+            }
+            Ok(_) => Ok(()),
             Err(why) => {
                 self.tell(format!("damage is told: {why}"));
                 Ok(())
@@ -142,13 +215,14 @@ impl World<'_> {
         }
     }
 
-    /// Every acknowledged transfer is where and what it was told to be.
-    fn sound(&self, reader: &JournalReader) -> Result<(), String> {
+    /// Every record that is read is what it was; none is missing where the fault was not told.
+    fn sound(&self, (reader, is_told): (&JournalReader, bool), truth: &JournalReader) -> Result<(), String> {
         for told in self.log.transactions.iter().flat_map(|transaction| transaction.told.iter().flatten()) {
-            if let Ok(Some(stored)) = reader.read(told.sequence)
-                && stored.time_ns != told.time_ns
-            {
-                return Err(format!("a fault at rest changed record {}", told.sequence));
+            let sequence = told.sequence;
+            let Ok(stored) = reader.read(sequence) else { continue };
+            let whole = truth.read(sequence).map_err(|err| format!("record {sequence} without a fault: {err}"))?;
+            if stored != whole && !(is_told && stored.is_none()) {
+                return Err(format!("a fault at rest changed record {sequence}: {stored:?} and not {whole:?}"));
             }
         }
         Ok(())

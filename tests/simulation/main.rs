@@ -3,8 +3,8 @@
 //!
 //! The disk loses, tears and reorders what was not synced, refuses, fills up; the power goes at any call, also while recovering; the store and the id
 //! runs come back as they were, older, or not at all; connections are cut and carry their bytes in pieces; clients send the same again, also while it is
-//! under way; the clock is set both ways; each start has another number of shards. Three worlds in four have a scheme whose windows close and are settled and a bank with its statements, the fourth has limits, fees, classes and a deny-list. In the end a judge (`check.rs`) walks the journal with a model that
-//! shares no code with the ledger, and compares it with all that clients were told.
+//! under way; the clock is set both ways; each start has another number of shards. Three worlds in four have a scheme whose windows close and are settled and a bank with its statements, the fourth has limits, fees, classes and a deny-list. After each start, and in the end, a judge (`check.rs`) walks the journal with a model that
+//! shares no code with the ledger, and compares it with all that clients were told; what was recovered is compared with a second book (`second.rs`).
 //!
 //! `HENG_SEEDS=FIRST..LAST cargo test --release --test simulation seeds -- --nocapture` runs more seeds; one that fails prints the shortest run of it
 //! that fails, and what happened last.
@@ -31,6 +31,7 @@ mod peer;
 mod plain;
 #[cfg(feature = "planted")]
 mod planted;
+mod second;
 #[cfg(not(feature = "planted"))]
 mod seeds;
 mod server;
@@ -51,9 +52,15 @@ fn memory() -> tempfile::TempDir {
 
 /// One run; an error says what is wrong and what happened.
 fn run(seed: u64, steps: usize) -> Result<Summary, (String, String)> {
+    run_with(seed, steps, |_| ())
+}
+
+/// One run of a world that is changed before it begins.
+fn run_with(seed: u64, steps: usize, change: impl FnOnce(&mut World<'_>)) -> Result<Summary, (String, String)> {
     let directory = memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let mut world = World::new(seed, directory.path());
+    change(&mut world);
     // What the server holds for impossible ends its process, and is a failure here.
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.run(steps))));
     let ended = ended.unwrap_or_else(|panic| {

@@ -44,6 +44,8 @@ const BUGS: &[Bug] = &[
     Bug::StatementTwice,
     Bug::ShownForgotten,
     Bug::OnePersonWritesOff,
+    Bug::ReadUnchecked,
+    Bug::IndexBelieved,
 ];
 
 #[test]

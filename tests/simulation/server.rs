@@ -10,12 +10,15 @@ use heng::engine::{DataDir, Engine, EngineOptions, RecoverOptions, Surroundings,
 use heng::flow::{Clock, Helpers, Stepper, Work};
 use heng::gateway::{GatewayContext, GatewayLimits, converse};
 use heng::journal::Disk;
-use heng::ledger::{GatewayEntry, GatewayId, Grant, PolicyPart, Record};
+use heng::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, PolicyPart, Record, Sequence};
 use heng::telemetry::{HealthState, Telemetry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
+
+use crate::log::Balance;
+use crate::second;
 
 /// Every euro that moves belongs to a scheme, whose window closes every half minute if something is in it.
 pub(crate) const POLICY: &str = "[[scheme]]\nname = \"all\"\nnumber = 1\ncurrency = \"EUR\"\nsettlement_account = 6\n\
@@ -56,6 +59,8 @@ pub(crate) enum Waiting {
 
 /// A server.
 pub(crate) struct Server {
+    /// The last record that it found, and the accounts as they were then.
+    pub(crate) recovered: (Sequence, Vec<Balance>),
     pub(crate) engine: Engine,
     pub(crate) office: Office<EnginePorts>,
     pub(crate) ports: EnginePorts,
@@ -90,6 +95,8 @@ impl Server {
             append_offline(recovered, &parts, options.segment_bytes, &surroundings)?;
             recovered = recover()?;
         }
+        second::compare(&recovered)?;
+        let found = (recovered.book.sequence(), recovered.book.accounts().map(|account| balance(&account)).collect());
         let telemetry = Telemetry::default();
         let engine_options = EngineOptions {
             shards: options.shards,
@@ -130,7 +137,18 @@ impl Server {
         let stepping = stepping(&hands, &waiting, &telemetry, (seed, faults));
         let office_ports = || EnginePorts::new(&engine).stepped(surroundings.clock.clone(), Arc::clone(&stepping));
         let (office, own) = (Office::new(office_ports(), path), office_ports());
-        Ok(Self { office, ports: own, waiting, hands, engine, context, telemetry, drain, _directory: directory })
+        Ok(Self {
+            recovered: found,
+            office,
+            ports: own,
+            waiting,
+            hands,
+            engine,
+            context,
+            telemetry,
+            drain,
+            _directory: directory,
+        })
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
@@ -180,6 +198,13 @@ impl Server {
     pub(crate) fn checkpoint(&self) -> u64 {
         self.telemetry.counters().checkpoint_sequence.load(Ordering::Relaxed)
     }
+}
+
+fn balance(account: &BookAccount) -> Balance {
+    let all = account.totals;
+    let totals = [all.debits_posted, all.credits_posted, all.debits_pending, all.credits_pending];
+    let properties = &account.properties;
+    (properties.id.raw(), totals, account.state.number(), properties.level, properties.overdraft)
 }
 
 fn failure(telemetry: &Telemetry) -> Option<String> {

@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::log::Log;
-use crate::plain::{Ask, Verb};
+use crate::plain::{Ask, Verb, convert};
 
 const FROM: [u128; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 2, 3, 4, 2];
 const TO: [u128; 12] = [2, 3, 4, 1, 5, 6, 8, 7, 3, 4, 2, 9];
@@ -30,7 +30,8 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
     let base = Ask { id, debit, credit, code, amount: rng.random_range(1..60), ..Ask::default() };
     let time = second + rng.random_range(5..300);
     let about = |ask: Ask, verb, amount| Ask { verb, amount, related: ask.id, id, time: 0, ..ask };
-    match rng.random_range(0..100) {
+    // Where there are limits, customers rise and fall all the time.
+    match rng.random_range(0..if rules { 115 } else { 100 }) {
         0..40 => base,
         40..44 => Ask { verb: Verb::Balancing, ..base },
         44..58 => Ask { verb: Verb::Hold, time: if rng.random_bool(0.5) { 0 } else { time }, ..base },
@@ -53,9 +54,15 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
             }
         }
         94..96 => Ask { verb: Verb::Require, credit: 0, ..base },
-        _ => {
+        kind => {
             // Levels decide which limits count.
-            let level = if rules { pick(rng, &[None, Some(0), Some(1)]) } else { None };
+            let level = if kind >= 100 {
+                Some(rng.random_range(0..2))
+            } else if rules {
+                pick(rng, &[None, Some(0), Some(1)])
+            } else {
+                None
+            };
             let states = [None, Some(0), Some(0), Some(0), Some(1), Some(2)];
             let state = if level.is_some() { None } else { pick(rng, &states) };
             let overdraft = state.is_none() && level.is_none();
@@ -66,10 +73,27 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
     }
 }
 
+/// Euro against dollars: what is exchanged, and the leg that says at what rate.
+fn exchange(rng: &mut StdRng, first: u128, second: u64) -> Vec<Ask> {
+    let (debit, credit) = pick(rng, &[(2, 1), (3, 1), (4, 2), (1, 3)]);
+    let sold = Ask { id: first * 7_919, debit, credit, amount: rng.random_range(1..40), ..Ask::default() };
+    let rate = (pick(rng, &[10_850, 5_000, 25_000, 9_999]), rng.random_range(0..4));
+    let amount = convert(sold.amount, rate) + u128::from(rng.random_bool(0.1));
+    let time = if rng.random() { 0 } else { second + rng.random_range(0..20) };
+    let (debit, credit) = pick(rng, &[(7, 8), (7, 8), (8, 7)]);
+    let bought =
+        Ask { id: (first + 1) * 7_919, verb: Verb::Exchange, debit, credit, amount, rate, time, ..Ask::default() };
+    vec![sold, bought]
+}
+
 /// A new step of one to four transfers, noted in the log.
 pub(crate) fn transaction(rng: &mut StdRng, log: &mut Log, second: u64, (gateway, rules): (u32, bool)) -> usize {
     let count = if rng.random_bool(0.75) { 1 } else { rng.random_range(2..=4) };
     let first = u128::try_from(log.by_id.len()).unwrap() + 1;
-    let asks = (0..count).map(|place| ask(rng, log, (first + place) * 7_919, (second, rules))).collect();
+    let asks = if rng.random_bool(0.05) {
+        exchange(rng, first, second)
+    } else {
+        (0..count).map(|place| ask(rng, log, (first + place) * 7_919, (second, rules))).collect()
+    };
     log.add(asks, gateway)
 }

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::bank::{self, Bank};
 use crate::check::Judge;
-use crate::disk::SimDisk;
+use crate::disk::{Fault, SimDisk};
 use crate::log::{Balance, Log, Read, Transaction};
 use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
@@ -57,6 +57,8 @@ pub(crate) struct Summary {
     pub(crate) charged: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
+    /// Writes, syncs and new files of the journal until the last fault.
+    pub(crate) calls: u64,
     /// Of all that happened, in order.
     pub(crate) trace: u64,
 }
@@ -82,6 +84,8 @@ pub(crate) struct World<'a> {
     pub(crate) queue: VecDeque<usize>,
     pub(crate) is_opened: bool,
     pub(crate) faults: bool,
+    /// Nothing goes wrong but what was armed.
+    pub(crate) is_calm: bool,
     pub(crate) options: Options,
     /// Transactions in one request.
     pub(crate) batch_max: usize,
@@ -158,6 +162,7 @@ impl<'a> World<'a> {
             queue: VecDeque::new(),
             is_opened: false,
             faults: true,
+            is_calm: false,
             options,
             batch_max,
             summary: Summary::default(),
@@ -189,8 +194,8 @@ impl<'a> World<'a> {
             self.step().await?;
         }
         self.faults = false;
-        self.disk.fill(false);
-        self.disk.slow(0);
+        self.summary.calls = self.disk.calls();
+        self.disk.mend();
         self.tell("no more faults".to_owned());
         // The office of the server that runs may still be cut off: it goes on in the next one.
         self.stop(false);
@@ -222,7 +227,7 @@ impl<'a> World<'a> {
                 // Time for what was parked; nothing else.
                 tokio::task::yield_now().await;
             }
-            _ if self.faults => self.fault()?,
+            _ if self.is_wild() => self.fault()?,
             _ => {}
         }
         tokio::task::yield_now().await;
@@ -242,27 +247,32 @@ impl<'a> World<'a> {
         Ok(())
     }
 
+    fn is_wild(&self) -> bool {
+        self.faults && !self.is_calm
+    }
+
     fn start(&mut self) -> Result<(), String> {
         self.options.shards = self.rng.random_range(1..=4);
-        if self.faults && self.rng.random_bool(0.1) {
+        if self.is_wild() && self.rng.random_bool(0.1) {
             let calls = self.rng.random_range(0..12);
-            self.disk.fail_after(calls);
+            self.disk.arm(calls, Fault::Power);
             self.tell(format!("the power will go {calls} calls into the start"));
         }
         self.summary.starts += 1;
         let disk: Arc<dyn Disk> = Arc::clone(&self.disk) as Arc<dyn Disk>;
         let seed = self.rng.random();
-        match Server::start(self.path, disk, &self.now_ns, (&self.options, seed, self.faults)) {
+        match Server::start(self.path, disk, &self.now_ns, (&self.options, seed, self.is_wild())) {
             Ok(server) => {
                 self.store_synced = server.checkpoint();
                 self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
                 self.server = Some(server);
                 self.keep_store();
-                Ok(())
+                self.judge_so_far()
             }
-            Err(why) if self.disk.is_down() || why.contains("full") || why.contains("no storage space") => {
+            Err(why) if self.disk.is_down() || self.disk.has_failed() || why.contains("no storage space") => {
                 self.tell(format!("did not start: {why}"));
-                self.disk.restart(true);
+                let with_power = self.disk.is_down() || self.rng.random();
+                self.disk.restart(with_power);
                 Ok(())
             }
             Err(why) => Err(format!("does not start: {why}")),
@@ -279,12 +289,18 @@ impl<'a> World<'a> {
     fn helper(&mut self) {
         let Some(server) = &self.server else { return };
         let helper = self.rng.random_range(0..server.helpers());
-        server.help(helper);
+        let has_helped = server.help(helper);
+        if !server.is_store(helper) {
+            return;
+        }
         let checkpoint = server.checkpoint();
-        if server.is_store(helper) && checkpoint != self.store_synced {
+        if checkpoint != self.store_synced {
             self.store_synced = checkpoint;
             self.keep_store();
             self.tell(format!("checkpoint {checkpoint}"));
+        } else if has_helped && self.is_wild() && self.rng.random_bool(0.03) {
+            self.tell("amid a checkpoint".to_owned());
+            self.stop(false);
         }
     }
 
@@ -313,7 +329,7 @@ impl<'a> World<'a> {
 
     fn cut(&mut self) {
         let client = self.rng.random_range(0..self.clients.len());
-        if self.faults && self.clients[client].link.is_some() {
+        if self.is_wild() && self.clients[client].link.is_some() {
             self.tell(format!("connection {client} is cut"));
             self.abandon(client);
         }
@@ -474,7 +490,7 @@ impl<'a> World<'a> {
     async fn finish(&mut self) -> Result<Summary, String> {
         self.now_ns.fetch_add(10_000 * SECOND_NS, Ordering::Relaxed);
         let reads = self.log.reads.len();
-        for _ in 0..PATIENCE / 20 {
+        for _ in 0..PATIENCE / if self.is_calm { 200 } else { 20 } {
             self.tick();
             for _ in 0..20 {
                 self.step().await?;
@@ -487,13 +503,14 @@ impl<'a> World<'a> {
             self.step().await?;
             let last = self.log.reads.get(before..).and_then(|new| new.last());
             if let Some(read) = last.filter(|read| read.sequence >= floor).cloned() {
-                return self.judge(&read.balances, read.sequence, &shown);
+                return self.judge(&read.balances, read.sequence, &shown).and_then(|()| self.read_again());
             }
         }
         Err("a read is not answered".to_owned())
     }
 
-    fn judge(&mut self, balances: &[Balance], until: u64, shown: &Shown) -> Result<Summary, String> {
+    /// A judge that has seen the journal up to a record.
+    fn walk(&self, until: u64, shown: &Shown) -> Result<Judge<'_>, String> {
         let reader = &self.server.as_ref().ok_or("no server")?.engine.reader;
         let mut judge = Judge::new((&self.log, &self.bank), self.options.rules.then_some(BOUNDS));
         for sequence in 1..=until {
@@ -505,15 +522,47 @@ impl<'a> World<'a> {
                 judge.statements.compare((&shown.breaks, shown.statements), &judge.windows)?;
             }
         }
+        Ok(judge)
+    }
+
+    /// What was recovered is what the journal says, and nothing is missing of what was answered until then.
+    fn judge_so_far(&self) -> Result<(), String> {
+        let Some((until, balances)) = self.server.as_ref().map(|server| &server.recovered) else { return Ok(()) };
+        self.walk(*until, &Shown::default())?.ends_here(balances)
+    }
+
+    fn judge(&mut self, balances: &[Balance], until: u64, shown: &Shown) -> Result<(), String> {
+        let mut judge = self.walk(until, shown)?;
         judge.finish(balances)?;
-        (self.summary.windows, self.summary.settled) = (judge.windows.closed(), judge.windows.settled());
-        (self.summary.lines, self.summary.written_off) = judge.statements.counts();
-        (self.summary.limited, self.summary.charged) = judge.ruled;
         let second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
         if let Some(late) = judge.overdue(second) {
             return Err(format!("{late} is overdue at second {second} and still open"));
         }
-        self.summary.records = until;
+        let (windows, settled) = (judge.windows.closed(), judge.windows.settled());
+        let ((lines, written_off), (limited, charged)) = (judge.statements.counts(), judge.ruled);
+        self.summary =
+            Summary { windows, settled, lines, written_off, limited, charged, records: until, ..self.summary };
+        Ok(())
+    }
+
+    /// After the end: `verify` finds nothing in the files, and a start without store and id runs, with another number of shards, comes to the same.
+    fn read_again(&mut self) -> Result<Summary, String> {
+        for client in 0..self.clients.len() {
+            self.abandon(client);
+        }
+        self.server = None;
+        self.disk.restart(false);
+        let journal = self.path.join("journal");
+        std::fs::create_dir_all(&journal).unwrap();
+        self.disk.copy().export(&journal);
+        let report = heng::verify::verify(self.path).map_err(|err| err.to_string())?;
+        if !report.ok || report.groups == 0 {
+            return Err(format!("verify finds {:?}", report.violations));
+        }
+        for derived in ["store", "ids"] {
+            drop(std::fs::remove_dir_all(self.path.join(derived)));
+        }
+        self.start()?;
         Ok(self.summary)
     }
 }

@@ -46,6 +46,7 @@ settings! {
     connections_max: usize, "HENG_CONNECTIONS_MAX", "Connections at once [default: 12000]";
     connection_requests_in_flight_max: u32, "HENG_CONNECTION_REQUESTS_IN_FLIGHT_MAX", "Requests without an answer per connection; more are answered busy [default: 4096]";
     transfers_in_flight_max: usize, "HENG_TRANSFERS_IN_FLIGHT_MAX", "Transfers and account openings inside at once, all connections together [default: 262144]";
+    receiving_bytes_max: usize, "HENG_RECEIVING_BYTES_MAX", "Bytes of frames that have begun to arrive, all connections together [default: 536870912]";
     handshake_timeout_ms: u64, "HENG_HANDSHAKE_TIMEOUT_MS", "Time for a hello to arrive, milliseconds [default: 5000]";
     idle_timeout_ms: u64, "HENG_IDLE_TIMEOUT_MS", "Time without a frame until a connection is closed, milliseconds [default: 60000]";
     frame_timeout_ms: u64, "HENG_FRAME_TIMEOUT_MS", "Time from the first byte of a frame to its last, milliseconds [default: 10000]";
@@ -73,6 +74,7 @@ pub struct Config {
     pub connections_max: usize,
     pub connection_requests_in_flight_max: u32,
     pub transfers_in_flight_max: usize,
+    pub receiving_bytes_max: usize,
     pub handshake_timeout: Duration,
     pub idle_timeout: Duration,
     pub frame_timeout: Duration,
@@ -141,6 +143,7 @@ impl Settings {
             connections_max: self.connections_max.unwrap_or(12_000),
             connection_requests_in_flight_max: self.connection_requests_in_flight_max.unwrap_or(4_096),
             transfers_in_flight_max: self.transfers_in_flight_max.unwrap_or(262_144),
+            receiving_bytes_max: self.receiving_bytes_max.unwrap_or(512 << 20),
             handshake_timeout: ms(self.handshake_timeout_ms, 5_000),
             idle_timeout: ms(self.idle_timeout_ms, 60_000),
             frame_timeout: ms(self.frame_timeout_ms, 10_000),
@@ -172,6 +175,8 @@ impl Config {
         let inside = self.transfers_in_flight_max;
         require(inside >= batch, "transfers_in_flight_max", &inside, "at least a full batch, 8190")?;
         require(inside <= 1 << 20, "transfers_in_flight_max", &inside, "at most 1048576")?;
+        let receiving = self.receiving_bytes_max;
+        require(receiving >= 2 << 20, "receiving_bytes_max", &receiving, "at least 2 MiB, room for a few full frames")?;
         for (key, value) in [
             ("handshake_timeout_ms", self.handshake_timeout),
             ("idle_timeout_ms", self.idle_timeout),

@@ -32,7 +32,11 @@ fn submit_frame(request: u64, ids: std::ops::RangeInclusive<u64>) -> Vec<u8> {
 
 /// Room for a full batch and no more, and two accounts.
 fn narrow(settings: Settings) -> TestServer {
-    let server = TestServer::start(Settings { transfers_in_flight_max: Some(8_190), ..settings });
+    with_accounts(Settings { transfers_in_flight_max: Some(8_190), ..settings })
+}
+
+fn with_accounts(settings: Settings) -> TestServer {
+    let server = TestServer::start(settings);
     runtime().block_on(async {
         let mut client = server.client().await;
         let accounts = [account(1, AccountFlags::default()), account(2, AccountFlags::default())];
@@ -50,6 +54,48 @@ fn begin_too_much(raw: &mut Raw) -> Vec<u8> {
     raw.expect_error(3, Code::Busy);
     assert_eq!(raw.receive().unwrap().0.kind, Kind::TransferOutcomes.number());
     batch
+}
+
+/// Sends a frame again and again until it is answered like this.
+fn send_until(raw: &mut Raw, frame: &[u8], wanted: Kind) {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        raw.send_bytes(frame);
+        if raw.receive().unwrap().0.kind == wanted.number() {
+            return;
+        }
+        assert!(Instant::now() < until, "never answered {wanted:?}");
+    }
+}
+
+#[test]
+fn frames_that_have_only_begun_to_arrive_take_a_bounded_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings { receiving_bytes_max: Some(2 << 20), ..settings(directory.path()) };
+    let server = with_accounts(settings);
+    let full = u64::from(ITEMS_MAX);
+    let batches = [1, 2, 3].map(|batch| submit_frame(batch, batch * full..=(batch + 1) * full - 1));
+    let mut peers = [(); 3].map(|()| server.raw());
+    for (peer, batch) in peers.iter_mut().zip(&batches).take(2) {
+        peer.hello();
+        peer.send_bytes(&batch[..100_000]);
+    }
+    // They have arrived when the third is refused, which takes no more room, however much of it is sent.
+    let last = &mut peers[2];
+    last.hello();
+    send_until(last, &batches[2], Kind::Error);
+    let small = submit_frame(9, 9 * full..=9 * full + 99);
+    last.send_bytes(&small);
+    assert_eq!(last.receive().unwrap().0.request_id, 9, "what is small is served all the same");
+    peers[0].send_bytes(&batches[0][100_000..]);
+    assert_eq!(peers[0].receive().unwrap().0.kind, Kind::TransferOutcomes.number());
+    let [first, gone, last] = &mut peers;
+    send_until(last, &batches[2], Kind::TransferOutcomes);
+    // A connection that ends gives its room back, too.
+    first.send_bytes(&batches[0][..100_000]);
+    send_until(last, &batches[2], Kind::Error);
+    gone.0.shutdown(std::net::Shutdown::Both).unwrap();
+    send_until(last, &batches[2], Kind::TransferOutcomes);
 }
 
 #[test]

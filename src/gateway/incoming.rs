@@ -4,20 +4,27 @@
 //!
 //! 1. While a body is skipped the buffer is empty: skipping ends just where the next frame begins.
 //! 2. A frame that does not come to its end is late, whether it is kept or skipped.
+//! 3. All large frames that have begun to arrive fit into the room that there is for them, all connections together.
 //!
 //! # Not here
 //!
 //! What frames mean ([`super::session`]).
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::net::tcp::OwnedReadHalf;
 
+use crate::flow::{Admission, Permit};
+
 /// Room before the first frame; ten thousand idle connections hold no more.
 pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
+
+/// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
+pub(super) const LARGE_BYTES: usize = 16 << 10;
 
 /// Bytes dropped with one call.
 const SKIP_BYTES: usize = 1 << 20;
@@ -71,6 +78,8 @@ pub(super) struct Incoming {
     pub(super) buffer: BytesMut,
     /// Bytes of a refused body that still come.
     skipping: usize,
+    /// Room for a large frame that is not whole.
+    room: Option<Permit>,
     pub(super) last_frame: Instant,
     /// When the first byte of a frame came whose last has not.
     pub(super) partial_since: Option<Instant>,
@@ -83,6 +92,7 @@ impl Incoming {
         Self {
             buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
             skipping: 0,
+            room: None,
             last_frame: Instant::now(),
             partial_since: None,
             paused_until: None,
@@ -105,7 +115,25 @@ impl Incoming {
     /// Drops the frame in the buffer, and so many bytes of it that have not come.
     pub(super) fn skip(&mut self, bytes: usize) {
         self.buffer.clear();
-        self.skipping = bytes;
+        (self.skipping, self.room) = (bytes, None);
+    }
+
+    /// Makes room for a frame of which so many bytes have not come. False when it is large and all connections together have too many of these.
+    pub(super) fn expect(&mut self, (frame_bytes, missing): (usize, usize), receiving: &Arc<Admission>) -> bool {
+        if missing >= LARGE_BYTES && self.room.is_none() {
+            self.room = receiving.admit(frame_bytes);
+            if self.room.is_none() {
+                return false;
+            }
+        }
+        self.buffer.reserve(missing);
+        true
+    }
+
+    /// Takes a frame that is whole.
+    pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
+        self.room = None;
+        self.buffer.split_to(frame_bytes)
     }
 
     /// Notes that the buffer was looked through, and where frames in it wait for us.

@@ -44,6 +44,8 @@ pub struct GatewayContext {
     pub gateways: Gateways,
     /// Room for items inside.
     pub admission: Arc<Admission>,
+    /// Room for the bytes of frames that have begun to arrive.
+    pub receiving: Arc<Admission>,
     /// Where requests go.
     pub router: RouterHandle,
     /// Where reads go.

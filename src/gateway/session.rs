@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::handshake::greet;
-use super::incoming::{FIRST_READ_BYTES, Incoming, Skip};
+use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use crate::clearing::ReadAccounts;
 use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
@@ -37,9 +37,6 @@ const PARCELS_PER_WRITE: usize = 64;
 const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
 const PAGE_BYTES: usize = 4_096;
-
-/// What is still to come of a request that there is no room for is not received if it is at least so much.
-const SKIPPED_BYTES_MIN: usize = 16 << 10;
 
 /// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
 /// has a few of them made, not all.
@@ -282,12 +279,12 @@ impl Session {
             let frame_bytes =
                 FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
             if let Some(missing) = frame_bytes.checked_sub(buffer.len()).filter(|&missing| missing > 0) {
-                if missing >= SKIPPED_BYTES_MIN && self.is_too_much(&header) {
+                let is_too_much = missing >= LARGE_BYTES && self.is_too_much(&header);
+                if is_too_much || !incoming.expect((frame_bytes, missing), &self.context.receiving) {
                     self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
-                    self.refuse_body(header.request_id, Code::Busy, buffer.len().saturating_add(missing / 4));
+                    let cost = incoming.buffer.len().saturating_add(missing / 4);
+                    self.refuse_body(header.request_id, Code::Busy, cost);
                     incoming.skip(missing);
-                } else {
-                    buffer.reserve(missing);
                 }
                 return Ok(());
             }
@@ -295,7 +292,7 @@ impl Session {
                 self.is_behind = true;
                 return Ok(());
             }
-            let frame = buffer.split_to(frame_bytes);
+            let frame = incoming.take(frame_bytes);
             self.frame(&header, frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())?;
         }
     }

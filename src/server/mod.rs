@@ -20,6 +20,7 @@ use crate::engine::{
     DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, Surroundings,
     append_offline, recover,
 };
+use crate::flow::Admission;
 use crate::gateway::{self, GatewayContext, GatewayLimits};
 use crate::journal::JournalError;
 use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
@@ -269,6 +270,7 @@ fn gateway_context(config: &Config, telemetry: &Telemetry, engine: &Engine) -> G
         },
         gateways: engine.gateways.clone(),
         admission: Arc::clone(&engine.admission),
+        receiving: Admission::new(config.receiving_bytes_max),
         router: engine.router.clone(),
         clearing: engine.clearing.clone(),
         reader: Arc::clone(&engine.reader),

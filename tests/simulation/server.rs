@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heng::backoffice::{EnginePorts, Office, Stepping};
 use heng::engine::{DataDir, Engine, EngineOptions, RecoverOptions, Surroundings, append_offline, recover_with, wire};
-use heng::flow::{Clock, Helpers, Stepper, Work};
+use heng::flow::{Admission, Clock, Helpers, Stepper, Work};
 use heng::gateway::{GatewayContext, GatewayLimits, converse};
 use heng::journal::Disk;
 use heng::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, PolicyPart, Record, Sequence};
@@ -125,6 +125,7 @@ impl Server {
             },
             gateways: engine.gateways.clone(),
             admission: Arc::clone(&engine.admission),
+            receiving: Admission::new(1 << 20),
             router: engine.router.clone(),
             clearing: engine.clearing.clone(),
             reader: Arc::clone(&engine.reader),

@@ -277,6 +277,13 @@ fn verify_holds_on_a_sound_directory_and_names_the_place_of_any_damage() {
     assert_eq!((report["ok"].as_bool(), report["sequence"].as_u64()), (Some(true), Some(30_009)));
     assert_eq!(report["currencies"]["EUR"]["balance_sum"].as_i64(), Some(0));
     expect(&["verify", "--data-dir", &data], 0, &["All invariants hold"]);
+    // A head that was noted and kept elsewhere.
+    let hash = report["head_hash"].as_str().unwrap();
+    let other = "5f".repeat(32);
+    expect(&["verify", "--data-dir", &data, "--head", &format!("30009:{hash}")], 0, &["All invariants hold"]);
+    expect(&["verify", "--data-dir", &data, "--head", &format!("30009:{other}")], 1, &["VIOLATION", "30009", &other]);
+    expect(&["verify", "--data-dir", &data, "--head", &format!("30008:{hash}")], 1, &["VIOLATION", "30008"]);
+    expect(&["verify", "--data-dir", &data, "--head", "30009"], 2, &["SEQUENCE:HASH"]);
     let segment = directory.path().join("journal/000000000001.journal");
     let sound = fs::read(&segment).unwrap();
     for place in [9, 300, 100_000, 1_000_000] {
@@ -364,7 +371,7 @@ fn a_missing_or_damaged_store_is_made_again_from_the_journal() {
 #[test]
 fn journal_and_store_are_synced_with_fdatasync() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        eprintln!("SKIPPED: strace is not installed");
+        common::skip("strace is not installed");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -414,7 +421,7 @@ fn a_full_disk_stops_the_server_and_loses_nothing() {
     let path = mount.to_str().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "tmpfs", path]).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a small file system cannot be mounted here");
+        common::skip("a small file system cannot be mounted here");
         return;
     }
     let outcome = std::panic::catch_unwind(|| {

@@ -384,7 +384,7 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
     let cuts = std::env::var("HENG_TEST_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(POWER_CUTS);
     let directory = tempfile::tempdir().unwrap();
     let Some(mount) = Mount::new(directory.path()) else {
-        eprintln!("SKIPPED: an xfs file system cannot be made and mounted here");
+        common::skip("an xfs file system cannot be made and mounted here");
         return;
     };
     // Now and then the process is killed and the power cut only after the next start: what that start read from the page cache, and

@@ -461,7 +461,7 @@ fn ten_thousand_connections_are_served() {
     limit.current = limit.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
     if limit.maximum.is_some_and(|maximum| maximum < CONNECTIONS as u64 + 500) {
-        eprintln!("SKIPPED: only {:?} files may be open", limit.maximum);
+        common::skip(&format!("only {:?} files may be open", limit.maximum));
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -32,6 +32,12 @@ pub(crate) struct HostileArguments {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// How many times as long the slowest hundredth may take beside them; with more the exit code is 3.
+    #[arg(long, default_value_t = 2.0)]
+    most: f64,
+    /// The most memory that the server may use, megabytes; with more the exit code is 3.
+    #[arg(long, default_value_t = 1_500)]
+    most_megabytes: u64,
     /// Only misbehaviours whose names contain this.
     #[arg(long)]
     only: Option<String>,
@@ -76,10 +82,14 @@ struct Measured {
     attempts: u64,
 }
 
-/// Runs.
+/// The exit code when others noticed.
+const TOO_MUCH: u8 = 3;
+
+/// Runs; the exit code is 3 when the others noticed more than they may, 1 when the run fails.
 pub(crate) fn run(arguments: &HostileArguments) -> ExitCode {
     match measure(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(TOO_MUCH),
         Err(err) => {
             // Nobody is there to be told that nobody is there.
             let _told = writeln!(std::io::stderr(), "heng-loadgen: {err:#}");
@@ -88,7 +98,8 @@ pub(crate) fn run(arguments: &HostileArguments) -> ExitCode {
     }
 }
 
-fn measure(options: &HostileArguments) -> anyhow::Result<()> {
+/// Whether the others did not notice more than they may.
+fn measure(options: &HostileArguments) -> anyhow::Result<bool> {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).context("cannot open many files")?;
@@ -137,6 +148,7 @@ fn measure(options: &HostileArguments) -> anyhow::Result<()> {
     }
     let mut told =
         format!("{:<40} {:>12} {:>12} {:>7} {:>10} {:>12}\n", "", "p99 alone", "beside", "ratio", "memory", "attempts");
+    let mut are_spared = true;
     for one in &all {
         let ratio = std::ops::Div::div(
             f64::from(u32::try_from(one.beside_p99_us).unwrap_or(u32::MAX)),
@@ -144,12 +156,13 @@ fn measure(options: &HostileArguments) -> anyhow::Result<()> {
         );
         let (alone, beside) = (time(one.alone_p99_us), time(one.beside_p99_us));
         let memory = one.rss_bytes >> 20;
+        are_spared &= ratio <= options.most && memory <= options.most_megabytes;
         let line =
             format!("{:<40} {alone:>12} {beside:>12} {ratio:>7.2} {memory:>7} MB {:>12}", one.name, one.attempts);
         told.extend([line.as_str(), "\n"]);
     }
     std::io::stdout().write_all(told.as_bytes())?;
-    Ok(())
+    Ok(are_spared)
 }
 
 /// Waits until so many are connected.

@@ -69,6 +69,9 @@ pub(crate) struct OverloadArguments {
     /// Transfers that the server lets in at once [default: the server's]
     #[arg(long)]
     transfers_in_flight_max: Option<u64>,
+    /// The part of the peak that must be accepted; with less the exit code is 3.
+    #[arg(long, default_value_t = 0.9)]
+    least: f64,
     /// Let server and generator share all processors.
     #[arg(long)]
     shared: bool,
@@ -167,11 +170,21 @@ struct Outcome {
     verified: bool,
 }
 
-/// Runs; the exit code is 2 when verification fails, 1 when the run does.
+/// The exit code when too little was accepted, though rightly.
+const TOO_LITTLE: u8 = 3;
+
+/// Runs; the exit code is 2 when verification fails, 3 when too little of the peak is accepted, 1 when the run fails.
 pub(crate) fn run(arguments: &OverloadArguments) -> ExitCode {
     match measure(arguments) {
-        Ok(outcome) if outcome.verified => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(NOT_VERIFIED),
+        Ok(outcome) if !outcome.verified => ExitCode::from(NOT_VERIFIED),
+        Ok(outcome) if outcome.ratio < arguments.least => {
+            say(&format!(
+                "heng-loadgen: {:.2} of the peak was accepted, and not {:.2}",
+                outcome.ratio, arguments.least
+            ));
+            ExitCode::from(TOO_LITTLE)
+        }
+        Ok(_) => ExitCode::SUCCESS,
         Err(err) => {
             say(&format!("heng-loadgen: {err:#}"));
             ExitCode::FAILURE

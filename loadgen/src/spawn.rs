@@ -43,6 +43,11 @@ struct Told {
     operations_listen: String,
 }
 
+/// What is started as a server: the program that `HENG_SERVER` names, which is that of an installation, or else the server in this very program.
+pub(crate) fn server_program() -> std::io::Result<PathBuf> {
+    std::env::var_os("HENG_SERVER").map_or_else(std::env::current_exe, |program| Ok(program.into()))
+}
+
 /// A server that was just started; nobody waits until it is ready.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -55,7 +60,7 @@ impl Starting {
         let policy_file = data_dir.join("policy.toml");
         std::fs::write(&policy_file, policy.unwrap_or_default())?;
         let log = data_dir.join("server.log");
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(server_program()?)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--operations-listen", "127.0.0.1:0"])
             .args(["--development-key", "true", "--shards", &shards.to_string(), "--data-dir"])
             .arg(data_dir)

@@ -10,7 +10,17 @@ fn what_is_too_much_is_refused_busy_and_what_is_accepted_is_there() {
     let result = directory.path().join("overload.json");
     let output = Command::new(env!("CARGO_BIN_EXE_heng-loadgen"))
         .args(["overload", "--times", "20", "--seconds", "3", "--peak-seconds", "1", "--batch", "100"])
-        .args(["--connections", "8", "--accounts", "100", "--transfers-in-flight-max", "40000", "--json"])
+        .args([
+            "--connections",
+            "8",
+            "--accounts",
+            "100",
+            "--transfers-in-flight-max",
+            "40000",
+            "--least",
+            "0.3",
+            "--json",
+        ])
         .arg(&result)
         .output()
         .unwrap();
@@ -23,7 +33,6 @@ fn what_is_too_much_is_refused_busy_and_what_is_accepted_is_there() {
     let (offered, accepted) =
         (overload["offered_per_s"].as_f64().unwrap(), overload["accepted_per_s"].as_f64().unwrap());
     assert!(accepted > 0.0 && offered > accepted, "{said}");
-    assert!(told["ratio"].as_f64().unwrap() > 0.05, "it does not collapse: {said}");
     for line in ["peak", "refused", "memory", "normal"] {
         assert!(said.contains(line), "{line}: {said}");
     }

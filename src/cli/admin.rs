@@ -12,7 +12,7 @@ use crate::money::{AMOUNT_MAX, Currency};
 use crate::server::{AdminError, add_gateway};
 use crate::store::set_aside;
 use crate::telemetry::{LogFormat, init_logs};
-use crate::verify::{Report, VerifyError, verify as verify_directory};
+use crate::verify::{Head, Report, VerifyError, verify_with};
 
 /// Segment size of a journal that does not exist yet; a server's configuration counts for later segments.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -52,6 +52,9 @@ pub struct VerifyCommand {
     /// The data directory.
     #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
     data_dir: PathBuf,
+    /// The chain's head as noted earlier, SEQUENCE:HASH: that group must be in the journal
+    #[arg(long)]
+    head: Option<Head>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -103,7 +106,7 @@ fn parse_grant(allow: Option<&str>, amount_max: Option<u128>) -> Result<Grant, F
 
 /// Checks every invariant of a stopped server's data. Blocks.
 pub fn verify(command: &VerifyCommand) -> Done {
-    let report = verify_directory(&command.data_dir).map_err(|err| match err {
+    let report = verify_with(&command.data_dir, command.head).map_err(|err| match err {
         VerifyError::DataDir(err) => Failure::configuration(err),
         err @ VerifyError::Copy(_) => err.into(),
     })?;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -98,17 +99,54 @@ impl Report {
     }
 }
 
+/// The end of a chain as it was noted earlier and kept elsewhere: whoever can write the disk can write a whole new chain, but not one with this
+/// group in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Sequence of the group's last record.
+    pub sequence: Sequence,
+    /// The group's hash.
+    pub hash: [u8; 32],
+}
+
+impl FromStr for Head {
+    type Err = String;
+
+    /// `SEQUENCE:HASH`, as a report and a backup's manifest have them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no head: SEQUENCE:HASH is, like 30009:5f1a… with 64 hexadecimal digits");
+        let (sequence, hash) = text.split_once(':').ok_or_else(wrong)?;
+        let hash = blake3::Hash::from_hex(hash).map_err(|_wrong| wrong())?;
+        Ok(Self { sequence: sequence.parse().map_err(|_wrong| wrong())?, hash: *hash.as_bytes() })
+    }
+}
+
 /// Verifies a data directory that no server uses. Blocks; reads the whole journal.
 pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
+    verify_with(data_dir, None)
+}
+
+/// Likewise, and that a head noted earlier is in the journal.
+pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, VerifyError> {
     let directory = DataDir::read_only(data_dir)?;
     let mut report = Report::default();
     let copied = StoreCopy::open(&directory, &mut report)?;
     let mut check = Check::with_store(copied.as_ref().map(|copy| &copy.store), &mut report);
     let disk = FileDisk::read_only(&directory.journal());
+    let mut has_head = head.is_none();
     let walked = walk(&disk, 1, &mut |header, body| {
         check.group(header.time_ns, body, Sequence::MAX);
+        let ends = header.next_sequence().saturating_sub(1);
+        has_head |= head == Some(Head { sequence: ends, hash: header.hash });
         Ok(())
     });
+    if let Some(head) = head.filter(|_| !has_head) {
+        let hash = blake3::Hash::from_bytes(head.hash);
+        check.violate(format!(
+            "no group ends at record {} with the hash {hash}: the journal is not the one of which this was noted",
+            head.sequence
+        ));
+    }
     if check.has_given_back() {
         // Originals may be long before what was given back, so they are looked at in a second walk.
         let second = walk(&disk, 1, &mut |_, body| {

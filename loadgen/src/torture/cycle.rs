@@ -20,7 +20,7 @@ use super::log::{Log, Wrong};
 use super::site::Site;
 use super::{Fault, Report, pause};
 use crate::accounts::Range;
-use crate::spawn::{Spawned, Starting};
+use crate::spawn::{Spawned, Starting, server_program};
 use crate::workload::{ABROAD, account_id};
 
 /// Transfers after which a new ledger is begun, so that checking all of one stays quick.
@@ -365,10 +365,7 @@ async fn open_accounts(address: &str) -> anyhow::Result<()> {
 
 /// What `heng verify` finds in a stopped server's data, and says.
 fn verify(data: &Path) -> anyhow::Result<(bool, String)> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["verify", "--data-dir"])
-        .arg(data)
-        .stdin(Stdio::null())
-        .output()?;
+    let output =
+        Command::new(server_program()?).args(["verify", "--data-dir"]).arg(data).stdin(Stdio::null()).output()?;
     Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }

@@ -98,6 +98,8 @@ pub(crate) struct Report {
     io_errors_outlived: u64,
     /// Times that a server that stood still or had no room did not come back.
     stuck: u64,
+    /// What ended it before all cycles were done, if anything did: a server that does not start again is such a thing.
+    failure: Option<String>,
     recovery_ms: Recovery,
 }
 
@@ -111,7 +113,7 @@ impl Report {
 
     fn is_good(&self) -> bool {
         let bad = [self.lost, self.doubled, self.torn, self.money_drift, self.undetected_damage];
-        bad == [0; 5] && self.verify_failures == 0 && self.stuck == 0
+        bad == [0; 5] && self.verify_failures == 0 && self.stuck == 0 && self.failure.is_none()
     }
 
     fn describe(&self) -> String {
@@ -138,6 +140,9 @@ impl Report {
         line("I/O errors", format!("{} ended the server, {} did not", self.io_errors_ended, self.io_errors_outlived));
         line("verify failures", self.verify_failures.to_string());
         line("stuck", self.stuck.to_string());
+        if let Some(failure) = &self.failure {
+            line("ended by", failure.clone());
+        }
         line("recovery", format!("p50 {} ms, max {} ms", self.recovery_ms.p50, self.recovery_ms.max));
         // Rule of three, 95 %.
         let bound = 300.0 / f64::from(u32::try_from(self.cycles.max(1)).unwrap_or(u32::MAX));
@@ -221,8 +226,8 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
         match cycle.with_context(|| format!("cycle {}, {fault:?}", report.cycles)) {
             Ok(recovery) => recoveries.extend(recovery),
             Err(err) => {
-                drop(ledgers);
-                return Err(err.context(format!("what is left of it is in {}", kept(arguments, temporary).display())));
+                report.failure = Some(format!("{err:#}"));
+                break;
             }
         }
         report.cycles = report.cycles.saturating_add(1);
@@ -231,7 +236,8 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    for ledger in ledgers.values_mut() {
+    let unfinished = if report.failure.is_none() { ledgers.len() } else { 0 };
+    for ledger in ledgers.values_mut().take(unfinished) {
         ledger.finish(&runtime, &mut rng, &mut report)?;
     }
     recoveries.sort_unstable();

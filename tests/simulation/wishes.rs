@@ -30,8 +30,7 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
     let base = Ask { id, debit, credit, code, amount: rng.random_range(1..60), ..Ask::default() };
     let time = second + rng.random_range(5..300);
     let about = |ask: Ask, verb, amount| Ask { verb, amount, related: ask.id, id, time: 0, ..ask };
-    // Where there are limits, customers rise and fall all the time.
-    match rng.random_range(0..if rules { 115 } else { 100 }) {
+    match rng.random_range(0..100) {
         0..40 => base,
         40..44 => Ask { verb: Verb::Balancing, ..base },
         44..58 => Ask { verb: Verb::Hold, time: if rng.random_bool(0.5) { 0 } else { time }, ..base },
@@ -54,15 +53,9 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
             }
         }
         94..96 => Ask { verb: Verb::Require, credit: 0, ..base },
-        kind => {
+        _ => {
             // Levels decide which limits count.
-            let level = if kind >= 100 {
-                Some(rng.random_range(0..2))
-            } else if rules {
-                pick(rng, &[None, Some(0), Some(1)])
-            } else {
-                None
-            };
+            let level = if rules { pick(rng, &[None, Some(0), Some(1)]) } else { None };
             let states = [None, Some(0), Some(0), Some(0), Some(1), Some(2)];
             let state = if level.is_some() { None } else { pick(rng, &states) };
             let overdraft = state.is_none() && level.is_none();

@@ -53,6 +53,7 @@ settings! {
     write_timeout_ms: u64, "HENG_WRITE_TIMEOUT_MS", "Time for a peer to take an answer, milliseconds [default: 10000]";
     drain_timeout_ms: u64, "HENG_DRAIN_TIMEOUT_MS", "Time to finish what was taken when stopping, milliseconds [default: 30000]";
     group_transfers_max: usize, "HENG_GROUP_TRANSFERS_MAX", "Records in one journal group [default: 32768]";
+    stay_awake_us: u64, "HENG_STAY_AWAKE_US", "How long a thread that has nothing to do stays awake for what usually comes at once, microseconds; 0: not at all [default: 400]";
     segment_bytes: u64, "HENG_SEGMENT_BYTES", "Bytes of a journal segment file [default: 67108864]";
     checkpoint_transfers: u64, "HENG_CHECKPOINT_TRANSFERS", "Records between checkpoints; a start replays about as many [default: 2000000]";
     store_cache_bytes: u64, "HENG_STORE_CACHE_BYTES", "Page cache of the sled store, bytes [default: 33554432]";
@@ -81,6 +82,7 @@ pub struct Config {
     pub write_timeout: Duration,
     pub drain_timeout: Duration,
     pub group_transfers_max: usize,
+    pub stay_awake: Duration,
     pub segment_bytes: u64,
     pub checkpoint_transfers: u64,
     pub store_cache_bytes: u64,
@@ -150,6 +152,7 @@ impl Settings {
             write_timeout: ms(self.write_timeout_ms, 10_000),
             drain_timeout: ms(self.drain_timeout_ms, 30_000),
             group_transfers_max: self.group_transfers_max.unwrap_or(32_768),
+            stay_awake: Duration::from_micros(self.stay_awake_us.unwrap_or(400)),
             segment_bytes: self.segment_bytes.unwrap_or(64 << 20),
             checkpoint_transfers: self.checkpoint_transfers.unwrap_or(2_000_000),
             store_cache_bytes: self.store_cache_bytes.unwrap_or(32 << 20),
@@ -185,6 +188,8 @@ impl Config {
         ] {
             require(value >= Duration::from_millis(10), key, &value.as_millis(), "at least 10 milliseconds")?;
         }
+        let awake = self.stay_awake;
+        require(awake <= Duration::from_millis(10), "stay_awake_us", &awake.as_micros(), "at most 10000")?;
         let group = self.group_transfers_max;
         require((1..=1 << 20).contains(&group), "group_transfers_max", &group, "1 to 1048576")?;
         let group_bytes = u64::try_from(group).unwrap_or(u64::MAX).saturating_mul(128).saturating_add(256);

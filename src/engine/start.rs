@@ -2,13 +2,14 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::{Actor, Arbiter};
 
 use super::recover::{Recovered, Surroundings};
 use super::wire::{Part, wire};
 use crate::clearing::{ClearingHandle, ClearingMessage};
-use crate::flow::{Admission, Helper, Hosted};
+use crate::flow::{Admission, Awake, Helper, Hosted};
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
 use crate::router::RouterHandle;
@@ -30,6 +31,8 @@ pub struct EngineOptions {
     pub segment_bytes: u64,
     /// Records between checkpoints.
     pub checkpoint_records: u64,
+    /// How long the threads of actors stay awake for what may come next.
+    pub stay_awake: Duration,
 }
 
 /// A running engine.
@@ -56,7 +59,7 @@ pub struct Engine {
 }
 
 /// Starts an actor on a thread of its own, which is called by its name in `top -H` and profiles, and has its inbox wake it.
-fn spawn(Part { name, work, connect }: Part) -> Arbiter {
+fn spawn(Part { name, work, connect }: Part, awake: Awake) -> Arbiter {
     let arbiter = Arbiter::new();
     if let Ok(name) = CString::new(name) {
         arbiter.spawn_fn(move || {
@@ -64,7 +67,7 @@ fn spawn(Part { name, work, connect }: Part) -> Arbiter {
             let _named = rustix::thread::set_name(&name);
         });
     }
-    let address = Hosted::start_in_arbiter(&arbiter.handle(), move |_| Hosted(work));
+    let address = Hosted::start_in_arbiter(&arbiter.handle(), move |_| Hosted::new(work, awake));
     connect(address.recipient());
     arbiter
 }
@@ -73,7 +76,8 @@ impl Engine {
     /// Starts the actors from a recovered state.
     pub fn start(recovered: Recovered, options: EngineOptions, telemetry: &Telemetry) -> std::io::Result<Self> {
         let (mut engine, parts) = wire(recovered, options, telemetry, &Surroundings::default())?;
-        engine.arbiters = parts.into_iter().map(spawn).collect();
+        let awake = Awake::new(options.stay_awake);
+        engine.arbiters = parts.into_iter().map(|part| spawn(part, awake)).collect();
         Ok(engine)
     }
 

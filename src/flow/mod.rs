@@ -16,6 +16,7 @@
 //! What the items mean ([`crate::ledger`]), who decides ([`crate::shard`]), who answers ([`crate::gateway`]).
 
 mod admission;
+mod awake;
 mod batch;
 mod clock;
 mod decided;
@@ -26,6 +27,7 @@ mod parcel;
 mod work;
 
 pub use admission::{Admission, Permit};
+pub use awake::Awake;
 pub use batch::{Batch, Tagged};
 pub use clock::{Clock, wall_ns};
 pub use decided::{AuditReply, Decided};

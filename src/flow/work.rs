@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use actix::prelude::{Actor, AsyncContext, Context, Handler};
 
+use super::awake::Awake;
 use super::inbox::Drain;
 
 /// An actor's work.
 pub trait Work: Send + std::fmt::Debug + 'static {
     /// Takes what waits in the inbox, and sends on what follows from it. Never blocks for long.
     fn drain(&mut self);
+
+    /// Whether something waits in the inbox; who has nobody waiting for its answers always says so, and is not kept awake.
+    fn is_waiting(&self) -> bool {
+        true
+    }
 
     /// How often [`Self::tick`] is to be called; none: never.
     fn tick_every(&self) -> Option<Duration> {
@@ -25,14 +31,24 @@ pub trait Work: Send + std::fmt::Debug + 'static {
 
 /// Work as an actix actor.
 #[derive(Debug)]
-pub struct Hosted(pub Box<dyn Work>);
+pub struct Hosted {
+    work: Box<dyn Work>,
+    awake: Awake,
+}
+
+impl Hosted {
+    /// Hosts work; its thread stays awake for a moment for what may come next.
+    pub fn new(work: Box<dyn Work>, awake: Awake) -> Self {
+        Self { work, awake }
+    }
+}
 
 impl Actor for Hosted {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(every) = self.0.tick_every() {
-            ctx.run_interval(every, |hosted, _| hosted.0.tick());
+        if let Some(every) = self.work.tick_every() {
+            ctx.run_interval(every, |hosted, _| hosted.work.tick());
         }
     }
 }
@@ -41,6 +57,8 @@ impl Handler<Drain> for Hosted {
     type Result = ();
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
-        self.0.drain();
+        self.work.drain();
+        let work = &self.work;
+        self.awake.look_out(|| work.is_waiting());
     }
 }

@@ -33,6 +33,8 @@ pub struct GatewayLimits {
     pub frame_timeout: Duration,
     /// Time for a peer to take an answer.
     pub write_timeout: Duration,
+    /// How long a session stays awake for the answer to a transfer that is alone.
+    pub stay_awake: Duration,
 }
 
 /// What sessions need.

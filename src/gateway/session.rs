@@ -16,7 +16,7 @@ use super::handshake::greet;
 use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use crate::clearing::ReadAccounts;
-use crate::flow::{Admission, AnswerSink, Parcel, Permit, Span};
+use crate::flow::{Admission, AnswerSink, Awake, Parcel, Permit, Span};
 use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
@@ -102,6 +102,7 @@ pub(super) struct Session {
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
     in_flight: u32,
+    awake: Awake,
     /// Frames that brought nothing since then.
     idle_frames: (u32, Instant),
     gathered: Gathered,
@@ -139,6 +140,7 @@ impl Session {
         let mut session = Self {
             recorder: recorder(&context),
             reading: Admission::part(&room),
+            awake: Awake::new(context.limits.stay_awake),
             is_behind: false,
             room,
             context,
@@ -211,10 +213,24 @@ impl Session {
                 return ended;
             }
             incoming.stood_still(begun.elapsed());
+            self.look_out(&answers).await;
             if draining && self.in_flight == 0 {
                 return Ended::Drained;
             }
         }
+    }
+
+    /// Who sends one transfer at a time is answered sooner if this thread is awake when the disk has it. Others on this thread go on meanwhile.
+    async fn look_out(&mut self, answers: &mpsc::UnboundedReceiver<Outgoing>) {
+        if self.in_flight != 1 || self.context.admission.inside() > 1 {
+            return;
+        }
+        let Some(until) = self.awake.begin() else { return };
+        while answers.is_empty() && Instant::now() < until {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        self.awake.end(!answers.is_empty());
     }
 
     /// Takes what has come, and hands it on. An error closes the connection.

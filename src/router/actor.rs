@@ -316,6 +316,10 @@ impl RouterActor {
 }
 
 impl Work for RouterActor {
+    fn is_waiting(&self) -> bool {
+        self.inbox.depth() > 0
+    }
+
     fn drain(&mut self) {
         self.inbox.begin_drain();
         let mut open = Ok(());

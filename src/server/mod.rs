@@ -241,6 +241,7 @@ fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) ->
         group_records_max: config.group_transfers_max,
         segment_bytes: config.segment_bytes,
         checkpoint_records: config.checkpoint_transfers,
+        stay_awake: config.stay_awake,
     };
     if config.development_key {
         tracing::warn!("the publicly known development key is accepted; set development_key = false before real money");
@@ -267,6 +268,7 @@ fn gateway_context(config: &Config, telemetry: &Telemetry, engine: &Engine) -> G
             idle_timeout: config.idle_timeout,
             frame_timeout: config.frame_timeout,
             write_timeout: config.write_timeout,
+            stay_awake: config.stay_awake,
         },
         gateways: engine.gateways.clone(),
         admission: Arc::clone(&engine.admission),

@@ -187,6 +187,10 @@ impl SettlementActor {
 }
 
 impl Work for SettlementActor {
+    fn is_waiting(&self) -> bool {
+        self.inbox.depth() > 0
+    }
+
     fn tick_every(&self) -> Option<Duration> {
         Some(TICK_EVERY)
     }

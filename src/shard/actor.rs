@@ -117,6 +117,10 @@ impl ShardActor {
 }
 
 impl Work for ShardActor {
+    fn is_waiting(&self) -> bool {
+        self.inbox.depth() > 0
+    }
+
     fn drain(&mut self) {
         self.inbox.begin_drain();
         let mut handled = 0_usize;

@@ -104,6 +104,7 @@ impl Server {
             group_records_max: options.group_records_max,
             segment_bytes: options.segment_bytes,
             checkpoint_records: options.checkpoint_records,
+            stay_awake: Duration::ZERO,
         };
         let (engine, parts) =
             wire(recovered, engine_options, &telemetry, &surroundings).map_err(|err| err.to_string())?;
@@ -113,16 +114,8 @@ impl Server {
             engine.gateways.put(GatewayEntry { id: GatewayId(number), name, key_hash, grant: Grant::ALL });
         }
         let (drain, _) = watch::channel(false);
-        let hours = Duration::from_hours(100);
         let context = Arc::new(GatewayContext {
-            limits: GatewayLimits {
-                connections_max: 100,
-                requests_in_flight_max: 16,
-                handshake_timeout: hours,
-                idle_timeout: hours,
-                frame_timeout: hours,
-                write_timeout: hours,
-            },
+            limits: limits(),
             gateways: engine.gateways.clone(),
             admission: Arc::clone(&engine.admission),
             receiving: Admission::new(1 << 20),
@@ -198,6 +191,20 @@ impl Server {
 
     pub(crate) fn checkpoint(&self) -> u64 {
         self.telemetry.counters().checkpoint_sequence.load(Ordering::Relaxed)
+    }
+}
+
+/// Nobody is late.
+fn limits() -> GatewayLimits {
+    let hours = Duration::from_hours(100);
+    GatewayLimits {
+        connections_max: 100,
+        requests_in_flight_max: 16,
+        handshake_timeout: hours,
+        idle_timeout: hours,
+        frame_timeout: hours,
+        write_timeout: hours,
+        stay_awake: Duration::ZERO,
     }
 }
 

@@ -1,0 +1,90 @@
+//! Staying awake for a moment, for what usually comes at once.
+//!
+//! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
+//! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
+//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors.
+
+use std::time::{Duration, Instant};
+
+/// Vain waits after which it is tried only now and then.
+const VAIN_MAX: u32 = 8;
+
+/// How often it is tried then.
+const NOW_AND_THEN: u32 = 64;
+
+/// How long to stay awake, and whether it was worth it lately.
+#[derive(Clone, Copy, Debug)]
+pub struct Awake {
+    most: Duration,
+    vain: u32,
+}
+
+impl Awake {
+    /// Stays awake for at most this long; zero is never.
+    pub fn new(most: Duration) -> Self {
+        Self { most, vain: 0 }
+    }
+
+    /// Until when it is worth it to look out; `None` for not at all.
+    pub fn begin(&mut self) -> Option<Instant> {
+        let is_worth = self.vain < VAIN_MAX || self.vain.is_multiple_of(NOW_AND_THEN);
+        if self.most.is_zero() || !is_worth {
+            self.vain = self.vain.wrapping_add(1).max(VAIN_MAX);
+            return None;
+        }
+        Instant::now().checked_add(self.most)
+    }
+
+    /// Notes whether something came.
+    pub fn end(&mut self, has_come: bool) {
+        self.vain = if has_come { 0 } else { self.vain.saturating_add(1) };
+    }
+
+    /// Blocks until something has come, or for as long as it is worth it.
+    pub fn look_out(&mut self, has_come: impl Fn() -> bool) {
+        if has_come() {
+            return;
+        }
+        let Some(until) = self.begin() else { return };
+        while !has_come() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        self.end(has_come());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_brings_nothing_is_tried_now_and_then_until_it_brings_something() {
+        let mut awake = Awake::new(Duration::from_micros(1));
+        let looked = Cell::new(0_u32);
+        let in_vain = |awake: &mut Awake| {
+            let before = looked.get();
+            // The first look is free, the others are what staying awake costs.
+            awake.look_out(|| {
+                looked.set(looked.get() + 1);
+                false
+            });
+            looked.get() - before > 1
+        };
+        let tried = (0..1_000).filter(|_| in_vain(&mut awake)).count();
+        assert!((20..30).contains(&tried), "{tried} times");
+        while !in_vain(&mut awake) {}
+        let calls = Cell::new(0);
+        for _ in 0..NOW_AND_THEN {
+            calls.set(0);
+            awake.look_out(|| {
+                calls.set(calls.get() + 1);
+                calls.get() > 2
+            });
+        }
+        assert!(in_vain(&mut awake), "since something came, it is worth it again");
+        let mut never = Awake::new(Duration::ZERO);
+        assert!(!in_vain(&mut never));
+    }
+}

@@ -76,8 +76,8 @@ impl Engine {
     /// Starts the actors from a recovered state.
     pub fn start(recovered: Recovered, options: EngineOptions, telemetry: &Telemetry) -> std::io::Result<Self> {
         let (mut engine, parts) = wire(recovered, options, telemetry, &Surroundings::default())?;
-        let awake = Awake::new(options.stay_awake);
-        engine.arbiters = parts.into_iter().map(|part| spawn(part, awake)).collect();
+        let awake = Awake::new(options.stay_awake, &engine.admission);
+        engine.arbiters = parts.into_iter().map(|part| spawn(part, awake.clone())).collect();
         Ok(engine)
     }
 

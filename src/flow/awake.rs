@@ -2,9 +2,16 @@
 //!
 //! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
 //! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
-//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors.
+//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way: then
+//! whoever has work needs the processors.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::admission::Admission;
+
+/// Items inside beyond which nobody stays awake.
+const FEW: usize = 1_024;
 
 /// Vain waits after which it is tried only now and then.
 const VAIN_MAX: u32 = 8;
@@ -13,20 +20,24 @@ const VAIN_MAX: u32 = 8;
 const NOW_AND_THEN: u32 = 64;
 
 /// How long to stay awake, and whether it was worth it lately.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Awake {
     most: Duration,
+    admission: Arc<Admission>,
     vain: u32,
 }
 
 impl Awake {
-    /// Stays awake for at most this long; zero is never.
-    pub fn new(most: Duration) -> Self {
-        Self { most, vain: 0 }
+    /// Stays awake for at most this long, zero is never, while only few items are inside.
+    pub fn new(most: Duration, admission: &Arc<Admission>) -> Self {
+        Self { most, admission: Arc::clone(admission), vain: 0 }
     }
 
     /// Until when it is worth it to look out; `None` for not at all.
     pub fn begin(&mut self) -> Option<Instant> {
+        if self.admission.inside() > FEW {
+            return None;
+        }
         let is_worth = self.vain < VAIN_MAX || self.vain.is_multiple_of(NOW_AND_THEN);
         if self.most.is_zero() || !is_worth {
             self.vain = self.vain.wrapping_add(1).max(VAIN_MAX);
@@ -61,7 +72,8 @@ mod tests {
 
     #[test]
     fn what_brings_nothing_is_tried_now_and_then_until_it_brings_something() {
-        let mut awake = Awake::new(Duration::from_micros(1));
+        let admission = Admission::new(2 * FEW);
+        let mut awake = Awake::new(Duration::from_micros(1), &admission);
         let looked = Cell::new(0_u32);
         let in_vain = |awake: &mut Awake| {
             let before = looked.get();
@@ -84,7 +96,11 @@ mod tests {
             });
         }
         assert!(in_vain(&mut awake), "since something came, it is worth it again");
-        let mut never = Awake::new(Duration::ZERO);
+        let much = admission.admit(FEW + 1);
+        assert!(!in_vain(&mut awake), "much is under way");
+        drop(much);
+        assert!(in_vain(&mut awake));
+        let mut never = Awake::new(Duration::ZERO, &admission);
         assert!(!in_vain(&mut never));
     }
 }

@@ -140,7 +140,7 @@ impl Session {
         let mut session = Self {
             recorder: recorder(&context),
             reading: Admission::part(&room),
-            awake: Awake::new(context.limits.stay_awake),
+            awake: Awake::new(context.limits.stay_awake, &context.admission),
             is_behind: false,
             room,
             context,

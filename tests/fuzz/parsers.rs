@@ -27,7 +27,8 @@ pub(crate) const PARSERS: &[Parser] = &[
     ("answers", answers),
     ("journal", journal),
     ("checkpoint", checkpoint),
-    ("statement", statement),
+    ("camt053", camt053),
+    ("mt940", mt940),
     ("statement_csv", statement_csv),
     ("bank_answer", bank_answer),
     ("policy", policy),
@@ -175,9 +176,14 @@ pub(crate) fn checkpoint(bytes: &[u8]) {
     }
 }
 
-/// A bank statement without a mapping: camt.053 or MT940, whichever it looks like.
-pub(crate) fn statement(bytes: &[u8]) {
-    let _read = read_statements(bytes, None, 2);
+/// A bank statement in camt.053, which begins like XML.
+pub(crate) fn camt053(bytes: &[u8]) {
+    let _read = read_statements(&[b"<", bytes].concat(), None, 2);
+}
+
+/// A bank statement in MT940, which begins with a tag.
+pub(crate) fn mt940(bytes: &[u8]) {
+    let _read = read_statements(&[b":20:", bytes].concat(), None, 2);
 }
 
 const MAPPINGS: &str = r#"

@@ -1,0 +1,8 @@
+//! Bytes for the parser `mt940`.
+#![no_main]
+
+#[path = "../parsers.rs"]
+#[allow(dead_code, reason = "each target has one parser")]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parsers::mt940(bytes));

@@ -98,6 +98,10 @@ impl World<'_> {
     }
 
     pub(crate) fn fault(&mut self) -> Result<(), String> {
+        self.faults_so_far += 1;
+        if self.spared.contains(&self.faults_so_far) {
+            return Ok(());
+        }
         match self.rng.random_range(0..13) {
             0..3 => {
                 let calls = self.rng.random_range(0..40);

@@ -1,6 +1,6 @@
 //! The world: one server after the other on one disk, clients, a network, a clock; who does something next is drawn from the seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,6 +86,9 @@ pub(crate) struct World<'a> {
     pub(crate) faults: bool,
     /// Nothing goes wrong but what was armed.
     pub(crate) is_calm: bool,
+    /// How much has gone wrong, and which of it does not, by its number.
+    pub(crate) faults_so_far: usize,
+    pub(crate) spared: BTreeSet<usize>,
     pub(crate) options: Options,
     /// Transactions in one request.
     pub(crate) batch_max: usize,
@@ -163,6 +166,8 @@ impl<'a> World<'a> {
             is_opened: false,
             faults: true,
             is_calm: false,
+            faults_so_far: 0,
+            spared: BTreeSet::new(),
             options,
             batch_max,
             summary: Summary::default(),

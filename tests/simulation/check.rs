@@ -206,22 +206,26 @@ impl<'a> Judge<'a> {
         let mut expected = self.model.submit(&asks);
         // A shard decides a moment before the record gets its time: what was in time then is so.
         let timed = asks.iter().filter(|ask| matches!(ask.verb, Verb::Hold | Verb::Exchange));
-        let moments = timed.map(|ask| ask.time.saturating_sub(1)).filter(|moment| *moment < before.now && *moment > 0);
-        for moment in moments {
+        let moments = timed.map(|ask| ask.time.saturating_sub(1));
+        let moments: Vec<u64> = moments.filter(|moment| *moment < before.now && *moment > 0).collect();
+        for &moment in &moments {
             if !is_told(&expected) {
                 self.model = before.clone();
                 self.model.now = moment;
                 expected = self.model.submit(&asks);
             }
         }
-        if !is_told(&expected) {
-            // A hold whose time is over is not open any more, also a moment before the record that says so.
-            let refused = step.iter().filter(|(_, code)| *code == Code::HoldNotOpen).map(|(ask, _)| ask.related);
-            let over: Vec<u128> = refused.filter(|id| before.is_due(*id, told.time_ns / SECOND_NS)).collect();
-            self.model = before.clone();
-            self.open(&over, false);
-            expected = self.model.submit(&asks);
-            self.open(&over, true);
+        for moment in std::iter::once(before.now).chain(moments) {
+            if !is_told(&expected) {
+                // A hold whose time is over is not open any more, also a moment before the record that says so.
+                let refused = step.iter().filter(|(_, code)| *code == Code::HoldNotOpen).map(|(ask, _)| ask.related);
+                let over: Vec<u128> = refused.filter(|id| before.is_due(*id, moment)).collect();
+                self.model = before.clone();
+                self.model.now = moment;
+                self.open(&over, false);
+                expected = self.model.submit(&asks);
+                self.open(&over, true);
+            }
         }
         let is_refused = step.iter().all(|(_, code)| !code.is_accepted());
         for second in before.clock.filter(|_| is_refused).unwrap_or(before.now)..before.now {

@@ -27,6 +27,7 @@ const FOUND: &[(u64, usize, &str)] = &[
     (27, 3_000, "a refusal may be of a second that no record tells"),
     (37, 4_000, "a refusal by a mirror's limit may be as of before its record"),
     (44, 3_000, "a settlement of what is nothing moves nothing"),
+    (1_887, 3_400, "decided when one time was not over yet, and another was"),
     (1_272, 4_000, "a hold whose time is over is not open a moment before the record that says so"),
 ];
 

@@ -31,7 +31,7 @@ use crate::mix::{Due, Filling, Mix, Mixer};
 use crate::model::Model;
 use crate::report::{Latency, grouped, time, whole};
 use crate::run::{NOT_VERIFIED, nanoseconds, say};
-use crate::spawn::Spawned;
+use crate::spawn::{How, Spawned};
 use crate::workload::{Planned, Workload};
 
 /// Requests under way per connection where the peak is measured.
@@ -213,7 +213,8 @@ fn start(arguments: &OverloadArguments) -> anyhow::Result<(Spawned, usize)> {
     let (servers, own) = processors.split_at(processors.len() / 2);
     let room = arguments.transfers_in_flight_max.map(|room| room.to_string());
     let more: Vec<&str> = room.iter().flat_map(|room| ["--transfers-in-flight-max", room]).collect();
-    let spawn = || Spawned::start_with(arguments.data_dir.as_deref(), 0, None, &more);
+    let how = How { more: &more, ..How::default() };
+    let spawn = || Spawned::start_with(arguments.data_dir.as_deref(), how);
     if arguments.shared || servers.is_empty() {
         return Ok((spawn()?, processors.len()));
     }

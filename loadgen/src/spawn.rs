@@ -48,6 +48,18 @@ pub(crate) fn server_program() -> std::io::Result<PathBuf> {
     std::env::var_os("HENG_SERVER").map_or_else(std::env::current_exe, |program| Ok(program.into()))
 }
 
+/// How a server is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How<'a> {
+    /// Shards; 0 for as many as there are processors.
+    pub(crate) shards: usize,
+    pub(crate) policy: Option<&'a str>,
+    /// More arguments.
+    pub(crate) more: &'a [&'a str],
+    /// More variables of its environment.
+    pub(crate) environment: &'a [(&'a str, String)],
+}
+
 /// A server that was just started; nobody waits until it is ready.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -56,7 +68,8 @@ pub(crate) struct Starting {
 }
 
 impl Starting {
-    pub(crate) fn new(data_dir: &Path, shards: usize, policy: Option<&str>, more: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn new(data_dir: &Path, how: How<'_>) -> anyhow::Result<Self> {
+        let How { shards, policy, more, environment } = how;
         let policy_file = data_dir.join("policy.toml");
         std::fs::write(&policy_file, policy.unwrap_or_default())?;
         let log = data_dir.join("server.log");
@@ -67,6 +80,7 @@ impl Starting {
             .arg("--policy-file")
             .arg(&policy_file)
             .args(more)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -97,16 +111,11 @@ fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
 impl Spawned {
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(data_dir: Option<&Path>, shards: usize, policy: Option<&str>) -> anyhow::Result<Self> {
-        Self::start_with(data_dir, shards, policy, &[])
+        Self::start_with(data_dir, How { shards, policy, ..How::default() })
     }
 
-    /// The same, with more arguments.
-    pub(crate) fn start_with(
-        data_dir: Option<&Path>,
-        shards: usize,
-        policy: Option<&str>,
-        more: &[&str],
-    ) -> anyhow::Result<Self> {
+    /// The same, in any way.
+    pub(crate) fn start_with(data_dir: Option<&Path>, how: How<'_>) -> anyhow::Result<Self> {
         let temporary = if data_dir.is_some() {
             None
         } else {
@@ -118,7 +127,7 @@ impl Spawned {
             (None, None) => anyhow::bail!("no data directory"),
         };
         std::fs::create_dir_all(&data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
-        let Starting { mut child, log } = Starting::new(&data_dir, shards, policy, more)?;
+        let Starting { mut child, log } = Starting::new(&data_dir, how)?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;

@@ -9,15 +9,17 @@ fn a_server_that_is_broken_in_every_way_loses_and_doubles_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("torture.json");
     let output = Command::new(env!("CARGO_BIN_EXE_heng-loadgen"))
-        .args(["torture", "--cycles", "6", "--seed", "5", "--json"])
+        .args(["torture", "--cycles", "9", "--seed", "5", "--json"])
         .arg(&path)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let torture: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(torture.get("cycles"), Some(&6.into()), "{said}");
-    for nothing in ["lost", "doubled", "torn", "money_drift", "undetected_damage", "verify_failures", "stuck"] {
+    assert_eq!(torture.get("cycles"), Some(&9.into()), "{said}");
+    let nothing =
+        ["lost", "doubled", "torn", "money_drift", "back_in_time", "undetected_damage", "verify_failures", "stuck"];
+    for nothing in nothing {
         assert_eq!(torture.get(nothing), Some(&0.into()), "{nothing}: {said}");
     }
     assert!(torture.get("acknowledged").unwrap().as_u64().unwrap() > 1_000, "{said}");

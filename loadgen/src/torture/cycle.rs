@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use heng::client::{Client, Credentials};
 use heng::ledger::{Operation, Transfer, TransferId};
 use rand::RngExt;
@@ -13,18 +14,37 @@ use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use super::clock::{FAR, FakeClock, Says, draw};
 use super::damage::damage;
 use super::errors::{Injected, wait_for_end};
-use super::load::{ACCOUNTS, CONNECTIONS, Caller};
+use super::load::{ACCOUNTS, CONNECTIONS, Caller, Order};
 use super::log::{Log, Wrong};
+use super::proxy::Proxy;
 use super::site::Site;
 use super::{Fault, Report, pause};
 use crate::accounts::Range;
-use crate::spawn::{Spawned, Starting, server_program};
+use crate::run::LIMITS;
+use crate::spawn::{How, Spawned, Starting, server_program};
 use crate::workload::{ABROAD, account_id};
 
 /// Transfers after which a new ledger is begun, so that checking all of one stays quick.
 const TRANSFERS_MAX: usize = 400_000;
+
+/// The same of one that is damaged, which is read as a whole several times for each damage.
+const TRANSFERS_DAMAGED: usize = 60_000;
+
+/// How often it is damaged after each load.
+const DAMAGES: u32 = 8;
+
+/// How long it is driven over a bad network, and how often its clock is set meanwhile.
+const BAD_NETWORK: Duration = Duration::from_secs(3);
+const CLOCKS: u32 = 8;
+
+/// How late what the server did when its clock was ahead may be looked at.
+const LATE: Duration = Duration::from_mins(1);
+
+/// Shards that a start may have.
+const SHARDS: u64 = 3;
 
 /// Small segments, many checkpoints and id runs, so that each of them is met by faults.
 const SMALL: [&str; 8] = [
@@ -56,17 +76,42 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(crate) struct Ledger {
     site: Site,
     seed: u64,
+    /// Each start has another number of shards than the one before.
+    starts: u64,
+    clock: Option<FakeClock>,
+    /// Answers that came later may be false: the power was gone.
+    until: Option<Instant>,
     /// Of the ledger that is there.
     known: Option<(Log, Vec<Caller>)>,
 }
 
 impl Ledger {
     pub(crate) fn new(site: Site, seed: u64) -> Self {
-        Self { site, seed, known: None }
+        let clock = FakeClock::new(&site.root());
+        Self { site, seed, starts: 0, clock, until: None, known: None }
     }
 
-    fn start(&self) -> anyhow::Result<Spawned> {
-        Spawned::start_with(Some(&self.site.data()), 1, None, &SMALL)
+    /// How it is started next: with limits or without, as it began, and with any number of shards.
+    fn how(&mut self) -> How<'static> {
+        self.starts = self.starts.wrapping_add(1);
+        let shards = self.starts.checked_rem(SHARDS).and_then(|shards| usize::try_from(shards).ok()).unwrap_or(0);
+        let policy = self.seed.is_multiple_of(3).then_some(LIMITS);
+        How { shards: shards.saturating_add(1), policy, more: &SMALL, environment: &[] }
+    }
+
+    fn start(&mut self) -> anyhow::Result<Spawned> {
+        let how = self.how();
+        Spawned::start_with(Some(&self.site.data()), how)
+    }
+
+    /// The same, for a fault that begins with the start.
+    fn start_for(&mut self, fault: Fault) -> anyhow::Result<Spawned> {
+        let how = self.how();
+        let Some(clock) = self.clock.as_ref().filter(|_| matches!(fault, Fault::Clock)) else {
+            return Spawned::start_with(Some(&self.site.data()), how);
+        };
+        clock.set(Says::Ahead(0))?;
+        Spawned::start_with(Some(&self.site.data()), How { environment: &clock.environment(), ..how })
     }
 
     /// Breaks it once; answers how long starting took, milliseconds.
@@ -77,7 +122,8 @@ impl Ledger {
         rng: &mut StdRng,
         report: &mut Report,
     ) -> anyhow::Result<Option<u64>> {
-        if self.known.as_ref().is_some_and(|(log, _)| log.len() > TRANSFERS_MAX) {
+        let most = if matches!(fault, Fault::Flip) { TRANSFERS_DAMAGED } else { TRANSFERS_MAX };
+        if self.known.as_ref().is_some_and(|(log, _)| log.len() > most) {
             self.finish(runtime, rng, report)?;
         }
         let is_new = self.known.is_none();
@@ -85,12 +131,12 @@ impl Ledger {
             self.site.clear()?;
             std::fs::create_dir_all(self.site.data())?;
         }
-        if !is_new && matches!(fault, Fault::Kill | Fault::Power) && rng.random_bool(BROKEN_RECOVERIES) {
+        if !is_new && (fault.cuts_power() || matches!(fault, Fault::Kill)) && rng.random_bool(BROKEN_RECOVERIES) {
             self.break_recovery(fault, rng)?;
             report.recoveries_broken = report.recoveries_broken.saturating_add(1);
         }
         let begun = Instant::now();
-        let mut server = self.start()?;
+        let mut server = self.start_for(fault)?;
         let recovery = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if is_new {
             self.seed = self.seed.wrapping_add(1);
@@ -98,49 +144,35 @@ impl Ledger {
             let callers =
                 (0..CONNECTIONS).map(|number| Caller::new(self.seed, number)).collect::<anyhow::Result<_>>()?;
             self.known = Some((Log::new(u32::try_from(ACCOUNTS.saturating_add(ABROAD))?), callers));
-            if matches!(fault, Fault::Power | Fault::IoError) {
+            if fault.cuts_power() || matches!(fault, Fault::IoError) {
                 // The first cut must not find an empty directory.
                 Command::new("sync").status()?;
             }
         }
         self.check((runtime, &server), rng, report, false)?;
         probe(runtime, &server, rng, report);
-        let wait = Duration::from_millis(rng.random_range(50..800));
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut callers = self.call(runtime, &server, &stop);
-        pause(wait);
+        let mut load = self.call(runtime, (&server.address, false));
+        pause(Duration::from_millis(rng.random_range(50..800)));
         match fault {
             Fault::Kill | Fault::Flip => server.signal("KILL")?,
-            Fault::Stop => {
-                server.signal("STOP")?;
-                pause(Duration::from_millis(rng.random_range(50..1_500)));
-                server.signal("CONT")?;
-                probe(runtime, &server, rng, report);
-                stop.store(true, Relaxed);
-                self.hear(runtime, &mut callers, report);
-                server.signal("KILL")?;
-            }
-            Fault::IoError => self.io_error((runtime, &mut server), &mut callers, rng, report)?,
-            Fault::Power => {
-                // No sync is under way when the power goes: one that is may be answered although nothing of it is left.
-                server.signal("STOP")?;
-                pause(Duration::from_millis(50));
-                self.site.power_off()?;
-                server.signal("KILL")?;
-            }
-            Fault::DiskFull => self.fill_up(&mut server, &mut callers, &stop, report)?,
+            Fault::Stop => self.stand_still((runtime, &server), &mut load, rng, report)?,
+            Fault::Clock => self.set_clock((runtime, &server), rng, report)?,
+            Fault::Network => self.disturb((runtime, &server), &mut load, rng, report)?,
+            Fault::IoError => self.io_error((runtime, &mut server), &mut load, rng, report)?,
+            Fault::Power | Fault::PowerExt4 => self.cut_power(&server, rng)?,
+            Fault::DiskFull => self.fill_up(&mut server, &mut load, report)?,
         }
-        self.hear(runtime, &mut callers, report);
+        self.hear(runtime, &mut load, report);
         drop(server);
         match fault {
-            Fault::Power => self.site.power_on()?,
+            Fault::Power | Fault::PowerExt4 => self.site.power_on()?,
             Fault::IoError if self.site.has_power() => {
                 self.site.power_off()?;
                 self.site.power_on()?;
             }
             Fault::DiskFull => self.site.grow()?,
             Fault::Flip => return self.flip(runtime, rng, report).map(|()| (!is_new).then_some(recovery)),
-            Fault::Kill | Fault::Stop | Fault::IoError => {}
+            Fault::Kill | Fault::Stop | Fault::Clock | Fault::Network | Fault::IoError => {}
         }
         self.verify(report)?;
         Ok((!is_new).then_some(recovery))
@@ -148,32 +180,104 @@ impl Ledger {
 
     /// Starts the server and ends it while it recovers.
     fn break_recovery(&mut self, fault: Fault, rng: &mut StdRng) -> anyhow::Result<()> {
-        let mut server = Starting::new(&self.site.data(), 1, None, &SMALL)?;
+        let how = self.how();
+        let mut server = Starting::new(&self.site.data(), how)?;
         pause(Duration::from_millis(rng.random_range(1..RECOVERY_MS)));
-        if matches!(fault, Fault::Power) {
+        if fault.cuts_power() {
             server.signal("STOP")?;
             pause(Duration::from_millis(50));
             self.site.power_off()?;
         }
         server.kill();
-        if matches!(fault, Fault::Power) { self.site.power_on() } else { Ok(()) }
+        if fault.cuts_power() { self.site.power_on() } else { Ok(()) }
+    }
+
+    /// The power goes, in every other case while a sync may be under way: one that is may be answered although nothing of it is left, so
+    /// what is answered from then on promises nothing.
+    fn cut_power(&mut self, server: &Spawned, rng: &mut StdRng) -> anyhow::Result<()> {
+        if rng.random_bool(0.5) {
+            server.signal("STOP")?;
+            pause(Duration::from_millis(50));
+        }
+        self.until = Some(Instant::now());
+        self.site.power_off()?;
+        server.signal("KILL")
+    }
+
+    /// The process stands still for a while; then all goes on as before.
+    fn stand_still(
+        &mut self,
+        (runtime, server): (&Runtime, &Spawned),
+        load: &mut Load,
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        server.signal("STOP")?;
+        // Seldom as long as clients wait at most.
+        let most = if rng.random_bool(0.9) { 1_500 } else { 20_000 };
+        pause(Duration::from_millis(rng.random_range(50..most)));
+        server.signal("CONT")?;
+        probe(runtime, server, rng, report);
+        load.stop.store(true, Relaxed);
+        self.hear(runtime, load, report);
+        server.signal("KILL")
+    }
+
+    /// The clock goes ahead and back and stops, under load, and the server with it.
+    fn set_clock(
+        &mut self,
+        (runtime, server): (&Runtime, &Spawned),
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let clock = self.clock.as_ref().context("there is no clock to set")?;
+        for _ in 0..CLOCKS {
+            clock.set(draw(rng))?;
+            report.clock_jumps = report.clock_jumps.saturating_add(1);
+            pause(Duration::from_millis(rng.random_range(20..200)));
+        }
+        clock.set(Says::Ahead(i64::try_from(FAR.as_secs())?))?;
+        let decided = runtime.block_on(require(&server.address, rng))?;
+        let real = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let ahead = Duration::from_nanos(decided).saturating_sub(real);
+        anyhow::ensure!(
+            ahead > FAR.saturating_sub(LATE),
+            "the server's clock was set {FAR:?} ahead, and it is ahead by {ahead:?}"
+        );
+        server.signal("KILL")
+    }
+
+    /// The clients' network is bad for a while; they connect again and send again, and in the end all goes on as before.
+    fn disturb(
+        &mut self,
+        (runtime, server): (&Runtime, &Spawned),
+        load: &mut Load,
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        load.stop.store(true, Relaxed);
+        self.hear(runtime, load, report);
+        let proxy = runtime.block_on(Proxy::start(&server.address, rng.random()))?;
+        *load = self.call(runtime, (&proxy.address, true));
+        pause(BAD_NETWORK);
+        proxy.calm();
+        probe(runtime, server, rng, report);
+        load.stop.store(true, Relaxed);
+        self.hear(runtime, load, report);
+        let broken = runtime.block_on(async { proxy.end() });
+        report.connections_broken = report.connections_broken.saturating_add(broken);
+        server.signal("KILL")
     }
 
     /// Lets callers write until the disk is full, which ends the server.
-    fn fill_up(
-        &mut self,
-        server: &mut Spawned,
-        callers: &mut JoinSet<Called>,
-        stop: &AtomicBool,
-        report: &mut Report,
-    ) -> anyhow::Result<()> {
+    fn fill_up(&mut self, server: &mut Spawned, load: &mut Load, report: &mut Report) -> anyhow::Result<()> {
         let begun = Instant::now();
-        while !server.has_ended() && !callers.is_empty() && begun.elapsed() < FULL {
-            self.hear_ended(callers, report);
+        while !server.has_ended() && !load.calls.is_empty() && begun.elapsed() < FULL {
+            self.hear_ended(load, report);
             pause(Duration::from_millis(20));
         }
         report.stuck = report.stuck.saturating_add(u64::from(begun.elapsed() >= FULL));
-        stop.store(true, Relaxed);
+        load.stop.store(true, Relaxed);
         if server.has_ended() { Ok(()) } else { server.signal("KILL") }
     }
 
@@ -181,7 +285,7 @@ impl Ledger {
     fn io_error(
         &mut self,
         (runtime, server): (&Runtime, &mut Spawned),
-        callers: &mut JoinSet<Called>,
+        load: &mut Load,
         rng: &mut StdRng,
         report: &mut Report,
     ) -> anyhow::Result<()> {
@@ -202,30 +306,32 @@ impl Ledger {
         }
         report.io_errors_outlived = report.io_errors_outlived.saturating_add(1);
         server.signal("KILL")?;
-        self.hear_ended(callers, report);
+        self.hear_ended(load, report);
         Ok(())
     }
 
-    /// Starts all callers.
-    fn call(&mut self, runtime: &Runtime, server: &Spawned, stop: &Arc<AtomicBool>) -> JoinSet<Called> {
-        let mut calls = JoinSet::new();
-        let Some((_, callers)) = &mut self.known else { return calls };
+    /// Starts all callers, towards an address, where they may stay or leave when a connection breaks.
+    fn call(&mut self, runtime: &Runtime, (address, stays): (&str, bool)) -> Load {
+        let mut load = Load { calls: JoinSet::new(), stop: Arc::new(AtomicBool::new(false)) };
+        self.until = None;
+        let Some((_, callers)) = &mut self.known else { return load };
         for caller in callers.drain(..) {
-            calls.spawn_on(caller.drive(server.address.clone(), Arc::clone(stop)), runtime.handle());
+            let order = Order { address: address.to_owned(), stays, stop: Arc::clone(&load.stop) };
+            load.calls.spawn_on(caller.drive(order), runtime.handle());
         }
-        calls
+        load
     }
 
     /// Waits for all callers and notes what they were told.
-    fn hear(&mut self, runtime: &Runtime, calls: &mut JoinSet<Called>, report: &mut Report) {
-        while let Some(called) = runtime.block_on(calls.join_next()) {
+    fn hear(&mut self, runtime: &Runtime, load: &mut Load, report: &mut Report) {
+        while let Some(called) = runtime.block_on(load.calls.join_next()) {
             self.note(called, report);
         }
     }
 
     /// The same for those that have ended.
-    fn hear_ended(&mut self, calls: &mut JoinSet<Called>, report: &mut Report) {
-        while let Some(called) = calls.try_join_next() {
+    fn hear_ended(&mut self, load: &mut Load, report: &mut Report) {
+        while let Some(called) = load.calls.try_join_next() {
             self.note(called, report);
         }
     }
@@ -233,7 +339,10 @@ impl Ledger {
     fn note(&mut self, called: Result<Called, tokio::task::JoinError>, report: &mut Report) {
         let (Some((log, callers)), Ok((back, exchanges))) = (&mut self.known, called) else { return };
         let (mut wrong, before) = (Wrong::default(), log.acknowledged);
-        for exchange in exchanges {
+        for mut exchange in exchanges {
+            if self.until.zip(exchange.answered).is_some_and(|(until, answered)| answered >= until) {
+                exchange.outcomes = None;
+            }
             log.hear(exchange, &mut wrong);
         }
         callers.push(back);
@@ -288,6 +397,13 @@ impl Ledger {
         self.check((runtime, &server), rng, report, false)?;
         server.signal("KILL")?;
         drop(server);
+        for _ in 0..DAMAGES {
+            self.damage_once(runtime, rng, report)?;
+        }
+        Ok(())
+    }
+
+    fn damage_once(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
         let Some(damage) = damage(&self.site.data(), rng)? else { return Ok(()) };
         let (is_verified, _) = verify(&self.site.data())?;
         let begun = self.start().and_then(|server| {
@@ -333,9 +449,19 @@ impl Ledger {
 /// A caller, and what it sent and was told.
 type Called = (Caller, Vec<super::log::Exchange>);
 
+/// Callers at work.
+#[derive(Debug)]
+struct Load {
+    calls: JoinSet<Called>,
+    stop: Arc<AtomicBool>,
+}
+
 /// Asks for something that moves nothing and goes all the way to the disk: a server that does not answer is stuck.
 fn probe(runtime: &Runtime, server: &Spawned, rng: &mut StdRng, report: &mut Report) {
-    report.stuck = report.stuck.saturating_add(u64::from(!answers(runtime, server, rng)));
+    let begun = Instant::now();
+    let is_stuck = !answers(runtime, server, rng);
+    report.stuck = report.stuck.saturating_add(u64::from(is_stuck));
+    report.answered_again.push(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
 }
 
 fn answers(runtime: &Runtime, server: &Spawned, rng: &mut StdRng) -> bool {
@@ -343,7 +469,8 @@ fn answers(runtime: &Runtime, server: &Spawned, rng: &mut StdRng) -> bool {
     answered.is_ok_and(|answered| answered.is_ok())
 }
 
-async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<()> {
+/// Answers with the ledger's time.
+async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<u64> {
     let mut client = Client::connect(address, &Credentials::development()).await?;
     let asked = Transfer {
         id: TransferId::from_raw(rng.random::<u128>() | 1 << 127),
@@ -354,8 +481,8 @@ async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<()> {
         ..Transfer::default()
     };
     let outcomes = client.submit(&[asked]).await?;
-    anyhow::ensure!(outcomes.first().is_some_and(|outcome| outcome.sequence > 0), "it was not recorded");
-    Ok(())
+    let outcome = outcomes.first().filter(|outcome| outcome.sequence > 0).context("it was not recorded")?;
+    Ok(outcome.time_ns)
 }
 
 async fn open_accounts(address: &str) -> anyhow::Result<()> {

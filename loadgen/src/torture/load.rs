@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heng::client::{Client, Credentials};
 use heng::ledger::Transfer;
@@ -30,6 +30,18 @@ const REMEMBERED: usize = 1_000;
 /// How long a server that does not answer is waited for.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// Pause before connecting again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What a connection is to do.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) address: String,
+    /// Whether it connects again when it breaks, and sends again what was not answered.
+    pub(crate) stays: bool,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
 /// What one connection goes on with after a crash.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -49,20 +61,28 @@ impl Caller {
     }
 
     /// Sends until it is told to stop, or the server is gone.
-    pub(crate) async fn drive(mut self, address: String, stop: Arc<AtomicBool>) -> (Self, Vec<Exchange>) {
+    pub(crate) async fn drive(mut self, order: Order) -> (Self, Vec<Exchange>) {
         let mut exchanges = Vec::new();
-        let Ok(mut client) = Client::connect(address.as_str(), &Credentials::development()).await else {
-            return (self, exchanges);
-        };
-        while !stop.load(Relaxed) {
-            let mut exchange = self.make();
-            let answer = tokio::time::timeout(SILENCE, client.submit(&exchange.transfers)).await;
-            exchange.outcomes = answer.ok().and_then(Result::ok);
-            let is_over = exchange.outcomes.is_none();
-            exchanges.push(exchange);
-            if is_over {
+        let mut unanswered: Option<Exchange> = None;
+        while let Some(mut client) = connect(&order).await {
+            while !order.stop.load(Relaxed) {
+                let mut exchange = unanswered.take().unwrap_or_else(|| self.make());
+                let answer = tokio::time::timeout(SILENCE, client.submit(&exchange.transfers)).await;
+                exchange.outcomes = answer.ok().and_then(Result::ok);
+                exchange.answered = exchange.outcomes.is_some().then(Instant::now);
+                if exchange.outcomes.is_none() && order.stays {
+                    unanswered = Some(exchange.again());
+                }
+                let is_over = exchange.outcomes.is_none();
+                exchanges.push(exchange);
+                if is_over {
+                    break;
+                }
+            }
+            if !order.stays || order.stop.load(Relaxed) {
                 break;
             }
+            tokio::time::sleep(PAUSE).await;
         }
         (self, exchanges)
     }
@@ -96,6 +116,18 @@ impl Caller {
                 }
             }
         }
-        Exchange { transfers, planned, repeats, outcomes: None }
+        Exchange { transfers, planned, repeats, outcomes: None, answered: None }
+    }
+}
+
+/// None when the server is gone, or nobody is to call any more.
+async fn connect(order: &Order) -> Option<Client> {
+    loop {
+        match tokio::time::timeout(SILENCE, Client::connect(order.address.as_str(), &Credentials::development())).await
+        {
+            Ok(Ok(client)) => return Some(client),
+            _ if !order.stays || order.stop.load(Relaxed) => return None,
+            _ => tokio::time::sleep(PAUSE).await,
+        }
     }
 }

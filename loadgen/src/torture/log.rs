@@ -1,6 +1,7 @@
 //! What clients sent and were told, and what that says of the server: independent of anything the server keeps.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use heng::client::Client;
 use heng::ledger::{Code, Outcome, Record, Sequence, StoredRecord, Transfer};
@@ -28,6 +29,8 @@ pub(crate) struct Wrong {
     pub(crate) doubled: u64,
     /// Transactions of which only a part is there.
     pub(crate) torn: u64,
+    /// Transfers that come after others in the ledger and before them in its time.
+    pub(crate) back_in_time: u64,
     /// Minor units by which totals differ from what was accepted, or by which money was made or destroyed.
     pub(crate) money_drift: u64,
 }
@@ -53,6 +56,16 @@ pub(crate) struct Exchange {
     /// The last so many were sent before.
     pub(crate) repeats: usize,
     pub(crate) outcomes: Option<Vec<Outcome>>,
+    /// When it was.
+    pub(crate) answered: Option<Instant>,
+}
+
+impl Exchange {
+    /// The same once more: all of it was sent before.
+    pub(crate) fn again(&self) -> Self {
+        let (transfers, planned) = (self.transfers.clone(), self.planned.clone());
+        Self { repeats: transfers.len(), transfers, planned, outcomes: None, answered: None }
+    }
 }
 
 /// What an answer says.
@@ -115,7 +128,7 @@ impl Log {
 
     /// Notes what a connection sent and was told.
     pub(crate) fn hear(&mut self, exchange: Exchange, wrong: &mut Wrong) {
-        let Exchange { transfers, planned, repeats, outcomes } = exchange;
+        let Exchange { transfers, planned, repeats, outcomes, .. } = exchange;
         let new = transfers.len().saturating_sub(repeats);
         let mut outcomes = outcomes.map(Vec::into_iter);
         let mut is_amid = false;
@@ -185,6 +198,9 @@ impl Log {
         self.find_unknown(client, &mut wrong).await?;
         self.find_told(client, rng, all, &mut wrong).await?;
         self.check_totals(client, &mut wrong).await?;
+        if all {
+            self.check_times(&mut wrong);
+        }
         Ok(wrong)
     }
 
@@ -250,6 +266,21 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Time goes forward with the places in the ledger, whatever a clock says.
+    fn check_times(&self, wrong: &mut Wrong) {
+        let told = self.entries.values().filter_map(|entry| entry.told.filter(|told| told.sequence > 0));
+        let mut times: Vec<(Sequence, u64)> = told.map(|told| (told.sequence, told.time_ns)).collect();
+        times.sort_unstable();
+        for pair in times.windows(2) {
+            if let [(_, before), (sequence, time_ns)] = pair
+                && time_ns < before
+            {
+                let what = format!("the time of {sequence} is {time_ns}, and {before} was before it");
+                Wrong::tell(&mut wrong.back_in_time, &what);
+            }
+        }
     }
 
     /// What a record says, if it is what was sent.

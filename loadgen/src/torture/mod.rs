@@ -3,11 +3,13 @@
 //! What is checked knows nothing of the server's insides: a log of what was sent and answered ([`log`]), and the public protocol. The moments
 //! and places of all faults follow from the seed; what the machine does between them does not, so a run is not repeated to the byte.
 
+mod clock;
 mod cycle;
 mod damage;
 mod errors;
 mod load;
 mod log;
+mod proxy;
 mod site;
 
 use std::collections::BTreeMap;
@@ -33,15 +35,29 @@ pub(crate) enum Fault {
     Kill,
     /// The power is cut: what was not synced is gone. Needs the right to mount, `mkfs.xfs` and `xfs_io`.
     Power,
+    /// The same on ext4. Needs `mkfs.ext4` as well.
+    #[value(name = "power-ext4")]
+    #[serde(rename = "power-ext4")]
+    PowerExt4,
     /// The disk is full, and later has more room. Needs the right to mount.
     DiskFull,
     /// A bit flipped, a page of zeros or an end cut off in any file of the stopped server.
     Flip,
-    /// The process stands still for a while.
+    /// The process stands still for a while, up to 20 s.
     Stop,
+    /// The clock goes an hour ahead, an hour back, to and fro, and stops. Needs `libfaketime`.
+    Clock,
+    /// Connections stand still, dribble, are half closed, and break amid frames; clients connect again and send again.
+    Network,
     /// A system call fails with an I/O error, once or from then on; where the power can be cut, it is cut afterwards, so that nothing is left of
     /// what was not synced. Needs `strace`.
     IoError,
+}
+
+impl Fault {
+    pub(crate) fn cuts_power(self) -> bool {
+        matches!(self, Self::Power | Self::PowerExt4)
+    }
 }
 
 /// Arguments of `torture`.
@@ -54,7 +70,12 @@ pub(crate) struct TortureArguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which faults, in turn.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,power,disk-full,flip,stop,io-error")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "kill,power,power-ext4,disk-full,flip,stop,clock,network,io-error"
+    )]
     faults: Vec<Fault>,
     /// Where to work [default: a temporary directory]. Kept when something is wrong.
     #[arg(long)]
@@ -85,6 +106,8 @@ pub(crate) struct Report {
     doubled: u64,
     torn: u64,
     money_drift: u64,
+    /// Transfers whose time is before that of one before them.
+    back_in_time: u64,
     /// Damage to files by what became of it.
     damage_refused: u64,
     damage_found_by_verify: u64,
@@ -93,6 +116,10 @@ pub(crate) struct Report {
     verify_failures: u64,
     /// Starts that were broken off by a kill or a power cut while they recovered.
     recoveries_broken: u64,
+    /// Times that a clock was set.
+    clock_jumps: u64,
+    /// Connections that a bad network broke amid something.
+    connections_broken: u64,
     /// I/O errors that ended the server, and those that it lived with.
     io_errors_ended: u64,
     io_errors_outlived: u64,
@@ -101,6 +128,18 @@ pub(crate) struct Report {
     /// What ended it before all cycles were done, if anything did: a server that does not start again is such a thing.
     failure: Option<String>,
     recovery_ms: Recovery,
+    /// How long a server took to answer after a start, or after it stood still or its network was bad.
+    again_ms: Recovery,
+    #[serde(skip)]
+    answered_again: Vec<u64>,
+}
+
+impl Recovery {
+    fn of(mut times: Vec<u64>) -> Self {
+        times.sort_unstable();
+        let (middle, last) = (times.get(times.len() / 2), times.last());
+        Self { p50: middle.copied().unwrap_or(0), max: last.copied().unwrap_or(0) }
+    }
 }
 
 impl Report {
@@ -109,11 +148,12 @@ impl Report {
         self.doubled = self.doubled.saturating_add(wrong.doubled);
         self.torn = self.torn.saturating_add(wrong.torn);
         self.money_drift = self.money_drift.saturating_add(wrong.money_drift);
+        self.back_in_time = self.back_in_time.saturating_add(wrong.back_in_time);
     }
 
     fn is_good(&self) -> bool {
-        let bad = [self.lost, self.doubled, self.torn, self.money_drift, self.undetected_damage];
-        bad == [0; 5] && self.verify_failures == 0 && self.stuck == 0 && self.failure.is_none()
+        let bad = [self.lost, self.doubled, self.torn, self.money_drift, self.back_in_time, self.undetected_damage];
+        bad == [0; 6] && self.verify_failures == 0 && self.stuck == 0 && self.failure.is_none()
     }
 
     fn describe(&self) -> String {
@@ -129,6 +169,7 @@ impl Report {
         line("doubled", self.doubled.to_string());
         line("torn", self.torn.to_string());
         line("money drift", self.money_drift.to_string());
+        line("back in time", self.back_in_time.to_string());
         line(
             "damaged files",
             format!(
@@ -138,12 +179,15 @@ impl Report {
         );
         line("recoveries", format!("{} were broken off", self.recoveries_broken));
         line("I/O errors", format!("{} ended the server, {} did not", self.io_errors_ended, self.io_errors_outlived));
+        line("clock", format!("set {} times", self.clock_jumps));
+        line("network", format!("broke {} connections", self.connections_broken));
         line("verify failures", self.verify_failures.to_string());
         line("stuck", self.stuck.to_string());
         if let Some(failure) = &self.failure {
             line("ended by", failure.clone());
         }
         line("recovery", format!("p50 {} ms, max {} ms", self.recovery_ms.p50, self.recovery_ms.max));
+        line("answered again", format!("p50 {} ms, max {} ms", self.again_ms.p50, self.again_ms.max));
         // Rule of three, 95 %.
         let bound = 300.0 / f64::from(u32::try_from(self.cycles.max(1)).unwrap_or(u32::MAX));
         let said = if self.is_good() { "nothing was wrong" } else { "SOMETHING WAS WRONG" };
@@ -181,12 +225,15 @@ fn open_site(fault: Fault, root: &std::path::Path) -> anyhow::Result<Option<Site
     match fault {
         Fault::IoError if !errors::can_be_made() => Ok(None),
         // Without the right to mount, what was not synced is still there afterwards: a weaker test, but one.
-        Fault::IoError => match Site::image(root.join("errors"))? {
+        Fault::IoError => match Site::image(root.join("errors"), "mkfs.xfs")? {
             Some(site) => Ok(Some(site)),
             None => Site::plain(root.join("errors")).map(Some),
         },
-        Fault::Kill | Fault::Flip | Fault::Stop => Site::plain(root.join("plain")).map(Some),
-        Fault::Power => Site::image(root.join("power")),
+        Fault::Clock if clock::FakeClock::new(root).is_none() => Ok(None),
+        Fault::Flip => Site::plain(root.join("damaged")).map(Some),
+        Fault::Kill | Fault::Stop | Fault::Clock | Fault::Network => Site::plain(root.join("plain")).map(Some),
+        Fault::Power => Site::image(root.join("power"), "mkfs.xfs"),
+        Fault::PowerExt4 => Site::image(root.join("power-ext4"), "mkfs.ext4"),
         Fault::DiskFull => Site::small(root.join("small")),
     }
 }
@@ -201,15 +248,17 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     let root = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let mut report = Report { seed: arguments.seed, ..Report::default() };
     // Faults that need the same ground share a ledger.
-    let ground = |fault: Fault| if matches!(fault, Fault::Flip | Fault::Stop) { Fault::Kill } else { fault };
+    let shared = [Fault::Stop, Fault::Clock, Fault::Network];
+    let ground = |fault: Fault| if shared.contains(&fault) { Fault::Kill } else { fault };
     let mut ledgers: BTreeMap<Fault, Ledger> = BTreeMap::new();
     let mut faults = arguments.faults.clone();
     for &fault in &arguments.faults {
-        if ledgers.contains_key(&ground(fault)) {
+        // What is special about a clock is not its ground.
+        if fault != Fault::Clock && ledgers.contains_key(&ground(fault)) {
             continue;
         }
         if let Some(site) = open_site(fault, &root)? {
-            ledgers.insert(ground(fault), Ledger::new(site, arguments.seed));
+            ledgers.entry(ground(fault)).or_insert_with(|| Ledger::new(site, arguments.seed));
         } else {
             report.skipped.push(fault);
             faults.retain(|other| *other != fault);
@@ -240,11 +289,8 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     for ledger in ledgers.values_mut().take(unfinished) {
         ledger.finish(&runtime, &mut rng, &mut report)?;
     }
-    recoveries.sort_unstable();
-    report.recovery_ms = Recovery {
-        p50: recoveries.get(recoveries.len() / 2).copied().unwrap_or(0),
-        max: recoveries.last().copied().unwrap_or(0),
-    };
+    report.recovery_ms = Recovery::of(recoveries);
+    report.again_ms = Recovery::of(std::mem::take(&mut report.answered_again));
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("cannot write {}", path.display()))?;

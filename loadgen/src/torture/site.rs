@@ -51,12 +51,13 @@ impl Site {
         Ok(Self { path, ground: Ground::Plain, is_mounted: false })
     }
 
-    /// A file system whose power can be cut; none where it cannot be made and mounted.
-    pub(crate) fn image(path: PathBuf) -> anyhow::Result<Option<Self>> {
+    /// A file system whose power can be cut, made by `mkfs`; none where it cannot be made and mounted.
+    pub(crate) fn image(path: PathBuf, mkfs: &str) -> anyhow::Result<Option<Self>> {
         let image = path.with_extension("image");
         let mut site = Self::plain(path)?;
         std::fs::File::create(&image)?.set_len(IMAGE_BYTES)?;
-        let made = done("mkfs.xfs", &[&"-q", &"-f", &image]) && done("xfs_io", &[&"-V"]);
+        let made =
+            done(mkfs, &[&"-q", &if mkfs.ends_with("xfs") { "-f" } else { "-F" }, &image]) && done("xfs_io", &[&"-V"]);
         site.ground = Ground::Image(image);
         Ok((made && site.mount()).then_some(site))
     }
@@ -66,6 +67,10 @@ impl Site {
         let mut site = Self::plain(path)?;
         site.ground = Ground::Small(SMALL_MIB);
         Ok(site.mount().then_some(site))
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path.clone()
     }
 
     pub(crate) fn data(&self) -> PathBuf {

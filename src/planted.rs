@@ -36,6 +36,8 @@ pub enum Bug {
     RestNotReleased,
     /// What was refunded before does not count.
     RefundNotCounted,
+    /// What is withheld can be spent.
+    ReserveSpendable,
     /// A refused transaction leaves what it did first.
     UndoLost,
     /// Holds expire and delayed transfers arrive three seconds early.

@@ -19,7 +19,7 @@ mod plain;
 
 use std::collections::BTreeMap;
 
-use heng::ledger::{AccountFlags, AccountId, Code, GatewayId, NewAccount, PendingKind};
+use heng::ledger::{AccountFlags, AccountId, Code, GatewayId, NewAccount, Pending, PendingKind};
 use network::Network;
 use plain::Verb::{
     self, Balancing, Capture, Change, Delayed, Exchange, Hold, More, Pay, Raise, Refund, Require, Reversal, Void,
@@ -178,8 +178,16 @@ impl Pair {
     fn finish(&mut self) {
         self.network.check_agreement();
         self.network.check_replay();
-        let real = self.network.book.open().pendings.iter();
-        let real = real.map(|open| {
+        let real = &self.network.book.open().pendings;
+        let (reserves, real): (Vec<Pending>, Vec<Pending>) =
+            real.iter().copied().partition(|open| open.kind == PendingKind::Reserve);
+        let mut reserves: Vec<_> =
+            reserves.iter().map(|open| (open.credit.raw(), open.left, open.time_ns / SECOND_NS)).collect();
+        let mut withheld = self.model.withheld.clone();
+        reserves.sort_unstable();
+        withheld.sort_unstable();
+        assert_eq!(reserves, withheld, "what is withheld");
+        let real = real.into_iter().map(|open| {
             let ids = (open.id.raw(), open.debit.raw(), open.credit.raw(), open.kind == PendingKind::Delayed);
             (ids, (open.left, open.held, open.captured, open.time_ns))
         });

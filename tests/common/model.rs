@@ -33,11 +33,20 @@ fee_code = 90
 percent = "10"
 fixed = "0.03"
 to = [{ account = 6, ratio = 2 }, { account = 1 }]
+[[reserve]]
+name = "reserve"
+codes = [1]
+classes = ["client-funds"]
+percent = "10"
+days = 1
+account = 4
+reserve_code = 92
 "#;
-/// The same in numbers: the limits, the step of the sliding one, who gets the fee, what classes permit.
+/// The same in numbers: the limits, the step of the sliding one, who gets the fee, where a reserve is, what classes permit.
 pub(crate) const BOUNDS: Bounds = Bounds { day: (90, 3), sliding: 180 };
 pub(crate) const STEP_S: u64 = 10;
 const SHARES: [(u128, u128); 2] = [(6, 2), (1, 1)];
+const RESERVE: u128 = 4;
 const PERMITS: [(u8, u8, [u16; 2]); 3] =
     [(CLIENT, FEE, [1, 90]), (EXTERNAL, CLIENT, [0, 1]), (CLIENT, EXTERNAL, [0, 90])];
 
@@ -213,6 +222,8 @@ pub(crate) struct Model {
     counts: BTreeMap<(u8, u128, u64), (i128, i128)>,
     /// What the ledger took by itself from payees: from, to, amount.
     pub(crate) charged: Vec<(u128, u128, u128)>,
+    /// What is withheld: from whom, how much, until which second.
+    pub(crate) withheld: Vec<(u128, u128, u64)>,
 }
 
 impl Model {
@@ -220,8 +231,9 @@ impl Model {
         let account =
             |(id, kind, class, level, currency)| (id, Account { kind, class, level, currency, ..Account::default() });
         let accounts = ACCOUNTS.into_iter().map(account).collect();
-        let (items, counts, charged) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { rules, bounds: BOUNDS, now: 1_000, clock: None, gateway: 1, accounts, items, counts, charged }
+        let (items, counts, bounds) = (BTreeMap::new(), BTreeMap::new(), BOUNDS);
+        let (charged, withheld) = (Vec::new(), Vec::new());
+        Self { rules, bounds, now: 1_000, clock: None, gateway: 1, accounts, items, counts, charged, withheld }
     }
 
     /// Decides a transaction.
@@ -500,7 +512,7 @@ impl Model {
         ensure(!is_counted || sum <= bounds.sliding, Code::LimitExceeded)
     }
 
-    /// Takes the fee of a payment from its payee.
+    /// Takes the fee of a payment from its payee, and withholds a part of it.
     fn charge(&mut self, ask: &Ask, amount: u128) -> Told {
         // Observed: neither nothing nor the leg that pays out the other currency bears a fee.
         let bears = self.rules && amount > 0 && ask.code == 1 && ask.verb != Exchange;
@@ -520,7 +532,28 @@ impl Model {
             self.post(ask.credit, to, part);
             self.charged.push((ask.credit, to, part));
         }
+        self.withhold(ask.credit, (amount + 5) / 10)
+    }
+
+    /// Puts a part of a payment into reserve for a day.
+    fn withhold(&mut self, payee: u128, part: u128) -> Told {
+        if part == 0 || self.accounts[&payee].class != CLIENT {
+            return Ok(());
+        }
+        // Observed: a freeze of the payee does not keep it from being withheld, and that of the reserve does.
+        self.accounts[&payee].check_funds(part)?;
+        self.accounts[&RESERVE].check_credit()?;
+        self.post(payee, RESERVE, part);
+        self.set_aside(&Ask { debit: RESERVE, credit: payee, ..Ask::default() }, part.cast_signed());
+        self.charged.push((payee, RESERVE, part));
+        self.withheld.push((payee, part, self.second() + DAY_S));
         Ok(())
+    }
+
+    /// What was withheld comes back.
+    pub(crate) fn come_back(&mut self, (payee, part): (u128, u128)) {
+        self.set_aside(&Ask { debit: RESERVE, credit: payee, ..Ask::default() }, -part.cast_signed());
+        self.post(RESERVE, payee, part);
     }
 
     /// Lets time pass: holds expire, delayed transfers arrive.
@@ -530,6 +563,12 @@ impl Model {
         let due = |item: &&Item| item.is_open && item.ask.time != 0 && item.ask.time <= now;
         for id in self.items.values().filter(due).map(|item| item.ask.id).collect::<Vec<_>>() {
             self.fall_due(id);
+        }
+        let (over, withheld) = self.withheld.iter().partition(|(_, _, until)| *until <= now);
+        self.withheld = withheld;
+        let over: Vec<(u128, u128, u64)> = over;
+        for (payee, part, _) in over {
+            self.come_back((payee, part));
         }
     }
 

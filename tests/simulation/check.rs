@@ -1,12 +1,12 @@
 //! The judge: the journal's records in order beside a model that shares no code with the ledger, and beside what clients were told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heng::ledger::{BALANCING, Code, Operation, PayoutState, Record, Sequence, StoredRecord, Transfer, Window};
 
 use crate::bank::Bank;
 use crate::log::{Balance, Log, Told};
-use crate::plain::{Ask, Bounds, Model, SECOND_NS, Verb};
+use crate::plain::{Ask, Bounds, DAY_S, Model, SECOND_NS, Verb};
 use crate::statements::{Statements, WRITE_OFF};
 use crate::windows::{PARTICIPANTS, Windows, goes_on};
 
@@ -28,6 +28,10 @@ pub(crate) struct Judge<'a> {
     own: Vec<(Transfer, Code)>,
     /// What the ledger took by itself since the step before: from, to, amount.
     charged: Vec<(u128, u128, u128)>,
+    /// What is withheld, by the id that the ledger gave it: from whom, how much, until when.
+    reserves: BTreeMap<u128, (u128, u128, u64)>,
+    /// How often something that was withheld came back.
+    pub(crate) came_back: u64,
     /// How much was refused by limits, and how often the ledger charged something.
     pub(crate) ruled: (u64, u64),
 }
@@ -59,8 +63,24 @@ impl<'a> Judge<'a> {
         let (mut model, windows, own) = (Model::new(bounds.is_some()), Windows::new(), Vec::new());
         model.bounds = bounds.unwrap_or(model.bounds);
         let (rooms, charged, statements) = (vec![(0, 0)], Vec::new(), Statements::new(bank));
-        let (gateway, last, ruled) = (1, (0, 0), (0, 0));
-        Self { log, model, step, gateway, seen, last, reads, rooms, windows, statements, own, charged, ruled }
+        let (gateway, last, ruled, reserves, came_back) = (1, (0, 0), (0, 0), BTreeMap::new(), 0);
+        Self {
+            log,
+            model,
+            step,
+            gateway,
+            seen,
+            last,
+            reads,
+            rooms,
+            windows,
+            statements,
+            own,
+            charged,
+            reserves,
+            came_back,
+            ruled,
+        }
     }
 
     /// The next record.
@@ -73,9 +93,9 @@ impl<'a> Judge<'a> {
         self.model.now = second;
         let before = self.balances();
         if let Record::Internal { transfer, .. } = &stored.record
-            && transfer.operation() == Operation::Fee
+            && matches!(transfer.operation(), Operation::Fee | Operation::Withhold)
         {
-            self.charged.push((transfer.debit.raw(), transfer.credit.raw(), transfer.amount));
+            self.take(transfer)?;
             return self.compare_reads();
         }
         let ends_capture = |record: &Record| matches!(record, Record::Internal { transfer, .. } if transfer.operation() == Operation::Release);
@@ -109,15 +129,7 @@ impl<'a> Judge<'a> {
                 self.transfer(transfer.id.raw(), told, gateway.0)?;
             }
             Record::Internal { transfer, .. } => {
-                ensure(self.step.is_empty(), || format!("record {sequence} is amid a transaction"))
-                    .or_else(|amid| if is_part(transfer) { Ok(()) } else { Err(amid) })?;
-                let id = transfer.related;
-                if matches!(transfer.operation(), Operation::Expire | Operation::Arrive) {
-                    ensure(self.model.is_due(id, second), || {
-                        format!("record {sequence}: {id} falls due too early or twice")
-                    })?;
-                    self.model.fall_due(id);
-                }
+                self.internal(transfer)?;
             }
             Record::Clock { second } => self.model.clock = Some(u64::from(*second)),
             _ => {}
@@ -128,10 +140,52 @@ impl<'a> Judge<'a> {
         self.compare_reads()
     }
 
+    /// The ledger takes a fee, or withholds something.
+    fn take(&mut self, transfer: &Transfer) -> Result<(), String> {
+        self.charged.push((transfer.debit.raw(), transfer.credit.raw(), transfer.amount));
+        if transfer.operation() == Operation::Withhold {
+            let withheld = (transfer.debit.raw(), transfer.amount, transfer.time_ns);
+            ensure(self.reserves.insert(transfer.id.raw(), withheld).is_none(), || {
+                format!("record {}: {} is withheld twice", self.last.0, transfer.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The ledger does something by itself.
+    fn internal(&mut self, transfer: &Transfer) -> Result<(), String> {
+        let ((sequence, time_ns), id) = (self.last, transfer.related);
+        let is_alone = self.step.is_empty() || is_part(transfer);
+        ensure(is_alone, || format!("record {sequence} is amid a transaction"))?;
+        if let Some((payee, part, until)) = self.reserves.remove(&id) {
+            ensure(transfer.operation() == Operation::Arrive && until <= time_ns, || {
+                format!("record {sequence}: {id} comes back before its time")
+            })?;
+            self.model.come_back((payee, part));
+            self.came_back += 1;
+        } else if matches!(transfer.operation(), Operation::Expire | Operation::Arrive) {
+            ensure(self.model.is_due(id, time_ns / SECOND_NS), || {
+                format!("record {sequence}: {id} falls due too early or twice")
+            })?;
+            self.model.fall_due(id);
+        }
+        Ok(())
+    }
+
     /// What was charged for the last step is what the model charges.
     fn compare_charges(&mut self) -> Result<(), String> {
         let (charged, expected) = (std::mem::take(&mut self.charged), std::mem::take(&mut self.model.charged));
         self.ruled.1 += u64::try_from(charged.len()).unwrap();
+        // The ledger reckons from the moment of the decision: it is not before the second as of which limits count, nor after the record.
+        let latest = self.last.1 + DAY_S * SECOND_NS;
+        for (payee, part, until) in std::mem::take(&mut self.model.withheld) {
+            let is_so = |known: &(u128, u128, u64)| {
+                (known.0, known.1) == (payee, part) && (until..=latest / SECOND_NS).contains(&(known.2 / SECOND_NS))
+            };
+            ensure(self.reserves.values().any(is_so), || {
+                format!("{part} of {payee} is not withheld from {until} on before record {}", self.last.0)
+            })?;
+        }
         ensure(charged == expected, || {
             format!("{charged:?} was charged before record {}, where the documentation says {expected:?}", self.last.0)
         })
@@ -335,6 +389,7 @@ impl<'a> Judge<'a> {
     /// What is still open although its time is over.
     pub(crate) fn overdue(&self, second: u64) -> Option<u128> {
         let late = |item: &&crate::plain::Item| item.is_open && item.ask.time != 0 && item.ask.time + 5 <= second;
-        self.model.items.values().find(late).map(|item| item.ask.id)
+        let withheld = self.reserves.iter().find(|(_, (_, _, until))| until / SECOND_NS + 5 <= second);
+        self.model.items.values().find(late).map(|item| item.ask.id).or(withheld.map(|(id, _)| *id))
     }
 }

@@ -1,5 +1,6 @@
 //! What goes wrong: the power, the disk, the clock, the files that are derived from the journal.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use heng::store::{IndexEntry, Store, StoreError};
 use rand::RngExt;
 
 use crate::disk::{Fault, SECTOR, SimDisk};
-use crate::plain::SECOND_NS;
+use crate::plain::{DAY_S, SECOND_NS};
 use crate::world::World;
 
 fn copy_directory(from: &Path, to: &Path) {
@@ -51,7 +52,11 @@ impl World<'_> {
         if let Some(left) = left {
             copy_directory(&self.path.join(left), &store);
             if with_power {
-                self.tear_index();
+                // sled's own files, too, or as they were at one moment.
+                let all = left == "store-now" && self.rng.random_bool(0.5);
+                self.summary.torn += u64::from(all);
+                let names = if all { self.store_files() } else { vec!["index".to_owned()] };
+                self.tear(&names);
             }
         }
         if self.rng.random_bool(0.1) {
@@ -61,10 +66,38 @@ impl World<'_> {
         self.tell(format!("stopped, power cut {with_power}, store {left:?}"));
     }
 
-    /// What a power cut leaves of the index of histories: of what was written since it was last synced any sectors, and any length.
-    fn tear_index(&mut self) {
-        let read = |of: &str| fs::read(self.path.join(of).join("index")).unwrap_or_default();
-        let (synced, now) = (read("store-synced"), read("store-now"));
+    /// A store that was found damaged is not looked at again.
+    pub(crate) fn count_stores_aside(&mut self) {
+        for entry in fs::read_dir(self.path).into_iter().flatten().map(Result::unwrap) {
+            if entry.file_name().to_string_lossy().contains(".damaged-") {
+                fs::remove_dir_all(entry.path()).unwrap();
+                self.summary.aside += 1;
+                self.tell("the store was set aside".to_owned());
+            }
+        }
+    }
+
+    /// What a power cut leaves of files of the store: of what was written since they were last synced any sectors, and any length; a file that is
+    /// newer may be missing, one that was removed may be there.
+    fn tear(&mut self, names: &[String]) {
+        for name in names {
+            let read = |of: &str| fs::read(self.path.join(of).join(name)).ok();
+            let (synced, now) = (read("store-synced"), read("store-now"));
+            let left = match (synced, now) {
+                (Some(synced), Some(now)) => Some(self.torn(&synced, &now)),
+                (Some(only), None) => self.rng.random_bool(0.5).then_some(only),
+                (None, Some(only)) => self.rng.random_bool(0.5).then(|| self.torn(&[], &only)),
+                (None, None) => None,
+            };
+            let path = self.path.join("store").join(name);
+            match left {
+                Some(bytes) => fs::write(path, bytes).unwrap(),
+                None => drop(fs::remove_file(path)),
+            }
+        }
+    }
+
+    fn torn(&mut self, synced: &[u8], now: &[u8]) -> Vec<u8> {
         let length = if now.len() > synced.len() { self.rng.random_range(synced.len()..=now.len()) } else { now.len() };
         let mut torn = now[..length].to_vec();
         for (number, sector) in torn.chunks_mut(SECTOR).enumerate() {
@@ -76,7 +109,22 @@ impl World<'_> {
                 sector[known..].fill(0);
             }
         }
-        fs::write(self.path.join("store").join("index"), torn).unwrap();
+        torn
+    }
+
+    /// Names of all files of the store, as it was synced or is.
+    fn store_files(&self) -> Vec<String> {
+        let list = |of: &str| {
+            let (path, mut names) = (self.path.join(of), Vec::new());
+            for below in ["", "blobs"] {
+                let files = fs::read_dir(path.join(below)).into_iter().flatten().map(Result::unwrap);
+                let files = files.filter(|entry| entry.file_type().unwrap().is_file());
+                names.extend(files.map(|entry| Path::new(below).join(entry.file_name()).display().to_string()));
+            }
+            names
+        };
+        let names: BTreeSet<String> = list("store-synced").into_iter().chain(list("store-now")).collect();
+        names.into_iter().collect()
     }
 
     /// One run of ids, or all, are gone or cut off.
@@ -139,6 +187,11 @@ impl World<'_> {
                 let now = if self.rng.random() { (now - by).max(500_000 * SECOND_NS) } else { now + by };
                 self.now_ns.store(now, Ordering::Relaxed);
                 self.tell(format!("the clock is set to {now}"));
+            }
+            // What is withheld comes back then.
+            10 if self.options.rules && self.rng.random() => {
+                self.now_ns.fetch_add(DAY_S * SECOND_NS, Ordering::Relaxed);
+                self.tell("a day passes".to_owned());
             }
             10 => self.damage_index()?,
             _ => self.damage()?,

@@ -26,6 +26,7 @@ const BUGS: &[Bug] = &[
     Bug::ReleaseLost,
     Bug::RestNotReleased,
     Bug::RefundNotCounted,
+    Bug::ReserveSpendable,
     Bug::UndoLost,
     Bug::DueEarly,
     Bug::TimeGoesBack,

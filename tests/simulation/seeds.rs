@@ -92,17 +92,21 @@ fn seeds_hold() {
         all.records += one.records;
         all.reads += one.reads;
         all.damages += one.damages;
+        all.torn += one.torn;
+        all.aside += one.aside;
         all.windows += one.windows;
         all.settled += one.settled;
         all.lines += one.lines;
         all.written_off += one.written_off;
         all.limited += one.limited;
         all.charged += one.charged;
+        all.came_back += one.came_back;
         all.seconds += one.seconds;
     }
     println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
     let cleared = [all.windows, all.settled, all.lines, all.written_off];
-    let all_kinds = [[all.records, all.reads, all.limited, all.charged], cleared].concat();
+    let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn];
+    let all_kinds = [all_kinds.as_slice(), &cleared].concat();
     assert!(seeds() != SEEDS || !all_kinds.contains(&0), "{all:?}");
 }
 

@@ -44,6 +44,9 @@ pub(crate) struct Summary {
     pub(crate) records: u64,
     pub(crate) reads: u64,
     pub(crate) damages: u64,
+    /// Times that sled's files were torn by a power cut, and stores that were found damaged and set aside.
+    pub(crate) torn: u64,
+    pub(crate) aside: u64,
     /// Windows that were closed.
     pub(crate) windows: u64,
     /// Positions that were settled.
@@ -53,8 +56,9 @@ pub(crate) struct Summary {
     pub(crate) written_off: u64,
     /// Transfers that limits refused.
     pub(crate) limited: u64,
-    /// Fees.
+    /// Fees and what was withheld, and how often something of that came back.
     pub(crate) charged: u64,
+    pub(crate) came_back: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
     /// Writes, syncs and new files of the journal until the last fault.
@@ -271,6 +275,7 @@ impl<'a> World<'a> {
                 self.store_synced = server.checkpoint();
                 self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
                 self.server = Some(server);
+                self.count_stores_aside();
                 self.keep_store();
                 self.judge_so_far()
             }
@@ -545,8 +550,18 @@ impl<'a> World<'a> {
         }
         let (windows, settled) = (judge.windows.closed(), judge.windows.settled());
         let ((lines, written_off), (limited, charged)) = (judge.statements.counts(), judge.ruled);
-        self.summary =
-            Summary { windows, settled, lines, written_off, limited, charged, records: until, ..self.summary };
+        let came_back = judge.came_back;
+        self.summary = Summary {
+            windows,
+            settled,
+            lines,
+            written_off,
+            limited,
+            charged,
+            came_back,
+            records: until,
+            ..self.summary
+        };
         Ok(())
     }
 

@@ -61,13 +61,30 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    fn text(&self) -> String {
-        let Self { number, day, amount, payout } = self;
-        assert!(*day < 31, "a run ends in January");
-        let sign = if *amount < 0 { "-" } else { "" };
-        let (euros, cents) = (amount.unsigned_abs() / 100, amount.unsigned_abs() % 100);
-        let reference = payout.map(|(id, _)| format!("{id:032x}")).unwrap_or_default();
-        format!("1970-01-{:02},{sign}{euros}.{cents:02},{reference},b{number}\n", day + 1)
+    /// Its day, its amount without a sign, what it names.
+    fn fields(&self) -> (String, String, String) {
+        assert!(self.day < 31, "a run ends in January");
+        let (euros, cents) = (self.amount.unsigned_abs() / 100, self.amount.unsigned_abs() % 100);
+        let reference = self.payout.map(|(id, _)| format!("{id:032x}")).unwrap_or_default();
+        (format!("1970-01-{:02}", self.day + 1), format!("{euros}.{cents:02}"), reference)
+    }
+
+    fn csv(&self) -> String {
+        let sign = if self.amount < 0 { "-" } else { "" };
+        let (day, amount, reference) = self.fields();
+        format!("{day},{sign}{amount},{reference},b{}\n", self.number)
+    }
+
+    /// As an entry of a camt.053 file.
+    fn camt(&self) -> String {
+        let (day, amount, reference) = self.fields();
+        let way = if self.amount < 0 { "DBIT" } else { "CRDT" };
+        let named = if reference.is_empty() { "NOTPROVIDED" } else { &reference };
+        format!(
+            "<Ntry><Amt Ccy=\"EUR\">{amount}</Amt><CdtDbtInd>{way}</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>{day}</Dt></BookgDt>\
+             <NtryDtls><TxDtls><Refs><EndToEndId>{named}</EndToEndId></Refs><RmtInf><Ustrd>b{}</Ustrd></RmtInf></TxDtls></NtryDtls></Ntry>\n",
+            self.number
+        )
     }
 }
 
@@ -78,6 +95,7 @@ pub(crate) struct Statement {
     pub(crate) lines: Vec<Line>,
     /// Whether some of its lines were in an earlier one.
     overlaps: bool,
+    is_csv: bool,
     /// How often somebody tried to import it, and whether that was answered.
     tried: u32,
     is_taken: bool,
@@ -167,10 +185,16 @@ impl Bank {
         let again = if rng.random_bool(0.3) { rng.random_range(0..4) } else { 0 };
         let from = self.written.saturating_sub(again);
         let lines = self.lines[from..].to_vec();
-        let content = "day,amount,reference,text\n".to_owned() + &lines.iter().map(Line::text).collect::<String>();
-        let overlaps = from < self.written;
+        let is_csv = rng.random();
+        let content = if is_csv {
+            "day,amount,reference,text\n".to_owned() + &lines.iter().map(Line::csv).collect::<String>()
+        } else {
+            let entries: String = lines.iter().map(Line::camt).collect();
+            format!("<Document><BkToCstmrStmt><Stmt><Id>{from}</Id>{entries}</Stmt></BkToCstmrStmt></Document>")
+        };
+        let (overlaps, content) = (from < self.written, content.into_bytes());
         self.written = self.lines.len();
-        self.statements.push(Statement { content: content.into_bytes(), lines, overlaps, tried: 0, is_taken: false });
+        self.statements.push(Statement { content, lines, overlaps, is_csv, tried: 0, is_taken: false });
     }
 
     /// Whether there is something to import.
@@ -191,7 +215,7 @@ impl Bank {
         let statement = &mut self.statements[number];
         let import = Import {
             account: "house".to_owned(),
-            mapping: Some("bank".to_owned()),
+            mapping: statement.is_csv.then(|| "bank".to_owned()),
             incomplete: false,
             overlap: (statement.overlaps || statement.is_taken).then_some(Overlap::Skip),
             content: statement.content.clone(),
@@ -208,6 +232,19 @@ impl Bank {
         statement.tried += 1;
         Ok(told)
     }
+}
+
+/// What the bank says of a payout, as a file: pain.002 or CSV.
+pub(crate) fn answer(payout: &str, is_refused: bool, is_csv: bool) -> String {
+    if is_csv {
+        let status = if is_refused { "rejected" } else { "confirmed" };
+        return format!("payout_id,status,reason\n{payout},{status},\n");
+    }
+    let status = if is_refused { "RJCT" } else { "ACSC" };
+    format!(
+        "<Document><CstmrPmtStsRpt><OrgnlPmtInfAndSts><TxInfAndSts><OrgnlEndToEndId>{payout}</OrgnlEndToEndId><TxSts>{status}</TxSts>\
+         </TxInfAndSts></OrgnlPmtInfAndSts></CstmrPmtStsRpt></Document>"
+    )
 }
 
 /// All breaks as the office shows them.

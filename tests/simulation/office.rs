@@ -24,6 +24,7 @@ fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
     let payouts: Vec<&PayoutEntry> =
         snapshot.payouts.iter().filter(|payout| bank::fate(payout.id.raw()) != Fate::Done).collect();
     let known = |id: u128| snapshot.participants.iter().any(|known| u128::from(known.id) == id);
+    let mut confirmed = None;
     let command = if let Some(id) = PARTICIPANTS.into_iter().find(|id| !known(*id)) {
         Some(Command::AddParticipant {
             participant: u32::try_from(id).unwrap(),
@@ -37,10 +38,14 @@ fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
         let number = format!("{:032x}", payout.id.raw());
         let may_be_refused = bank::fate(payout.id.raw()) == Fate::Refused;
         let is_refused = may_be_refused && payout.state != PayoutState::Proposed && rng.random_bool(0.7);
-        Some(if is_refused {
-            Command::RejectPayout { payout: number, reason: "account closed".to_owned() }
-        } else {
-            Command::ConfirmPayout { payout: number }
+        if !is_refused {
+            confirmed = Some(payout.id.raw());
+        }
+        Some(match (is_refused, rng.random_range(0..3)) {
+            // Somebody says it, or the bank's answer does.
+            (true, 0) => Command::RejectPayout { payout: number, reason: "account closed".to_owned() },
+            (false, 0) => Command::ConfirmPayout { payout: number },
+            (_, form) => Command::BankAnswers { content: bank::answer(&number, is_refused, form == 1) },
         })
     } else {
         None
@@ -48,10 +53,8 @@ fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
     match command {
         Some(command) => {
             let came = server.office.perform(command.clone(), &person);
-            if let Command::ConfirmPayout { payout } = &command
-                && came.as_ref().err().is_none_or(bank::has_ended)
-            {
-                bank.by_hand.insert(u128::from_str_radix(payout, 16).unwrap());
+            if came.as_ref().err().is_none_or(bank::has_ended) {
+                bank.by_hand.extend(confirmed);
             }
             format!("{command:?}: {came:?}")
         }

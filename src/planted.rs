@@ -38,6 +38,8 @@ pub enum Bug {
     RefundNotCounted,
     /// What is withheld can be spent.
     ReserveSpendable,
+    /// What is held is distributed.
+    HeldDistributed,
     /// A refused transaction leaves what it did first.
     UndoLost,
     /// Holds expire and delayed transfers arrive three seconds early.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use heng::ledger::{BALANCING, Code, Operation, PayoutState, Record, Sequence, StoredRecord, Transfer, Window};
 
 use crate::bank::Bank;
+use crate::distributions::{DISTRIBUTION, Distributions, FROM};
 use crate::log::{Balance, Log, Told};
 use crate::plain::{Ask, Bounds, DAY_S, Model, SECOND_NS, Verb};
 use crate::statements::{Statements, WRITE_OFF};
@@ -23,6 +24,7 @@ pub(crate) struct Judge<'a> {
     reads: Vec<usize>,
     rooms: Vec<(Sequence, u128)>,
     pub(crate) windows: Windows,
+    pub(crate) distributions: Distributions,
     pub(crate) statements: Statements<'a>,
     /// Transfers of the ledger itself that are one step.
     own: Vec<(Transfer, Code)>,
@@ -74,6 +76,7 @@ impl<'a> Judge<'a> {
             reads,
             rooms,
             windows,
+            distributions: Distributions::default(),
             statements,
             own,
             charged,
@@ -92,6 +95,7 @@ impl<'a> Judge<'a> {
         let second = time_ns / SECOND_NS;
         self.model.now = second;
         let before = self.balances();
+        self.distributions.has(self.model.accounts[&FROM].totals);
         if let Record::Internal { transfer, .. } = &stored.record
             && matches!(transfer.operation(), Operation::Fee | Operation::Withhold)
         {
@@ -120,6 +124,9 @@ impl<'a> Judge<'a> {
             }
             Record::Statement(entry) => {
                 self.statements.import(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+            }
+            Record::Distribution(entry) => {
+                self.distributions.enter(entry, time_ns).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Break(entry) => {
                 self.statements.act(entry).map_err(|what| format!("record {sequence}: {what}"))?;
@@ -222,10 +229,10 @@ impl<'a> Judge<'a> {
         let expected = self.model.submit(&asks.collect::<Vec<_>>());
         for ((transfer, code), expected) in step.iter().zip(&expected) {
             ensure(code == expected, || format!("record {sequence}: {code} and not {expected} for {transfer:?}"))?;
-            let done = if transfer.user_data_32 == WRITE_OFF {
-                self.statements.write_off(transfer, *code)
-            } else {
-                self.windows.own(transfer, *code)
+            let done = match transfer.user_data_32 {
+                WRITE_OFF => self.statements.write_off(transfer, *code),
+                DISTRIBUTION => self.distributions.own(transfer, *code),
+                _ => self.windows.own(transfer, *code),
             };
             done.map_err(|what| format!("record {sequence}: {what}"))?;
         }

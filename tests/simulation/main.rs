@@ -23,6 +23,7 @@
 mod bank;
 mod check;
 mod disk;
+mod distributions;
 mod faults;
 mod log;
 mod office;

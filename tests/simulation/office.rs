@@ -8,6 +8,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::bank::{self, Bank, Fate};
+use crate::distributions;
 use crate::plain::{DAY_S, SECOND_NS};
 use crate::server::{Server, Waiting};
 use crate::windows::PARTICIPANTS;
@@ -47,6 +48,8 @@ fn turn(server: &mut Server, rng: &mut StdRng, bank: &mut Bank) -> String {
             (false, 0) => Command::ConfirmPayout { payout: number },
             (_, form) => Command::BankAnswers { content: bank::answer(&number, is_refused, form == 1) },
         })
+    } else if rng.random_bool(0.02) {
+        Some(Command::Distribute { distribution: distributions::NAME.to_owned() })
     } else {
         None
     };

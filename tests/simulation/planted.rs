@@ -27,6 +27,7 @@ const BUGS: &[Bug] = &[
     Bug::RestNotReleased,
     Bug::RefundNotCounted,
     Bug::ReserveSpendable,
+    Bug::HeldDistributed,
     Bug::UndoLost,
     Bug::DueEarly,
     Bug::TimeGoesBack,

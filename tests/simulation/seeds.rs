@@ -101,10 +101,11 @@ fn seeds_hold() {
         all.limited += one.limited;
         all.charged += one.charged;
         all.came_back += one.came_back;
+        all.distributed += one.distributed;
         all.seconds += one.seconds;
     }
     println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
-    let cleared = [all.windows, all.settled, all.lines, all.written_off];
+    let cleared = [all.windows, all.settled, all.lines, all.written_off, all.distributed];
     let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn];
     let all_kinds = [all_kinds.as_slice(), &cleared].concat();
     assert!(seeds() != SEEDS || !all_kinds.contains(&0), "{all:?}");

@@ -14,6 +14,7 @@ use rand::{RngExt, SeedableRng};
 use crate::bank::{self, Bank};
 use crate::check::Judge;
 use crate::disk::{Fault, SimDisk};
+use crate::distributions;
 use crate::log::{Balance, Log, Read, Transaction};
 use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
@@ -59,6 +60,8 @@ pub(crate) struct Summary {
     /// Fees and what was withheld, and how often something of that came back.
     pub(crate) charged: u64,
     pub(crate) came_back: u64,
+    /// Distributions that moved something.
+    pub(crate) distributed: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
     /// Writes, syncs and new files of the journal until the last fault.
@@ -137,7 +140,7 @@ impl<'a> World<'a> {
         let rules = seed % 4 == 3;
         let options = Options {
             rules,
-            policy: if rules { rules_of(&BOUNDS) } else { SCHEME.to_owned() + bank::POLICY },
+            policy: if rules { rules_of(&BOUNDS) } else { SCHEME.to_owned() + bank::POLICY + &distributions::policy() },
             shards: 1,
             items_in_flight_max: usize::try_from(pick(&[30, 200, 10_000])).unwrap(),
             group_records_max: usize::try_from(pick(&[1, 3, 40, 8_190])).unwrap(),
@@ -548,9 +551,12 @@ impl<'a> World<'a> {
         if let Some(late) = judge.overdue(second) {
             return Err(format!("{late} is overdue at second {second} and still open"));
         }
+        if !self.options.rules {
+            judge.distributions.finish(second)?;
+        }
         let (windows, settled) = (judge.windows.closed(), judge.windows.settled());
         let ((lines, written_off), (limited, charged)) = (judge.statements.counts(), judge.ruled);
-        let came_back = judge.came_back;
+        let (came_back, distributed) = (judge.came_back, judge.distributions.done());
         self.summary = Summary {
             windows,
             settled,
@@ -559,6 +565,7 @@ impl<'a> World<'a> {
             limited,
             charged,
             came_back,
+            distributed,
             records: until,
             ..self.summary
         };

@@ -78,6 +78,11 @@ impl Sampler {
         self.begun.elapsed().as_secs_f64()
     }
 
+    /// How many transfers had been answered when the last sample was taken.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
     /// Ends an interval in which so many transfers were answered since the run began, with these latencies.
     pub(crate) fn sample(&mut self, answered: u64, latency: &Latency, server: Option<&Spawned>) {
         let at = self.begun.elapsed();

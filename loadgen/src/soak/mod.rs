@@ -75,6 +75,9 @@ pub(crate) struct SoakArguments {
     /// Close its window every so many seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     close_every_s: u64,
+    /// The most that memory may grow with each operation from life to life, bytes: filters of the id index take 2.
+    #[arg(long, default_value_t = 8.0)]
+    most_bytes_per_operation: f64,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -86,7 +89,10 @@ pub(crate) struct SoakArguments {
     data_dir: Option<PathBuf>,
 }
 
-/// Runs; 2 when money drifted, 1 when the run failed.
+/// Exit code when memory grew by more than it may.
+const GREW: u8 = 3;
+
+/// Runs; 2 when money drifted, 3 when memory grew by more than it may, 1 when the run failed.
 pub(crate) fn run(arguments: &SoakArguments) -> ExitCode {
     let told = soak(arguments).and_then(|report| {
         if let Some(path) = &arguments.json {
@@ -94,11 +100,18 @@ pub(crate) fn run(arguments: &SoakArguments) -> ExitCode {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         std::io::stdout().write_all(report.describe().as_bytes())?;
-        Ok(report.is_verified())
+        Ok((report.is_verified(), report.grew(arguments.most_bytes_per_operation)))
     });
     match told {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_VERIFIED),
+        Ok((true, None)) => ExitCode::SUCCESS,
+        Ok((true, Some(bytes))) => {
+            let most = arguments.most_bytes_per_operation;
+            say(&format!(
+                "heng-loadgen: memory grew by {bytes:.1} B with each operation from life to life; {most:.1} are allowed"
+            ));
+            ExitCode::from(GREW)
+        }
+        Ok((false, _)) => ExitCode::from(NOT_VERIFIED),
         Err(err) => {
             say(&format!("heng-loadgen: {err:#}"));
             ExitCode::FAILURE

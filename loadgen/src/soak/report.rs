@@ -15,6 +15,9 @@ use crate::timeline::{Sample, Sampler, Timeline, megabytes, slope};
 /// This part of a life, at its beginning, is not asked whether memory grows: caches fill.
 const WARMING: f64 = 0.3;
 
+/// Fewer operations say nothing of memory that grows with them.
+const OPERATIONS_SAYING: u64 = 5_000_000;
+
 /// Seconds of an hour.
 const HOUR_S: f64 = 3_600.0;
 
@@ -27,6 +30,8 @@ pub(super) struct Life {
     after: Option<&'static str>,
     /// From the order to end to being ready again, milliseconds.
     away_ms: u64,
+    /// Operations answered until its end.
+    answered: u64,
     /// Resident memory at its end, bytes.
     rss_bytes: u64,
     /// How fast that grew in the later part of it, megabytes per hour.
@@ -43,6 +48,7 @@ impl Life {
             begun_s,
             after: after.map(|(what, _)| what),
             away_ms: after.map_or(0, |(_, away)| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
+            answered: 0,
             rss_bytes: 0,
             rss_mb_per_hour: None,
             files: 0,
@@ -57,6 +63,7 @@ impl Life {
         let point = |sample: &Sample| (sample.at_s / HOUR_S, megabytes(sample.rss_bytes));
         let last = later().next_back().copied().unwrap_or_default();
         Self {
+            answered: sampler.answered(),
             rss_bytes: last.rss_bytes,
             rss_mb_per_hour: slope(&later().map(point).collect::<Vec<_>>()),
             files: last.files,
@@ -95,6 +102,8 @@ pub(super) struct Report {
     lives: Vec<Life>,
     /// How fast memory at the ends of lives grew from life to life, megabytes per hour.
     rss_mb_per_hour: Option<f64>,
+    /// The same for each operation answered, bytes.
+    rss_bytes_per_operation: Option<f64>,
     operations: Operations,
     timeline: Timeline,
 }
@@ -108,11 +117,9 @@ impl Report {
         shared: &Shared,
     ) -> Self {
         // A life that ended before its first sample says nothing.
-        let ends = lives
-            .iter()
-            .filter(|life| life.rss_bytes > 0)
-            .map(|life| (life.begun_s / HOUR_S, megabytes(life.rss_bytes)))
-            .collect::<Vec<_>>();
+        let ends = || lives.iter().filter(|life| life.rss_bytes > 0);
+        let over_time: Vec<_> = ends().map(|life| (life.begun_s / HOUR_S, megabytes(life.rss_bytes))).collect();
+        let over_work: Vec<_> = ends().map(|life| (megabytes(life.answered), megabytes(life.rss_bytes))).collect();
         let counts = &shared.counts;
         Self {
             minutes: arguments.minutes,
@@ -132,7 +139,8 @@ impl Report {
             verified: false,
             checked: false,
             latency_us: Latency::from(total),
-            rss_mb_per_hour: slope(&ends),
+            rss_mb_per_hour: slope(&over_time),
+            rss_bytes_per_operation: slope(&over_work),
             lives,
             operations: lock(&counts.operations).clone(),
             timeline: sampler.timeline,
@@ -142,6 +150,11 @@ impl Report {
     /// Whether money is what it should be.
     pub(super) fn is_verified(&self) -> bool {
         self.verified && self.checked
+    }
+
+    /// By how much memory grew with each operation, if it was so many that a leak would show, and more than so much.
+    pub(super) fn grew(&self, most: f64) -> Option<f64> {
+        self.rss_bytes_per_operation.filter(|bytes| self.answered >= OPERATIONS_SAYING && *bytes > most)
     }
 
     pub(super) fn describe(&self) -> String {
@@ -193,7 +206,14 @@ impl Report {
                 ),
             );
         }
-        line("memory", format!("{} MB/hour from life to life", rounded(self.rss_mb_per_hour)));
+        let per_operation = rounded(self.rss_bytes_per_operation);
+        line(
+            "memory",
+            format!(
+                "{} MB/hour from life to life, {per_operation} B for each operation",
+                rounded(self.rss_mb_per_hour)
+            ),
+        );
         let said = |is: bool, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
         line(
             "verified",

@@ -197,11 +197,10 @@ async fn receive(
     let mut pause = BUSY_PAUSE;
     while answered < total {
         let mut next = Some(receiver.next().await?);
-        let mut freed = 0_usize;
+        let (mut freed, mut busy) = (0_usize, 0_usize);
         while let Some((id, answer)) = next {
             let request = lock(&window.requests).remove(&id);
             let Some(request) = request else { return Err(ClientError::Protocol(Code::BodyMalformed)) };
-            freed = freed.saturating_add(1);
             match answer {
                 Answer::Outcomes(outcomes) if outcomes.len() == request.planned.len() => {
                     let latency = request.intended.elapsed();
@@ -213,13 +212,12 @@ async fn receive(
                     known.count(&outcomes, &request);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                     lock(&window.emptied).push(request);
-                    pause = BUSY_PAUSE;
+                    freed = freed.saturating_add(1);
                 }
                 Answer::Refused(Code::Busy, _) => {
                     known.counts.busy.fetch_add(1, Relaxed);
                     lock(&window.again).push(request);
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(BUSY_PAUSE_MAX);
+                    busy = busy.saturating_add(1);
                 }
                 Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
                 _ => return Err(ClientError::Protocol(Code::BodyMalformed)),
@@ -229,6 +227,15 @@ async fn receive(
         known.recorder.record(&latencies_us);
         latencies_us.clear();
         window.room.add_permits(freed);
+        if freed > 0 {
+            pause = BUSY_PAUSE;
+        }
+        if busy > 0 {
+            // One pause for all that came together.
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(BUSY_PAUSE_MAX);
+            window.room.add_permits(busy);
+        }
     }
     Ok(receiver)
 }

@@ -469,17 +469,33 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
     assert_eq!(matches(take(&mut office, &csv(&["2026-11-24;8,00;"]), false, Some(Overlap::Keep))), 1);
     let far = import(&mut office, &csv(&["2062-11-24;8,00;"])).unwrap_err();
     assert!(far.detail.contains("more than a month ahead"), "{far:?}");
-    // A file that is lost is put back by importing it again.
-    let files: Vec<_> = std::fs::read_dir(directory.path().join("statements")).unwrap().flatten().collect();
-    for file in files {
-        std::fs::remove_file(file.path()).unwrap();
+    let extra = csv(&["2026-11-24;9,99;"]);
+    assert_eq!(matches(take(&mut office, &extra, false, None)), 0);
+    // A file that is lost or damaged is never believed, and put back by importing it again.
+    let spoils: [fn(&std::path::Path, Vec<u8>); 3] = [
+        |path, _| std::fs::remove_file(path).unwrap(),
+        |path, bytes| std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap(),
+        |path, mut bytes| {
+            let last = bytes.len() - 3;
+            bytes[last] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        },
+    ];
+    for spoil in spoils {
+        for file in std::fs::read_dir(directory.path().join("statements")).unwrap().flatten() {
+            let bytes = std::fs::read(file.path()).unwrap();
+            spoil(&file.path(), bytes);
+        }
+        let mut again = Office::new(ports.clone(), directory.path());
+        while again.look().unwrap() {}
+        assert_ne!(breaks(&mut again, None), breaks(&mut office, None), "its lines are left out");
+        for (content, incomplete) in
+            [(&bad, true), (&mended, false), (&csv(&["2026-11-24;8,00;"]), false), (&extra, false)]
+        {
+            take(&mut again, content, incomplete, None).unwrap();
+        }
+        assert_eq!(breaks(&mut again, None), breaks(&mut office, None));
     }
-    let mut again = Office::new(ports, directory.path());
-    while again.look().unwrap() {}
-    for (content, incomplete) in [(&bad, true), (&mended, false), (&csv(&["2026-11-24;8,00;"]), false)] {
-        take(&mut again, content, incomplete, None).unwrap();
-    }
-    assert_eq!(breaks(&mut again, None), breaks(&mut office, None));
 }
 
 #[test]

@@ -472,7 +472,7 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
     let extra = csv(&["2026-11-24;9,99;"]);
     assert_eq!(matches(take(&mut office, &extra, false, None)), 0);
     // A file that is lost or damaged is never believed, and put back by importing it again.
-    let spoils: [fn(&std::path::Path, Vec<u8>); 3] = [
+    let spoils: [fn(&Path, Vec<u8>); 3] = [
         |path, _| std::fs::remove_file(path).unwrap(),
         |path, bytes| std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap(),
         |path, mut bytes| {

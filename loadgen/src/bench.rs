@@ -99,19 +99,19 @@ const ROWS: &[Row] = &[
     Row {
         name: "32 callers share a connection",
         transfers: 400_000,
-        arguments: &["--batch", "1", "--connections", "1", "--in-flight", "32"],
+        arguments: &["--batch", "1", "--connections", "1", "--callers", "32"],
         budget: Budget::Rate(60_000.0),
     },
     Row {
         name: "512 callers share a connection",
         transfers: 2_000_000,
-        arguments: &["--batch", "1", "--connections", "1", "--in-flight", "512"],
+        arguments: &["--batch", "1", "--connections", "1", "--callers", "512"],
         budget: Budget::Rate(400_000.0),
     },
     Row {
-        name: "8,192 callers share two connections",
+        name: "8,192 callers share a connection",
         transfers: 5_000_000,
-        arguments: &["--batch", "1", "--connections", "2", "--in-flight", "4096"],
+        arguments: &["--batch", "1", "--connections", "1", "--callers", "8192"],
         budget: Budget::Rate(1_000_000.0),
     },
     Row {

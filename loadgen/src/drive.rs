@@ -23,7 +23,7 @@ use crate::workload::Planned;
 const FLUSH_BYTES: usize = 256 << 10;
 
 /// Pause before a request that was answered busy is sent again; it doubles while all are answered so, up to the longest.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// What all connections count together.
@@ -209,7 +209,7 @@ async fn receive(
                     if let Some(closing) = &known.closing {
                         closing.record(request.intended, latency_us);
                     }
-                    known.count(&outcomes, &request);
+                    known.count(&outcomes, &request.transfers, &request.planned);
                     answered = answered.saturating_add(u64::try_from(outcomes.len()).unwrap_or(0));
                     lock(&window.emptied).push(request);
                     freed = freed.saturating_add(1);
@@ -241,9 +241,10 @@ async fn receive(
 }
 
 impl Known {
-    fn count(&self, outcomes: &[Outcome], request: &Request) {
-        self.counts.add(outcomes, &request.transfers);
-        for (outcome, planned) in outcomes.iter().zip(&request.planned) {
+    /// Counts what was answered.
+    pub(crate) fn count(&self, outcomes: &[Outcome], transfers: &[Transfer], planned: &[Planned]) {
+        self.counts.add(outcomes, transfers);
+        for (outcome, planned) in outcomes.iter().zip(planned) {
             // A repeat was accepted, and counted, the first time.
             if outcome.code.is_accepted() && !outcome.repeated {
                 self.model.accepted(planned);

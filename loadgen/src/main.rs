@@ -7,6 +7,7 @@ mod accounts;
 mod arguments;
 mod baseline;
 mod bench;
+mod callers;
 mod chart;
 mod closing;
 mod compare;

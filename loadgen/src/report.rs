@@ -66,6 +66,7 @@ pub(crate) struct Conditions {
     pub(crate) batch: u64,
     pub(crate) connections: u64,
     pub(crate) in_flight: u64,
+    pub(crate) callers: u64,
     pub(crate) rate: u64,
     pub(crate) distribution: String,
     pub(crate) ids: String,

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use heng::client::{Client, Connection as Opened, Credentials};
+use heng::client::{BatchingClient, Client, ClientError, Connection as Opened, Credentials};
 use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::accounts::Range;
 use crate::arguments::{Limits, RunArguments};
+use crate::callers::Callers;
 use crate::closing::{Closer, Closing, POLICY, register};
 use crate::drive::{Connection, Counts, Known, Plan, lock};
 use crate::measure::{Latencies, Recorder};
@@ -124,13 +125,12 @@ impl Run<'_> {
         };
         let mut connections = Vec::new();
         for number in 0..arguments.connections {
-            let (sender, receiver) = Opened::open(self.address.as_str(), &who).await?.split();
             let workload = Workload::new(
                 (arguments.seed, number, base),
                 (arguments.accounts, arguments.distribution, arguments.ids),
             )?;
             let mixer = Mixer::new(workload, arguments.mix, due.clone());
-            connections.push(Connection { sender, receiver, mixer, next_request: 0 });
+            connections.push(Driver::open(self.address.as_str(), &who, (mixer, arguments.callers)).await?);
         }
         let model = Arc::new(Model::new(range.all()));
         if arguments.warmup > 0 {
@@ -180,7 +180,7 @@ impl Run<'_> {
         &self,
         base: u128,
         done: &Arc<AtomicU64>,
-    ) -> anyhow::Result<Option<tokio::task::JoinHandle<Result<(), heng::client::ClientError>>>> {
+    ) -> anyhow::Result<Option<tokio::task::JoinHandle<Result<(), ClientError>>>> {
         if self.arguments.reads == 0 {
             return Ok(None);
         }
@@ -202,10 +202,10 @@ impl Run<'_> {
 
     async fn drive(
         &self,
-        connections: Vec<Connection>,
+        connections: Vec<Driver>,
         phase: &Phase,
         (model, closing): (&Arc<Model>, Option<Arc<Closing>>),
-    ) -> anyhow::Result<(Vec<Connection>, Report)> {
+    ) -> anyhow::Result<(Vec<Driver>, Report)> {
         let arguments = self.arguments;
         let counts = Arc::new(Counts::default());
         let mut latencies = Latencies::new()?;
@@ -219,7 +219,7 @@ impl Run<'_> {
             let plan = self.plan(number, phase.transfers, begun)?;
             let (model, counts) = (Arc::clone(model), Arc::clone(&counts));
             let known = Known { model, counts, recorder, closing: closing.clone() };
-            tasks.spawn(async move { connection.drive(plan, &known).await });
+            tasks.spawn(async move { connection.drive(plan, known).await });
         }
         let bar = progress(phase.name, phase.transfers)?;
         let mut connections = Vec::new();
@@ -293,6 +293,7 @@ impl Run<'_> {
                 batch: arguments.batch,
                 connections: arguments.connections,
                 in_flight: arguments.in_flight,
+                callers: arguments.callers,
                 rate: arguments.rate,
                 distribution: format!("{:?}", arguments.distribution),
                 ids: format!("{:?}", arguments.ids),
@@ -312,6 +313,30 @@ impl Run<'_> {
 pub(crate) async fn wait_until(time: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     tokio::time::sleep(time.saturating_sub(now)).await;
+}
+
+/// What a run drives: a connection with requests in flight, or callers who share one.
+enum Driver {
+    Alone(Box<Connection>),
+    Shared(Box<Callers>),
+}
+
+impl Driver {
+    async fn open(address: &str, who: &Credentials, (mixer, callers): (Mixer, u64)) -> Result<Self, ClientError> {
+        if callers > 0 {
+            let client = BatchingClient::connect(address, who).await?;
+            return Ok(Self::Shared(Box::new(Callers { client, mixer, count: callers })));
+        }
+        let (sender, receiver) = Opened::open(address, who).await?.split();
+        Ok(Self::Alone(Box::new(Connection { sender, receiver, mixer, next_request: 0 })))
+    }
+
+    async fn drive(self, plan: Plan, known: Known) -> Result<Self, ClientError> {
+        Ok(match self {
+            Self::Alone(connection) => Self::Alone(Box::new(connection.drive(plan, &known).await?)),
+            Self::Shared(callers) => Self::Shared(Box::new(callers.drive(plan, known).await?)),
+        })
+    }
 }
 
 struct Phase {

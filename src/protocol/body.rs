@@ -102,8 +102,8 @@ pub fn decode_transfers(body: &[u8], out: &mut Vec<Transfer>) -> Result<usize, C
     checked.map(|()| items.len())
 }
 
-/// No transaction may be open at the end of a request, or be too long.
-fn check_transactions(transfers: &[Transfer]) -> Result<(), Code> {
+/// No transaction may be open at the end of a request, or be too long: the whole request is refused then.
+pub fn check_transactions(transfers: &[Transfer]) -> Result<(), Code> {
     if transfers.last().is_some_and(Transfer::is_linked) {
         return Err(Code::TransactionOpen);
     }

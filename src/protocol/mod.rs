@@ -11,9 +11,10 @@ mod handshake;
 mod query;
 
 pub use body::{
-    ACCOUNT_STATE_BYTES, HistoryRequest, ITEMS_HEADER_BYTES, ListRequest, OUTCOME_BYTES, STORED_BYTES, decode_accounts,
-    decode_error, decode_ids, decode_new_accounts, decode_outcomes, decode_stored, decode_transfers, encode_accounts,
-    encode_error, encode_ids, encode_new_accounts, encode_outcomes, encode_stored, encode_transfers,
+    ACCOUNT_STATE_BYTES, HistoryRequest, ITEMS_HEADER_BYTES, ListRequest, OUTCOME_BYTES, STORED_BYTES,
+    check_transactions, decode_accounts, decode_error, decode_ids, decode_new_accounts, decode_outcomes, decode_stored,
+    decode_transfers, encode_accounts, encode_error, encode_ids, encode_new_accounts, encode_outcomes, encode_stored,
+    encode_transfers,
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, MAGIC, begin_frame, encode_frame, end_frame};
 pub use handshake::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, HELLO_BYTES, Hello, KEY_BYTES, WELCOME_BYTES, Welcome};

@@ -6,10 +6,10 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::let_underscore_must_use,
     reason = "a failed expectation is a failed test"
 )]
 
-#[allow(dead_code, reason = "not every test uses every helper")]
 mod common;
 
 use common::{Process, TestServer, account, runtime, transfer};

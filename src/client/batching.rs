@@ -34,10 +34,10 @@ pub struct BatchingClient {
     items_max: usize,
 }
 
-/// What a caller wants, and where it waits.
+/// What a caller wants, and where it waits. Most are single transfers, which a copy serves better than an allocation.
 #[derive(Debug)]
 enum Call {
-    One(Box<Transfer>, oneshot::Sender<Result<Outcome, ClientError>>),
+    One(Transfer, oneshot::Sender<Result<Outcome, ClientError>>),
     Some(Vec<Transfer>, oneshot::Sender<Result<Vec<Outcome>, ClientError>>),
 }
 
@@ -116,7 +116,7 @@ impl BatchingClient {
     pub async fn submit_one(&self, transfer: Transfer) -> Result<Outcome, ClientError> {
         check_transactions(&[transfer]).map_err(refused)?;
         let (tell, told) = oneshot::channel();
-        self.call(Call::One(Box::new(transfer), tell)).await?;
+        self.call(Call::One(transfer, tell)).await?;
         told.await.unwrap_or_else(|_gone| Err(gone()))
     }
 
@@ -267,7 +267,7 @@ impl Sending {
         let count = count.count();
         let waiting = calls.drain(..count).map(|call| match call {
             Call::One(transfer, tell) => {
-                transfers.push(*transfer);
+                transfers.push(transfer);
                 Waiting::One(tell)
             }
             Call::Some(own, tell) => {

@@ -13,13 +13,13 @@
 mod common;
 
 use common::{Process, TestServer, account, runtime, transfer};
-use heng::client::{BatchingClient, ClientError, Credentials};
+use heng::client::{BatchingClient, Client, ClientError, Credentials};
 use heng::ledger::{AccountFlags, Code, LINKED, Transfer};
 use tokio::task::JoinSet;
 
 const CALLERS: u128 = 500;
 
-async fn open(client: &mut heng::client::Client) {
+async fn open(client: &mut Client) {
     let customer = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
     let accounts = [account(1, AccountFlags(0)), account(2, customer), account(3, customer)];
     client.open_accounts(&accounts).await.unwrap();
@@ -79,6 +79,9 @@ fn everybody_hears_of_his_own() {
         while let Some(done) = callers.join_next().await {
             done.unwrap();
         }
+        // The calls went together, most of them.
+        let requests = server.telemetry.counters().snapshot().requests_total;
+        assert!(u128::from(requests) < CALLERS / 2, "{requests} requests");
         let (_, accounts) = server.client().await.accounts(&[2]).await.unwrap();
         // From one in five each alone, beside a failed transaction, and of those sent twice.
         assert_eq!(accounts[0].balance(), 3 * CALLERS.cast_signed() / 5);
@@ -123,7 +126,7 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
     let server = Process::start(directory.path(), &[]);
     runtime().block_on(async {
         let address = server.listen.to_string();
-        let mut first = heng::client::Client::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let mut first = Client::connect(address.as_str(), &Credentials::development()).await.unwrap();
         open(&mut first).await;
         let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
         assert_eq!(client.submit_one(transfer(1, 1, 2, 1)).await.unwrap().code, Code::Accepted);
@@ -141,5 +144,10 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
         }
         assert!(matches!(client.submit_one(transfer(9, 1, 2, 1)).await, Err(ClientError::Broken(_))));
         assert!(matches!(client.submit(vec![transfer(9, 1, 2, 1)]).await, Err(ClientError::Broken(_))));
+        // It stood still before they were sent, so it has done none of them, and does none later.
+        let again = Process::start(directory.path(), &[]);
+        let address = again.listen.to_string();
+        let mut other = Client::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        assert_eq!(other.accounts(&[2]).await.unwrap().1[0].balance(), 1);
     });
 }

@@ -167,7 +167,8 @@ async fn send(
             None => {
                 // Nothing to send unless something comes back busy.
                 window.room.add_permits(1);
-                if lock(&window.requests).is_empty() && lock(&window.again).is_empty() {
+                // Room is given back after what was answered busy is in `again`.
+                if window.room.available_permits() == plan.in_flight && lock(&window.again).is_empty() {
                     break;
                 }
                 sender.flush().await?;

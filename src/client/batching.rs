@@ -1,13 +1,12 @@
 //! One connection for many callers: what they ask for while requests are under way goes together in the next one.
 //!
 //! A caller waits for its own outcomes only. Transfers of one call stay together and in order; calls of different callers are in the order in
-//! which they came. Two requests are under way at a time, so a call waits for at most the answer before its own, and under load requests grow by
-//! themselves. When the connection breaks everybody who waits is told, and everybody who calls afterwards; nothing is sent again by itself.
+//! which they came. Two requests are under way at a time, and under load they grow by themselves. When the connection breaks everybody who waits is told, and everybody who calls afterwards; nothing is sent again by itself.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -21,11 +20,11 @@ const REQUESTS: usize = 2;
 /// Calls that wait to be sent; who comes then waits to be let in.
 const CALLS_MAX: usize = 32_768;
 
-/// Time for an answer, at most.
+/// Time for an answer, and for the server to take a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the receiving side looks whether an answer is late.
-const LOOK: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A client that many tasks may use at once. Cheap to clone; the connection is closed when the last clone is gone and all is answered.
 #[derive(Clone, Debug)]
@@ -57,8 +56,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Callers by request, in the order of their transfers.
-    requests: HashMap<u64, Vec<Waiting>>,
+    /// Callers by request, in the order of their transfers, and since when they wait.
+    requests: HashMap<u64, (Instant, Vec<Waiting>)>,
     /// Why nothing more is answered.
     failure: Option<Failure>,
 }
@@ -164,7 +163,7 @@ impl Shared {
         let requests = std::mem::take(&mut state.requests);
         let failure = state.failure.get_or_insert(failure).clone();
         drop(state);
-        tell_all(requests.into_values().flatten(), |waiting| waiting.fail(&failure));
+        tell_all(requests.into_values().flat_map(|(_, waiting)| waiting), |waiting| waiting.fail(&failure));
         self.room.close();
     }
 }
@@ -225,12 +224,10 @@ impl Sending {
                     tell_all(waiting, |waiting| waiting.fail(&failure));
                     break;
                 }
-                state.requests.insert(request, waiting);
+                state.requests.insert(request, (Instant::now(), waiting));
             }
             self.sender.submit(request, &transfers);
-            if let Err(err) = self.sender.flush().await {
-                self.shared.fail(Failure::of(&err));
-            }
+            self.flush().await;
         }
         self.end(calls).await;
     }
@@ -242,12 +239,20 @@ impl Sending {
                 Ok(count) => return count > 0,
                 Err(_elapsed) => {
                     self.sender.ping(0);
-                    if let Err(err) = self.sender.flush().await {
-                        self.shared.fail(Failure::of(&err));
+                    self.flush().await;
+                    if self.shared.lock().failure.is_some() {
                         return false;
                     }
                 }
             }
+        }
+    }
+
+    /// Sends what is queued; a peer that does not take it is as good as gone.
+    async fn flush(&mut self) {
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, self.sender.flush()).await;
+        if let Err(err) = sent.unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT))) {
+            self.shared.fail(Failure::of(&err));
         }
     }
 
@@ -294,15 +299,13 @@ impl Sending {
 
 /// The receiving side: to the end of the connection.
 async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
-    // The oldest request when nothing had come for a while.
-    let mut late = None;
+    let mut look = tokio::time::interval(LOOK);
     loop {
-        let answer = match tokio::time::timeout(LOOK, receiver.next()).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => {
-                let oldest = shared.lock().requests.keys().min().copied();
-                if oldest.is_none() || oldest != late {
-                    late = oldest;
+        let answer = tokio::select! {
+            answer = receiver.next() => answer,
+            _ = look.tick() => {
+                let is_late = |(since, _): &(Instant, Vec<Waiting>)| since.elapsed() >= ANSWER_TIMEOUT;
+                if !shared.lock().requests.values().any(is_late) {
                     continue;
                 }
                 Err(ClientError::TimedOut(ANSWER_TIMEOUT))
@@ -310,7 +313,8 @@ async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
         };
         let failed = match answer {
             Ok((0, Answer::Pong)) => continue,
-            Ok((0, Answer::Refused(code, text))) => ClientError::Refused { code, text },
+            // The connection is at an end, and nobody says what became of the requests that were under way.
+            Ok((0, Answer::Refused(..))) => ClientError::Broken(io::ErrorKind::ConnectionAborted.into()),
             Ok((request, answer)) => match finish(&shared, request, answer) {
                 Ok(()) => continue,
                 Err(err) => err,
@@ -323,7 +327,7 @@ async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
 
 /// Tells the callers of a request what became of it.
 fn finish(shared: &Shared, request: u64, answer: Answer) -> Result<(), ClientError> {
-    let waiting = shared.lock().requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
+    let (_, waiting) = shared.lock().requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
     shared.room.add_permits(1);
     let count: usize = waiting.iter().map(Waiting::count).sum();
     match answer {

@@ -95,7 +95,7 @@ impl<'a> Judge<'a> {
         let second = time_ns / SECOND_NS;
         self.model.now = second;
         let before = self.balances();
-        self.distributions.has(self.model.accounts[&FROM].totals);
+        self.distributions.has(self.model.accounts[&FROM].totals, sequence);
         if let Record::Internal { transfer, .. } = &stored.record
             && matches!(transfer.operation(), Operation::Fee | Operation::Withhold)
         {
@@ -126,7 +126,7 @@ impl<'a> Judge<'a> {
                 self.statements.import(entry).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Distribution(entry) => {
-                self.distributions.enter(entry, time_ns).map_err(|what| format!("record {sequence}: {what}"))?;
+                self.distributions.enter(entry, self.last).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Break(entry) => {
                 self.statements.act(entry).map_err(|what| format!("record {sequence}: {what}"))?;

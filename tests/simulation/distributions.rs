@@ -16,6 +16,9 @@ const KEEP: i128 = 25;
 /// Time between two runs.
 const EVERY_S: u64 = 1_800;
 
+/// Records that may come between the look at the account and that of the plan: what may be inside at once, and a group.
+const BESIDE: u64 = 300;
+
 /// What it is called.
 pub(crate) const NAME: &str = "dollars";
 
@@ -38,8 +41,8 @@ pub(crate) struct Distributions {
     run: Option<DistributionEntry>,
     /// What became of its transfer.
     paid: Option<Code>,
-    /// What there was to divide since the last run ended.
-    amounts: Vec<u128>,
+    /// What there was to divide since the last run ended, and up to which record.
+    amounts: Vec<(u128, u64)>,
     done: u64,
 }
 
@@ -50,28 +53,31 @@ impl Distributions {
     }
 
     /// What the account has: debits and credits posted, debits held.
-    pub(crate) fn has(&mut self, [debits, credits, held, _]: [u128; 4]) {
+    pub(crate) fn has(&mut self, [debits, credits, held, _]: [u128; 4], sequence: u64) {
         let own = credits.cast_signed() - debits.cast_signed() - held.cast_signed();
         let amount = u128::try_from(own).unwrap_or(0).saturating_sub(KEEP.unsigned_abs());
-        if self.amounts.last() != Some(&amount) {
-            self.amounts.push(amount);
+        match self.amounts.last_mut() {
+            Some((last, until)) if *last == amount => *until = sequence,
+            _ => self.amounts.push((amount, sequence)),
         }
     }
 
-    pub(crate) fn enter(&mut self, entry: &DistributionEntry, time_ns: u64) -> Result<(), String> {
+    pub(crate) fn enter(&mut self, entry: &DistributionEntry, (sequence, time_ns): (u64, u64)) -> Result<(), String> {
         let what = || format!("{entry:?} after {:?}, paid {:?}", self.run, self.paid);
         let is_planned = self.run.is_some_and(|run| run.state == DistributionState::Planned);
         if entry.state == DistributionState::Planned {
             let is_later = self.run.is_none_or(|run| entry.due_ns > run.due_ns);
             let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS);
             ensure(!is_planned && is_later && is_on_time && entry.due_ns <= time_ns, what)?;
-            ensure(self.amounts.contains(&entry.amount), || format!("{}, there was {:?}", what(), self.amounts))?;
+            let is_so = |(amount, until): &(u128, u64)| *amount == entry.amount && until + BESIDE >= sequence;
+            ensure(self.amounts.iter().any(is_so), || format!("{}, there was {:?}", what(), self.amounts))?;
             (self.run, self.paid) = (Some(*entry), None);
             return Ok(());
         }
         let is_same = self.run.is_some_and(|run| (run.due_ns, run.amount) == (entry.due_ns, entry.amount));
         let is_paid = self.paid.map_or(entry.amount == 0, Code::is_accepted);
-        ensure(is_planned && is_same && is_paid == (entry.state == DistributionState::Done), what)?;
+        let was_tried = self.paid.is_some() || entry.amount == 0;
+        ensure(is_planned && is_same && was_tried && is_paid == (entry.state == DistributionState::Done), what)?;
         self.done += u64::from(is_paid && entry.amount > 0);
         self.run = Some(*entry);
         let last = self.amounts.pop();

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use heng::journal::{Disk, JournalReader};
 use heng::store::{IndexEntry, Store, StoreError};
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::disk::{Fault, SECTOR, SimDisk};
 use crate::plain::{DAY_S, SECOND_NS};
+use crate::server::recover_beside;
 use crate::world::World;
 
 fn copy_directory(from: &Path, to: &Path) {
@@ -25,6 +27,25 @@ fn copy_directory(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Stores that were found damaged and set aside, in all worlds: how sled wrote them decides it, and that is no part of a world.
+pub(crate) static ASIDE: AtomicU64 = AtomicU64::new(0);
+
+/// What is left of a file of which any sectors were written since it was synced, and as many of its bytes as it may have.
+fn torn(synced: &[u8], now: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    let length = if now.len() > synced.len() { rng.random_range(synced.len()..=now.len()) } else { now.len() };
+    let mut torn = now[..length].to_vec();
+    for (number, sector) in torn.chunks_mut(SECTOR).enumerate() {
+        let old = synced.get(number * SECTOR..).unwrap_or_default();
+        let same = old.iter().zip(sector.iter()).take_while(|(old, new)| old == new).count();
+        if same < sector.len() && rng.random_bool(0.5) {
+            let known = old.len().min(sector.len());
+            sector[..known].copy_from_slice(&old[..known]);
+            sector[known..].fill(0);
+        }
+    }
+    torn
 }
 
 impl World<'_> {
@@ -52,11 +73,9 @@ impl World<'_> {
         if let Some(left) = left {
             copy_directory(&self.path.join(left), &store);
             if with_power {
-                // sled's own files, too, or as they were at one moment.
-                let all = left == "store-now" && self.rng.random_bool(0.5);
-                self.summary.torn += u64::from(all);
-                let names = if all { self.store_files() } else { vec!["index".to_owned()] };
-                self.tear(&names);
+                let mut rng = StdRng::seed_from_u64(self.rng.random());
+                self.tear(&["index".to_owned()], "store", &mut rng);
+                self.torn = self.rng.random_bool(0.5).then(|| self.rng.random());
             }
         }
         if self.rng.random_bool(0.1) {
@@ -66,50 +85,42 @@ impl World<'_> {
         self.tell(format!("stopped, power cut {with_power}, store {left:?}"));
     }
 
-    /// A store that was found damaged is not looked at again.
-    pub(crate) fn count_stores_aside(&mut self) {
-        for entry in fs::read_dir(self.path).into_iter().flatten().map(Result::unwrap) {
-            if entry.file_name().to_string_lossy().contains(".damaged-") {
-                fs::remove_dir_all(entry.path()).unwrap();
-                self.summary.aside += 1;
-                self.tell("the store was set aside".to_owned());
-            }
-        }
+    /// A start with sled's own files torn as well: what cannot be read is set aside, and what can is what the journal says. It is judged on copies,
+    /// because when sled writes what is not the simulation's to say, so the world would not be the same each time.
+    pub(crate) fn judge_torn(&mut self, seed: u64) -> Result<(), String> {
+        self.summary.torn += 1;
+        let torn = self.path.join("torn");
+        drop(fs::remove_dir_all(&torn));
+        copy_directory(&self.path.join("ids"), &torn.join("ids"));
+        fs::create_dir_all(torn.join("store").join("blobs")).unwrap();
+        self.tear(&self.store_files(), "torn/store", &mut StdRng::seed_from_u64(seed));
+        let copy = self.disk.copy();
+        copy.mend();
+        recover_beside(&torn, copy, &self.options).map_err(|what| format!("with a torn store: {what}"))?;
+        let names = fs::read_dir(&torn).unwrap().map(|entry| entry.unwrap().file_name());
+        let aside = names.filter(|name| name.to_string_lossy().contains(".damaged-")).count();
+        ASIDE.fetch_add(u64::try_from(aside).unwrap(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// What a power cut leaves of files of the store: of what was written since they were last synced any sectors, and any length; a file that is
     /// newer may be missing, one that was removed may be there.
-    fn tear(&mut self, names: &[String]) {
+    fn tear(&self, names: &[String], to: &str, rng: &mut StdRng) {
         for name in names {
             let read = |of: &str| fs::read(self.path.join(of).join(name)).ok();
             let (synced, now) = (read("store-synced"), read("store-now"));
             let left = match (synced, now) {
-                (Some(synced), Some(now)) => Some(self.torn(&synced, &now)),
-                (Some(only), None) => self.rng.random_bool(0.5).then_some(only),
-                (None, Some(only)) => self.rng.random_bool(0.5).then(|| self.torn(&[], &only)),
+                (Some(synced), Some(now)) => Some(torn(&synced, &now, rng)),
+                (Some(only), None) => rng.random_bool(0.5).then_some(only),
+                (None, Some(only)) => rng.random_bool(0.5).then(|| torn(&[], &only, rng)),
                 (None, None) => None,
             };
-            let path = self.path.join("store").join(name);
+            let path = self.path.join(to).join(name);
             match left {
                 Some(bytes) => fs::write(path, bytes).unwrap(),
                 None => drop(fs::remove_file(path)),
             }
         }
-    }
-
-    fn torn(&mut self, synced: &[u8], now: &[u8]) -> Vec<u8> {
-        let length = if now.len() > synced.len() { self.rng.random_range(synced.len()..=now.len()) } else { now.len() };
-        let mut torn = now[..length].to_vec();
-        for (number, sector) in torn.chunks_mut(SECTOR).enumerate() {
-            let old = synced.get(number * SECTOR..).unwrap_or_default();
-            let same = old.iter().zip(sector.iter()).take_while(|(old, new)| old == new).count();
-            if same < sector.len() && self.rng.random_bool(0.5) {
-                let known = old.len().min(sector.len());
-                sector[..known].copy_from_slice(&old[..known]);
-                sector[known..].fill(0);
-            }
-        }
-        torn
     }
 
     /// Names of all files of the store, as it was synced or is.

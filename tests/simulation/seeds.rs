@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::disk::Fault;
+use crate::faults::ASIDE;
 use crate::world::Summary;
 use crate::{run, run_with};
 
@@ -93,7 +95,6 @@ fn seeds_hold() {
         all.reads += one.reads;
         all.damages += one.damages;
         all.torn += one.torn;
-        all.aside += one.aside;
         all.windows += one.windows;
         all.settled += one.settled;
         all.lines += one.lines;
@@ -104,7 +105,8 @@ fn seeds_hold() {
         all.distributed += one.distributed;
         all.seconds += one.seconds;
     }
-    println!("{:?}: {all:?} in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
+    let aside = ASIDE.load(Ordering::Relaxed);
+    println!("{:?}: {all:?}, {aside} stores set aside, in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
     let cleared = [all.windows, all.settled, all.lines, all.written_off, all.distributed];
     let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn];
     let all_kinds = [all_kinds.as_slice(), &cleared].concat();

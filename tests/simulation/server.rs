@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
+use crate::disk::SimDisk;
 use crate::log::Balance;
 use crate::second;
 
@@ -71,6 +72,16 @@ pub(crate) struct Server {
     drain: watch::Sender<bool>,
     // After the engine, whose store is in the directory.
     _directory: DataDir,
+}
+
+/// Recovers from a directory and a disk that nobody else has, and compares what was found with the journal.
+pub(crate) fn recover_beside(path: &Path, disk: SimDisk, options: &Options) -> Result<(), String> {
+    let directory = DataDir::create(path).map_err(|err| err.to_string())?;
+    let (helpers, _stepper) = Helpers::stepped();
+    let surroundings = Surroundings { disk: Some(Arc::new(disk)), helpers, clock: Clock::default() };
+    let recovering = RecoverOptions { store_cache_bytes: 1 << 20, ids_in_memory: options.ids_in_memory };
+    let recovered = recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err))?;
+    second::compare(&recovered)
 }
 
 impl Server {

@@ -45,9 +45,8 @@ pub(crate) struct Summary {
     pub(crate) records: u64,
     pub(crate) reads: u64,
     pub(crate) damages: u64,
-    /// Times that sled's files were torn by a power cut, and stores that were found damaged and set aside.
+    /// Times that sled's files were torn by a power cut.
     pub(crate) torn: u64,
-    pub(crate) aside: u64,
     /// Windows that were closed.
     pub(crate) windows: u64,
     /// Positions that were settled.
@@ -84,6 +83,8 @@ pub(crate) struct World<'a> {
     pub(crate) server: Option<Server>,
     /// The store as it was when its last sync returned.
     pub(crate) store_synced: u64,
+    /// Sled's files are to be torn before the next start, with this seed.
+    pub(crate) torn: Option<u64>,
     pub(crate) clients: Vec<Client>,
     pub(crate) log: Log,
     pub(crate) bank: Bank,
@@ -166,6 +167,7 @@ impl<'a> World<'a> {
             now_ns,
             server: None,
             store_synced: 0,
+            torn: None,
             clients,
             log: Log::default(),
             bank: Bank::default(),
@@ -190,7 +192,12 @@ impl<'a> World<'a> {
         format!("{options:?}\n{summary:?}\n  {}", lines.join("\n  "))
     }
 
-    pub(crate) fn tell(&mut self, what: String) {
+    pub(crate) fn tell(&mut self, mut what: String) {
+        // Each world has a directory of its own.
+        let own = self.path.display().to_string();
+        if what.contains(&own) {
+            what = what.replace(&own, "the directory");
+        }
         for byte in what.bytes() {
             self.summary.trace = (self.summary.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         }
@@ -264,6 +271,9 @@ impl<'a> World<'a> {
     }
 
     fn start(&mut self) -> Result<(), String> {
+        if let Some(seed) = self.torn.take() {
+            self.judge_torn(seed)?;
+        }
         self.options.shards = self.rng.random_range(1..=4);
         if self.is_wild() && self.rng.random_bool(0.1) {
             let calls = self.rng.random_range(0..12);
@@ -278,7 +288,6 @@ impl<'a> World<'a> {
                 self.store_synced = server.checkpoint();
                 self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
                 self.server = Some(server);
-                self.count_stores_aside();
                 self.keep_store();
                 self.judge_so_far()
             }

@@ -60,7 +60,7 @@ const SMALL: [&str; 8] = [
 
 /// How often the start after a crash is broken off too, and how soon.
 const BROKEN_RECOVERIES: f64 = 0.3;
-const RECOVERY_MS: u64 = 250;
+const RECOVERY_MS: u64 = 80;
 
 /// How long calls fail for a server that lives with it.
 const ERRORS: Duration = Duration::from_secs(3);
@@ -160,7 +160,7 @@ impl Ledger {
             Fault::Network => self.disturb((runtime, &server), &mut load, rng, report)?,
             Fault::IoError => self.io_error((runtime, &mut server), &mut load, rng, report)?,
             Fault::Power | Fault::PowerExt4 => self.cut_power(&server, rng)?,
-            Fault::DiskFull => self.fill_up(&mut server, &mut load, report)?,
+            Fault::DiskFull => self.fill_up((runtime, &mut server), &mut load, rng, report)?,
         }
         self.hear(runtime, &mut load, report);
         drop(server);
@@ -199,8 +199,9 @@ impl Ledger {
             server.signal("STOP")?;
             pause(Duration::from_millis(50));
         }
+        let switch = self.site.switch()?;
         self.until = Some(Instant::now());
-        self.site.power_off()?;
+        switch.off()?;
         server.signal("KILL")
     }
 
@@ -234,6 +235,7 @@ impl Ledger {
         for _ in 0..CLOCKS {
             clock.set(draw(rng))?;
             report.clock_jumps = report.clock_jumps.saturating_add(1);
+            probe(runtime, server, rng, report);
             pause(Duration::from_millis(rng.random_range(20..200)));
         }
         clock.set(Says::Ahead(i64::try_from(FAR.as_secs())?))?;
@@ -270,13 +272,21 @@ impl Ledger {
     }
 
     /// Lets callers write until the disk is full, which ends the server.
-    fn fill_up(&mut self, server: &mut Spawned, load: &mut Load, report: &mut Report) -> anyhow::Result<()> {
+    fn fill_up(
+        &mut self,
+        (runtime, server): (&Runtime, &mut Spawned),
+        load: &mut Load,
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
         let begun = Instant::now();
         while !server.has_ended() && !load.calls.is_empty() && begun.elapsed() < FULL {
             self.hear_ended(load, report);
             pause(Duration::from_millis(20));
         }
-        report.stuck = report.stuck.saturating_add(u64::from(begun.elapsed() >= FULL));
+        // It ends, or it goes on to answer: it does not stand still.
+        let has_ended = server.has_ended() || wait_for_end(server, AGAIN);
+        report.stuck = report.stuck.saturating_add(u64::from(!has_ended && !answers(runtime, server, rng)));
         load.stop.store(true, Relaxed);
         if server.has_ended() { Ok(()) } else { server.signal("KILL") }
     }
@@ -342,7 +352,10 @@ impl Ledger {
         for mut exchange in exchanges {
             if self.until.zip(exchange.answered).is_some_and(|(until, answered)| answered >= until) {
                 exchange.outcomes = None;
+                report.excused = report.excused.saturating_add(1);
             }
+            // A connection that neither breaks nor is answered.
+            report.stuck = report.stuck.saturating_add(u64::from(exchange.was_silent));
             log.hear(exchange, &mut wrong);
         }
         callers.push(back);

@@ -27,8 +27,8 @@ const BATCH_MAX: usize = 24;
 /// Earlier ones that a connection may send again.
 const REMEMBERED: usize = 1_000;
 
-/// How long a server that does not answer is waited for.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long a server that does not answer is waited for: longer than it stands still.
+const SILENCE: Duration = Duration::from_secs(40);
 
 /// Pause before connecting again.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -68,6 +68,7 @@ impl Caller {
             while !order.stop.load(Relaxed) {
                 let mut exchange = unanswered.take().unwrap_or_else(|| self.make());
                 let answer = tokio::time::timeout(SILENCE, client.submit(&exchange.transfers)).await;
+                exchange.was_silent = answer.is_err();
                 exchange.outcomes = answer.ok().and_then(Result::ok);
                 exchange.answered = exchange.outcomes.is_some().then(Instant::now);
                 if exchange.outcomes.is_none() && order.stays {
@@ -116,7 +117,7 @@ impl Caller {
                 }
             }
         }
-        Exchange { transfers, planned, repeats, outcomes: None, answered: None }
+        Exchange { transfers, planned, repeats, outcomes: None, answered: None, was_silent: false }
     }
 }
 

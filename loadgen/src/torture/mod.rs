@@ -123,7 +123,9 @@ pub(crate) struct Report {
     /// I/O errors that ended the server, and those that it lived with.
     io_errors_ended: u64,
     io_errors_outlived: u64,
-    /// Times that a server that stood still or had no room did not come back.
+    /// Requests whose answers came when the power was being cut, and promise nothing.
+    excused: u64,
+    /// Times that a server, or a connection, neither ended nor answered.
     stuck: u64,
     /// What ended it before all cycles were done, if anything did: a server that does not start again is such a thing.
     failure: Option<String>,
@@ -181,6 +183,7 @@ impl Report {
         line("I/O errors", format!("{} ended the server, {} did not", self.io_errors_ended, self.io_errors_outlived));
         line("clock", format!("set {} times", self.clock_jumps));
         line("network", format!("broke {} connections", self.connections_broken));
+        line("excused", format!("{} requests were answered when the power was being cut", self.excused));
         line("verify failures", self.verify_failures.to_string());
         line("stuck", self.stuck.to_string());
         if let Some(failure) = &self.failure {
@@ -287,7 +290,9 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     bar.finish_and_clear();
     let unfinished = if report.failure.is_none() { ledgers.len() } else { 0 };
     for ledger in ledgers.values_mut().take(unfinished) {
-        ledger.finish(&runtime, &mut rng, &mut report)?;
+        if let Err(err) = ledger.finish(&runtime, &mut rng, &mut report) {
+            report.failure = Some(format!("at the end: {err:#}"));
+        }
     }
     report.recovery_ms = Recovery::of(recoveries);
     report.again_ms = Recovery::of(std::mem::take(&mut report.answered_again));

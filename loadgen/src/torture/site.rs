@@ -4,8 +4,9 @@
 //! (`FS_IOC_SHUTDOWN`, through `xfs_io`). It needs the right to mount; where that is missing, the faults that need it are skipped, and said so.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -26,6 +27,27 @@ enum Ground {
     Plain,
     Image(PathBuf),
     Small(u64),
+}
+
+/// How long it takes to be ready for that.
+const READY: Duration = Duration::from_millis(50);
+
+/// What cuts the power.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    hand: Child,
+    told: ChildStdin,
+}
+
+impl Switch {
+    /// Cuts it at once.
+    pub(crate) fn off(mut self) -> anyhow::Result<()> {
+        self.told.write_all(b"shutdown\nquit\n")?;
+        drop(self.told);
+        let ended = self.hand.wait()?;
+        anyhow::ensure!(ended.success(), "xfs_io could not shut the file system down: {ended}");
+        Ok(())
+    }
 }
 
 /// A place for a data directory.
@@ -103,11 +125,19 @@ impl Site {
         matches!(self.ground, Ground::Image(_))
     }
 
+    /// A hand at the switch: to start a program takes longer than a sync.
+    pub(crate) fn switch(&self) -> anyhow::Result<Switch> {
+        let mut command = Command::new("xfs_io");
+        command.arg("-x").arg(&self.path).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut hand = command.spawn().context("cannot start xfs_io")?;
+        let told = hand.stdin.take().context("xfs_io has no input")?;
+        super::pause(READY);
+        Ok(Switch { hand, told })
+    }
+
     /// From now on nothing reaches the disk any more. The caller ends whoever writes, and then calls [`Self::power_on`].
     pub(crate) fn power_off(&self) -> anyhow::Result<()> {
-        let cut = done("xfs_io", &[&"-x", &"-c", &"shutdown", &self.path]);
-        anyhow::ensure!(cut, "the file system at {} cannot be shut down", self.path.display());
-        Ok(())
+        self.switch()?.off()
     }
 
     /// Comes back as after a power cut.

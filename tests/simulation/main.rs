@@ -37,6 +37,7 @@ mod second;
 mod seeds;
 mod server;
 mod statements;
+mod summary;
 mod windows;
 mod wishes;
 mod world;
@@ -44,7 +45,8 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use world::{Summary, World};
+use summary::Summary;
+use world::World;
 
 fn memory() -> tempfile::TempDir {
     let shared = Path::new("/dev/shm");

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::disk::Fault;
 use crate::faults::ASIDE;
-use crate::world::Summary;
+use crate::summary::Summary;
 use crate::{run, run_with};
 
 /// Steps of a run.
@@ -89,21 +89,7 @@ fn seeds_hold() {
     let each =
         on_all(seeds(), |seed| run(seed, steps_asked()).unwrap_or_else(|whole| panic!("{}", shortest(seed, &whole))));
     for one in each {
-        all.starts += one.starts;
-        all.answered += one.answered;
-        all.records += one.records;
-        all.reads += one.reads;
-        all.damages += one.damages;
-        all.torn += one.torn;
-        all.windows += one.windows;
-        all.settled += one.settled;
-        all.lines += one.lines;
-        all.written_off += one.written_off;
-        all.limited += one.limited;
-        all.charged += one.charged;
-        all.came_back += one.came_back;
-        all.distributed += one.distributed;
-        all.seconds += one.seconds;
+        all.add(&one);
     }
     let aside = ASIDE.load(Ordering::Relaxed);
     println!("{:?}: {all:?}, {aside} stores set aside, in {:.1} s", seeds(), begun.elapsed().as_secs_f64());

@@ -20,6 +20,7 @@ use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
 use crate::plain::{ACCOUNTS, Ask, BOUNDS as PLAIN, Bounds, DAY_S, POLICY as RULES, SECOND_NS};
 use crate::server::{Options, POLICY as SCHEME, Server, gateway_name};
+use crate::summary::Summary;
 use crate::wishes;
 
 /// Lines of what happened that are kept to be told.
@@ -36,38 +37,6 @@ const IN_FLIGHT_MAX: usize = 6;
 
 /// Steps after which everything must have been answered once no fault comes any more.
 const PATIENCE: usize = 40_000;
-
-/// What a run came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
-    pub(crate) starts: u64,
-    pub(crate) answered: u64,
-    pub(crate) records: u64,
-    pub(crate) reads: u64,
-    pub(crate) damages: u64,
-    /// Times that sled's files were torn by a power cut.
-    pub(crate) torn: u64,
-    /// Windows that were closed.
-    pub(crate) windows: u64,
-    /// Positions that were settled.
-    pub(crate) settled: u64,
-    /// Lines of bank statements, and differences that were written off.
-    pub(crate) lines: u64,
-    pub(crate) written_off: u64,
-    /// Transfers that limits refused.
-    pub(crate) limited: u64,
-    /// Fees and what was withheld, and how often something of that came back.
-    pub(crate) charged: u64,
-    pub(crate) came_back: u64,
-    /// Distributions that moved something.
-    pub(crate) distributed: u64,
-    /// Simulated seconds.
-    pub(crate) seconds: u64,
-    /// Writes, syncs and new files of the journal until the last fault.
-    pub(crate) calls: u64,
-    /// Of all that happened, in order.
-    pub(crate) trace: u64,
-}
 
 pub(crate) struct Client {
     gateway: u32,

@@ -74,6 +74,8 @@ pub(crate) struct Shown {
     pub(crate) breaks: Vec<BreakView>,
     /// How many statements the bank had written.
     pub(crate) statements: usize,
+    /// A second at which the office had nothing more to do.
+    pub(crate) second: u64,
 }
 
 impl World<'_> {
@@ -91,7 +93,9 @@ impl World<'_> {
         }
         let statements = self.bank.statements.len();
         bank::match_again(server)?;
+        let mut second = 0;
         for turn in 0.. {
+            second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
             match server.office.look() {
                 Ok(false) => break,
                 Ok(true) if turn < TURNS_MAX => {}
@@ -107,6 +111,7 @@ impl World<'_> {
                 participants: windows.participants().iter().map(|known| known.id.into()).collect(),
                 breaks,
                 statements,
+                second,
             }
         });
         shown.map_err(|trouble| trouble.to_string())

@@ -30,6 +30,7 @@ const FOUND: &[(u64, usize, &str)] = &[
     (37, 4_000, "a refusal by a mirror's limit may be as of before its record"),
     (44, 3_000, "a settlement of what is nothing moves nothing"),
     (1_887, 3_400, "decided when one time was not over yet, and another was"),
+    (194, 4_000, "a run somebody asks for after the office has come to its end may be open"),
     (1_272, 4_000, "a hold whose time is over is not open a moment before the record that says so"),
 ];
 

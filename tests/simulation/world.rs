@@ -511,6 +511,8 @@ impl<'a> World<'a> {
             if sequence == shown.sequence {
                 judge.compare_windows(&shown.windows, &shown.participants)?;
                 judge.statements.compare((&shown.breaks, shown.statements), &judge.windows)?;
+                // Who asks for a run after that may find it open at the end.
+                judge.distributions.finish(shown.second)?;
             }
         }
         Ok(judge)
@@ -528,9 +530,6 @@ impl<'a> World<'a> {
         let second = self.now_ns.load(Ordering::Relaxed) / SECOND_NS;
         if let Some(late) = judge.overdue(second) {
             return Err(format!("{late} is overdue at second {second} and still open"));
-        }
-        if !self.options.rules {
-            judge.distributions.finish(second)?;
         }
         let (windows, settled) = (judge.windows.closed(), judge.windows.settled());
         let ((lines, written_off), (limited, charged)) = (judge.statements.counts(), judge.ruled);

@@ -236,17 +236,13 @@ impl SimDisk {
         copy
     }
 
-    /// The same bytes with one fault in them at rest: a bit, a sector of zeros, or two sectors exchanged. Not in the last bytes that were written,
-    /// where damage cannot be told from a write that was cut off.
-    pub(crate) fn damaged(&self, rng: &mut StdRng, spared: usize) -> Option<Self> {
-        let state = self.state();
-        let mut segments = state.segments.clone();
-        drop(state);
+    /// The same bytes with one fault in them at rest, before a place: a bit, a sector of zeros, or two sectors exchanged.
+    pub(crate) fn damaged(&self, rng: &mut StdRng, (last, until): (u64, usize)) -> Option<Self> {
+        let mut segments = self.state().segments.clone();
         let end = |segment: &Segment| segment.durable.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        let last = segments.iter().rev().find(|(_, segment)| end(segment) > 0).map(|(number, _)| *number)?;
         let whole: Vec<(u64, usize)> = segments
-            .iter()
-            .map(|(number, segment)| (*number, end(segment).saturating_sub(if *number == last { spared } else { 0 })))
+            .range(..=last)
+            .map(|(number, segment)| (*number, if *number == last { until } else { end(segment) }))
             .filter(|(_, end)| *end > 2 * SECTOR)
             .collect();
         let (number, end) = *whole.get(rng.random_range(0..whole.len().max(1)))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use heng::journal::{Disk, JournalReader};
+use heng::journal::{Disk, GROUP_HEADER_BYTES, JournalReader};
 use heng::store::{IndexEntry, Store, StoreError};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -212,14 +212,6 @@ impl World<'_> {
 
     /// A copy of the disk with a fault at rest, or with a write that went elsewhere: it is told, or what is served is right all the same.
     fn damage(&mut self) -> Result<(), String> {
-        let spared = 16 << 10;
-        let copy = if self.rng.random_bool(0.4) {
-            self.disk.misdirected(&mut self.rng)
-        } else {
-            self.disk.damaged(&mut self.rng, spared)
-        };
-        let Some(copy) = copy else { return Ok(()) };
-        self.summary.damages += 1;
         let read = |disk: SimDisk| {
             let disk: Arc<dyn Disk> = Arc::new(disk);
             let reader = JournalReader::new(Arc::clone(&disk));
@@ -230,7 +222,19 @@ impl World<'_> {
             });
             (walked, groups, reader)
         };
-        let (_, whole, truth) = read(self.disk.copy());
+        let (walked, whole, truth) = read(self.disk.copy());
+        let tail = walked.map_err(|err| format!("without a fault at rest: {err}"))?.tail;
+        // Damage in the last group cannot be told from a write that was cut off.
+        let last = whole.last().map_or(0, |(_, body)| GROUP_HEADER_BYTES + body.len());
+        let until = usize::try_from(tail.offset).unwrap().checked_sub(last);
+        let until = until.map_or((tail.segment - 1, 0), |until| (tail.segment, until));
+        let copy = if self.rng.random_bool(0.4) {
+            self.disk.misdirected(&mut self.rng)
+        } else {
+            self.disk.damaged(&mut self.rng, until)
+        };
+        let Some(copy) = copy else { return Ok(()) };
+        self.summary.damages += 1;
         let (walked, groups, reader) = read(copy);
         if let Some(((believed, _), _)) = groups.iter().zip(&whole).find(|(believed, whole)| believed != whole) {
             return Err(format!("a fault at rest is in the group at {}, and was believed", believed.base_sequence));

@@ -129,6 +129,7 @@ impl World<'_> {
             turn(server, &mut self.rng, &mut self.bank)
         };
         let waiting = *server.waiting.lock().unwrap();
+        self.note_stored();
         if came != "Ok(false)" {
             self.tell(format!("office: {came}"));
         }

@@ -11,6 +11,7 @@ use heng::flow::{Admission, Clock, Helpers, Stepper, Work};
 use heng::gateway::{GatewayContext, GatewayLimits, converse};
 use heng::journal::Disk;
 use heng::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, PolicyPart, Record, Sequence};
+use heng::store::Store;
 use heng::telemetry::{HealthState, Telemetry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -69,6 +70,7 @@ pub(crate) struct Server {
     hands: Arc<Mutex<Hands>>,
     context: Arc<GatewayContext>,
     telemetry: Telemetry,
+    store: Store,
     drain: watch::Sender<bool>,
     // After the engine, whose store is in the directory.
     _directory: DataDir,
@@ -108,7 +110,7 @@ impl Server {
         }
         second::compare(&recovered)?;
         let found = (recovered.book.sequence(), recovered.book.accounts().map(|account| balance(&account)).collect());
-        let telemetry = Telemetry::default();
+        let (telemetry, store) = (Telemetry::default(), recovered.store.clone());
         let engine_options = EngineOptions {
             shards: options.shards,
             items_in_flight_max: options.items_in_flight_max,
@@ -151,6 +153,7 @@ impl Server {
             engine,
             context,
             telemetry,
+            store,
             drain,
             _directory: directory,
         })
@@ -200,8 +203,10 @@ impl Server {
         self.telemetry.counters().invariant_violations_total.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn checkpoint(&self) -> u64 {
-        self.telemetry.counters().checkpoint_sequence.load(Ordering::Relaxed)
+    /// What the store has durably: its checkpoint, and how far the index of histories goes.
+    pub(crate) fn stored(&self) -> (Sequence, Sequence) {
+        let checkpoint = self.telemetry.counters().checkpoint_sequence.load(Ordering::Relaxed);
+        (checkpoint, self.store.last_index().unwrap())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use heng::journal::{Disk, JournalReader};
-use heng::ledger::{AccountFlags, AccountId, Code, NewAccount, Record, StoredRecord};
+use heng::ledger::{AccountFlags, AccountId, Code, NewAccount, Record, Sequence, StoredRecord};
 use heng::protocol::AccountState;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -50,8 +50,8 @@ pub(crate) struct World<'a> {
     pub(crate) disk: Arc<SimDisk>,
     pub(crate) now_ns: Arc<AtomicU64>,
     pub(crate) server: Option<Server>,
-    /// The store as it was when its last sync returned.
-    pub(crate) store_synced: u64,
+    /// What the store had when its last sync returned: a checkpoint, and how far the index goes.
+    pub(crate) stored: (Sequence, Sequence),
     /// Sled's files are to be torn before the next start, with this seed.
     pub(crate) torn: Option<u64>,
     pub(crate) clients: Vec<Client>,
@@ -135,7 +135,7 @@ impl<'a> World<'a> {
             disk: Arc::new(SimDisk::new(seed, Arc::clone(&now_ns))),
             now_ns,
             server: None,
-            store_synced: 0,
+            stored: (0, 0),
             torn: None,
             clients,
             log: Log::default(),
@@ -254,8 +254,8 @@ impl<'a> World<'a> {
         let seed = self.rng.random();
         match Server::start(self.path, disk, &self.now_ns, (&self.options, seed, self.is_wild())) {
             Ok(server) => {
-                self.store_synced = server.checkpoint();
-                self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.store_synced));
+                self.stored = server.stored();
+                self.tell(format!("started with {} shards, checkpoint {}", self.options.shards, self.stored.0));
                 self.server = Some(server);
                 self.keep_store();
                 self.judge_so_far()
@@ -284,15 +284,25 @@ impl<'a> World<'a> {
         if !server.is_store(helper) {
             return;
         }
-        let checkpoint = server.checkpoint();
-        if checkpoint != self.store_synced {
-            self.store_synced = checkpoint;
-            self.keep_store();
-            self.tell(format!("checkpoint {checkpoint}"));
-        } else if has_helped && self.is_wild() && self.rng.random_bool(0.03) {
+        if !self.note_stored() && has_helped && self.is_wild() && self.rng.random_bool(0.03) {
             self.tell("amid a checkpoint".to_owned());
             self.stop(false);
         }
+    }
+
+    /// Keeps what the store has, when more of it has become durable; answers whether a checkpoint has.
+    pub(crate) fn note_stored(&mut self) -> bool {
+        let before = self.stored;
+        let Some(server) = &self.server else { return false };
+        self.stored = server.stored();
+        if self.stored == before {
+            return false;
+        }
+        self.keep_store();
+        if self.stored.0 != before.0 {
+            self.tell(format!("checkpoint {}", self.stored.0));
+        }
+        self.stored.0 != before.0
     }
 
     fn tick(&mut self) {

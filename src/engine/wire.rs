@@ -83,7 +83,9 @@ pub fn wire(
     surroundings: &Surroundings,
 ) -> std::io::Result<(Engine, Vec<Part>)> {
     let Recovered { book, ids, links, store, gateways, disk, reader, tail, checkpoint, .. } = recovered;
-    let shard_cores = host_shards((&book, &store), options.shards, tail.next_time_ns.max(surroundings.clock.now_ns()));
+    // What the desk takes for now no record is before, also when the clock is set back before the first.
+    let now_ns = tail.next_time_ns.max(surroundings.clock.now_ns());
+    let shard_cores = host_shards((&book, &store), options.shards, now_ns);
     let (helpers, clock) = (&surroundings.helpers, &surroundings.clock);
     let (shard_senders, shard_inboxes): (Vec<_>, Vec<_>) = (0..options.shards).map(|_| inbox()).unzip();
     let (settlement_sender, settlement_inbox) = inbox();
@@ -107,7 +109,7 @@ pub fn wire(
     let durable = tail.next_sequence.saturating_sub(1);
     telemetry.counters().start_at(durable, checkpoint);
     let pace = Pace::new(durable);
-    let sequencer = Sequencer::new((durable, book.second()), tail.next_time_ns, options.group_records_max);
+    let sequencer = Sequencer::new((durable, book.second()), now_ns, options.group_records_max);
     // The first shard has the desk, where things fall due.
     let timekeeper = shards.first().cloned().ok_or_else(|| std::io::Error::other("there is no shard"))?;
     let peers = SettlementPeers {

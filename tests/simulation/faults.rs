@@ -225,8 +225,8 @@ impl World<'_> {
         let (walked, whole, truth) = read(self.disk.copy());
         let tail = walked.map_err(|err| format!("without a fault at rest: {err}"))?.tail;
         // Damage in the last group cannot be told from a write that was cut off.
-        let last = whole.last().map_or(0, |(_, body)| GROUP_HEADER_BYTES + body.len());
-        let until = usize::try_from(tail.offset).unwrap().checked_sub(last);
+        let newest = whole.last().map_or(0, |(_, body)| GROUP_HEADER_BYTES + body.len());
+        let until = usize::try_from(tail.offset).unwrap().checked_sub(newest);
         let until = until.map_or((tail.segment - 1, 0), |until| (tail.segment, until));
         let copy = if self.rng.random_bool(0.4) {
             self.disk.misdirected(&mut self.rng)

@@ -22,6 +22,8 @@
 
 mod bank;
 mod check;
+#[cfg(not(feature = "planted"))]
+mod clock;
 mod disk;
 mod distributions;
 mod faults;

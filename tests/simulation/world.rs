@@ -239,7 +239,7 @@ impl<'a> World<'a> {
         self.faults && !self.is_calm
     }
 
-    fn start(&mut self) -> Result<(), String> {
+    pub(crate) fn start(&mut self) -> Result<(), String> {
         if let Some(seed) = self.torn.take() {
             self.judge_torn(seed)?;
         }

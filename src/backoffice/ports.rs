@@ -1,7 +1,7 @@
 //! What the office needs of the engine: a consistent view, transfers of the ledger itself, records, the time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -89,7 +89,7 @@ pub trait Ports: Send {
     /// Makes transfers in the name of the ledger; those linked to each other all or none. Answers their outcomes, those of the first time
     /// for what was asked for before, when they are durable.
     fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble>;
-    /// Appends records; answers when they are durable.
+    /// Appends records, none of them before the time that was told last; answers when they are durable.
     fn record(&self, records: &[Record]) -> Result<(), Trouble>;
     /// Runs something on the book and answers its result.
     fn inspect<T: Send + 'static>(&self, read: impl FnOnce(&Book) -> T + Send + 'static) -> Result<T, Trouble>;
@@ -111,6 +111,8 @@ pub struct EnginePorts {
     admission: Arc<Admission>,
     running: Arc<AtomicBool>,
     clock: Clock,
+    /// The time last told.
+    told_ns: AtomicU64,
     stepping: Option<Stepping>,
 }
 
@@ -142,6 +144,7 @@ impl EnginePorts {
             reader: Arc::clone(&engine.reader),
             admission: Admission::new(LEGS_INSIDE_MAX),
             clock: Clock::default(),
+            told_ns: AtomicU64::new(0),
             stepping: None,
         }
     }
@@ -194,10 +197,11 @@ impl Ports for EnginePorts {
     }
 
     fn record(&self, records: &[Record]) -> Result<(), Trouble> {
+        let not_before_ns = self.told_ns.load(Ordering::Relaxed);
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
             let (reply, durable) = bounded(1);
-            let message = SettlementMessage::Record { record: Box::new(*record), reply };
+            let message = SettlementMessage::Record { record: Box::new(*record), not_before_ns, reply };
             self.settlement.send(message).map_err(|_gone| Trouble::Stopped)?;
             waiting.push(durable);
         }
@@ -229,6 +233,8 @@ impl Ports for EnginePorts {
     }
 
     fn now_ns(&self) -> u64 {
-        self.clock.now_ns()
+        let now_ns = self.clock.now_ns();
+        self.told_ns.store(now_ns, Ordering::Relaxed);
+        now_ns
     }
 }

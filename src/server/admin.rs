@@ -195,7 +195,7 @@ async fn add_here(
     let (entry, added) = new_entry(name, grant, gateways).map_err(|err| err.to_string())?;
     let (reply, durable) = crossbeam::channel::bounded(1);
     let record = Box::new(Record::Gateway(entry));
-    settlement.send(SettlementMessage::Record { record, reply }).map_err(|err| err.to_string())?;
+    settlement.send(SettlementMessage::Record { record, not_before_ns: 0, reply }).map_err(|err| err.to_string())?;
     let waited = tokio::task::spawn_blocking(move || durable.recv_timeout(ANSWER_TIMEOUT)).await;
     match waited {
         Ok(Ok(_sequence)) => {

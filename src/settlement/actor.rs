@@ -23,6 +23,8 @@ pub enum SettlementMessage {
     Record {
         /// What to record.
         record: Box<Record>,
+        /// Its time is not before this, nanoseconds since 1970 UTC: what a decision by the clock was decided at.
+        not_before_ns: u64,
         /// Told its sequence once durable; dropped when the server stops before.
         reply: Sender<Sequence>,
     },
@@ -139,8 +141,8 @@ impl SettlementActor {
                 self.counters.count_outcomes(outcomes.items().iter().map(|tagged| tagged.item.code));
                 self.sequencer.resolved(&outcomes);
             }
-            SettlementMessage::Record { record, reply } => {
-                let sequence = self.sequencer.record(&record, self.clock.now_ns());
+            SettlementMessage::Record { record, not_before_ns, reply } => {
+                let sequence = self.sequencer.record_later(&record, self.clock.now_ns(), not_before_ns);
                 self.records.push((sequence, reply));
             }
             SettlementMessage::Durable(group) => self.durable(&group)?,

@@ -103,6 +103,15 @@ impl Sequencer {
         self.open.last_sequence()
     }
 
+    /// The same, not before a time that somebody has decided by, which may be later than the group that fills.
+    pub fn record_later(&mut self, record: &Record, now_ns: u64, not_before_ns: u64) -> Sequence {
+        let now_ns = now_ns.max(not_before_ns);
+        if self.tick(now_ns) < not_before_ns {
+            self.close(now_ns);
+        }
+        self.record(record, now_ns)
+    }
+
     /// The ledger's time: that of the next record, which is `now_ns` unless the ledger is ahead of the clock.
     pub fn tick(&mut self, now_ns: u64) -> u64 {
         self.make_room(now_ns);
@@ -311,6 +320,22 @@ mod tests {
         }
         assert!(sequencer.next_answer().is_some_and(|answered| Arc::ptr_eq(&answered, &all)));
         assert_eq!(sequencer.durable(), 17);
+    }
+
+    #[test]
+    fn a_record_is_not_before_what_it_was_decided_by() {
+        let mut sequencer = Sequencer::new((0, 0), 0, 100);
+        sequencer.decided(decided(&parcel(3), 0..3), 50);
+        let record = Record::Clock { second: 1 };
+        // The group that fills is of 50; the clock is set back in between.
+        assert_eq!(sequencer.record_later(&record, 40, 70), 4);
+        assert_eq!(sequencer.record_later(&record, 40, 70), 5);
+        assert_eq!(sequencer.record_later(&record, 40, 60), 6);
+        let (first, second) = (sequencer.next_write().unwrap(), sequencer.closed.len());
+        assert_eq!((first.count(), first.time_ns(), second), (3, 50, 0));
+        sequencer.durable_group(&first.into_durable());
+        let second = sequencer.next_write().unwrap();
+        assert_eq!((second.count(), second.time_ns()), (3, 70));
     }
 
     #[test]

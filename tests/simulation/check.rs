@@ -114,7 +114,7 @@ impl<'a> Judge<'a> {
             Record::Participant(entry, _) => self.windows.register(entry.id),
             Record::Window(entry) => {
                 ensure(self.step.is_empty(), || format!("a window changes amid a transaction, at {sequence}"))?;
-                self.windows.enter(entry).map_err(|what| format!("record {sequence}: {what}"))?;
+                self.windows.enter(entry, time_ns).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Payout(entry) => {
                 if entry.state == PayoutState::Confirmed {

@@ -16,9 +16,6 @@ const KEEP: i128 = 25;
 /// Time between two runs.
 const EVERY_S: u64 = 1_800;
 
-/// Records that may come between the look at the account and that of the plan: what may be inside at once, and a group.
-const BESIDE: u64 = 300;
-
 /// What it is called.
 pub(crate) const NAME: &str = "dollars";
 
@@ -38,6 +35,8 @@ pub(crate) fn policy() -> String {
 /// Runs so far.
 #[derive(Debug, Default)]
 pub(crate) struct Distributions {
+    /// Records that may come between the look at the account and that of the plan: what may be inside at once.
+    pub(crate) beside: u64,
     run: Option<DistributionEntry>,
     /// What became of its transfer.
     paid: Option<Code>,
@@ -69,7 +68,7 @@ impl Distributions {
             let is_later = self.run.is_none_or(|run| entry.due_ns > run.due_ns);
             let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS);
             ensure(!is_planned && is_later && is_on_time && entry.due_ns <= time_ns, what)?;
-            let is_so = |(amount, until): &(u128, u64)| *amount == entry.amount && until + BESIDE >= sequence;
+            let is_so = |(amount, until): &(u128, u64)| *amount == entry.amount && until + self.beside >= sequence;
             ensure(self.amounts.iter().any(is_so), || format!("{}, there was {:?}", what(), self.amounts))?;
             (self.run, self.paid) = (Some(*entry), None);
             return Ok(());

@@ -10,11 +10,15 @@ use heng::ledger::{
 };
 
 use crate::check::ensure;
+use crate::plain::SECOND_NS;
 
 /// Participants, called as their accounts.
 pub(crate) const PARTICIPANTS: [u128; 3] = [2, 3, 4];
 
 type Positions = BTreeMap<u128, i128>;
+
+/// A window that is used closes after so long.
+const EVERY_S: u64 = 30;
 
 #[derive(Debug, Default)]
 struct Closed {
@@ -40,6 +44,8 @@ pub(crate) struct Windows {
     number: u32,
     open: Positions,
     closed: BTreeMap<u32, Closed>,
+    /// When the last one closed.
+    closed_ns: u64,
     legs: BTreeMap<u128, Leg>,
 }
 
@@ -55,7 +61,7 @@ fn number(key: u64) -> u32 {
 impl Windows {
     pub(crate) fn new() -> Self {
         let (registered, open, closed, legs) = (BTreeSet::new(), Positions::new(), BTreeMap::new(), BTreeMap::new());
-        Self { registered, number: 1, open, closed, legs }
+        Self { registered, number: 1, open, closed, closed_ns: 0, legs }
     }
 
     /// How many were closed.
@@ -84,11 +90,15 @@ impl Windows {
         }
     }
 
-    pub(crate) fn enter(&mut self, entry: &WindowEntry) -> Result<(), String> {
+    pub(crate) fn enter(&mut self, entry: &WindowEntry, time_ns: u64) -> Result<(), String> {
         let what = || format!("window {} is {:?}: {entry:?}", entry.number, entry.state);
         if entry.state == WindowState::Closing {
             // One that closes twice says so late.
             if entry.number == self.number {
+                ensure(time_ns >= self.closed_ns + EVERY_S * SECOND_NS, || {
+                    format!("{} at {time_ns}, and the one before closed at {}", what(), self.closed_ns)
+                })?;
+                self.closed_ns = time_ns;
                 let positions = std::mem::take(&mut self.open);
                 self.closed
                     .insert(self.number, Closed { state: WindowState::Closing, positions, settled: Positions::new() });

@@ -103,6 +103,9 @@ fn history(reader: &JournalReader, last: &StoredRecord) -> String {
     concerned.map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Records that the ledger makes by itself between two others, at most.
+const OWN_RECORDS: u64 = 300;
+
 impl<'a> World<'a> {
     pub(crate) fn new(seed: u64, path: &'a Path) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -514,6 +517,7 @@ impl<'a> World<'a> {
     fn walk(&self, until: u64, shown: &Shown) -> Result<Judge<'_>, String> {
         let reader = &self.server.as_ref().ok_or("no server")?.engine.reader;
         let mut judge = Judge::new((&self.log, &self.bank), self.options.rules.then_some(BOUNDS));
+        judge.distributions.beside = u64::try_from(self.options.items_in_flight_max).unwrap() + OWN_RECORDS;
         for sequence in 1..=until {
             let stored = reader.read(sequence).map_err(|err| err.to_string())?;
             let stored = stored.ok_or_else(|| format!("record {sequence} is missing"))?;

@@ -48,7 +48,8 @@ fn everybody_hears_of_his_own() {
                     2 => {
                         let first = Transfer { flags: LINKED, ..transfer(id, 1, 2, 1) };
                         let asked = vec![first, transfer(id + 1, 1, 9, 1), transfer(id + 2, 1, 2, 1)];
-                        let codes: Vec<Code> = client.submit(asked).await.unwrap().iter().map(|one| one.code).collect();
+                        let codes: Vec<Code> =
+                            client.submit(&asked).await.unwrap().iter().map(|one| one.code).collect();
                         assert_eq!(codes, [Code::TransactionFailed, Code::CreditAccountUnknown, Code::Accepted]);
                     }
                     // What cannot be sent harms nobody.
@@ -59,9 +60,9 @@ fn everybody_hears_of_his_own() {
                             matches!(refused, ClientError::Refused { code: Code::TransactionOpen, .. }),
                             "{refused:?}"
                         );
-                        assert_eq!(client.submit(Vec::new()).await.unwrap(), []);
+                        assert_eq!(client.submit(&[]).await.unwrap(), []);
                         let many = vec![transfer(id, 1, 2, 1); 8_191];
-                        assert!(matches!(client.submit(many).await, Err(ClientError::Refused { .. })));
+                        assert!(matches!(client.submit(&many).await, Err(ClientError::Refused { .. })));
                     }
                     // The same twice at once.
                     _ => {
@@ -101,8 +102,9 @@ fn large_calls_share_requests_with_small_ones() {
             let client = client.clone();
             let size = [1, 5_000, 8_190, 3_190][usize::try_from(number % 4).unwrap()];
             callers.spawn(async move {
-                let asked = (0..size).map(|place| transfer((number + 1) * 10_000 + place, 1, 2, 1)).collect();
-                let outcomes = client.submit(asked).await.unwrap();
+                let asked: Vec<Transfer> =
+                    (0..size).map(|place| transfer((number + 1) * 10_000 + place, 1, 2, 1)).collect();
+                let outcomes = client.submit(&asked).await.unwrap();
                 assert_eq!(u128::try_from(outcomes.len()).unwrap(), size);
                 assert!(outcomes.iter().all(|outcome| outcome.code.is_accepted()));
                 // They stay together and in order.
@@ -143,7 +145,7 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
             assert!(matches!(told.unwrap(), Err(ClientError::Broken(_))));
         }
         assert!(matches!(client.submit_one(transfer(9, 1, 2, 1)).await, Err(ClientError::Broken(_))));
-        assert!(matches!(client.submit(vec![transfer(9, 1, 2, 1)]).await, Err(ClientError::Broken(_))));
+        assert!(matches!(client.submit(&[transfer(9, 1, 2, 1)]).await, Err(ClientError::Broken(_))));
         // It stood still before they were sent, so it has done none of them, and does none later.
         let again = Process::start(directory.path(), &[]);
         let address = again.listen.to_string();

@@ -80,7 +80,7 @@ pub(crate) struct RunArguments {
     /// Requests without an answer per connection.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) in_flight: u64,
-    /// Callers that share each connection through a client that puts together what they submit, each with one request at a time; 0: none, and
+    /// Callers that share each connection through a client that puts together what they submit, each with one transfer at a time (--batch 1); 0: none, and
     /// as many requests as --in-flight says.
     #[arg(long, default_value_t = 0, conflicts_with_all = ["in_flight", "rate", "close_every_ms"])]
     pub(crate) callers: u64,

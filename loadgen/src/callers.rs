@@ -1,12 +1,18 @@
-//! Many callers who share a connection, each with one request at a time: the client puts together what they submit while requests are under way.
+//! Many callers who share a connection, each with one transfer at a time: the client puts together what they submit while requests are under way.
+//!
+//! Callers are looked after by the dozen, each dozen by a task of its own: thousands of tasks would mostly wait for their memory.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use heng::client::{BatchingClient, ClientError};
+use heng::client::{BatchingClient, ClientError, Submitting};
 use heng::ledger::{Code, Outcome, Transfer};
-use std::sync::atomic::Ordering::Relaxed;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::drive::{BUSY_PAUSE, Known, Plan, lock};
 use crate::mix::{Filling, Mixer};
@@ -14,6 +20,12 @@ use crate::workload::Planned;
 
 /// Answers that are counted together.
 const COUNTED: usize = 4_096;
+
+/// Tasks that look after callers, if there are so many.
+const GROUPS: usize = 64;
+
+/// Callers that a task looks after at most.
+const GROUP_MAX: usize = 128;
 
 /// All callers of a connection, and what they make.
 #[derive(Debug)]
@@ -40,25 +52,45 @@ struct Told {
     latencies_us: Vec<u64>,
 }
 
-/// A caller's request, and its answer.
+/// What is to be asked for next.
 #[derive(Debug, Default)]
 struct Asked {
     transfers: Vec<Transfer>,
     planned: Vec<Planned>,
-    outcomes: Vec<Outcome>,
+}
+
+/// One caller.
+#[derive(Debug)]
+enum Caller<'a> {
+    Free,
+    Waits {
+        call: Submitting<'a>,
+        planned: Planned,
+        begun: Instant,
+    },
+    /// Was answered busy.
+    Rests {
+        transfer: Transfer,
+        planned: Planned,
+        begun: Instant,
+        until: Pin<Box<Sleep>>,
+    },
 }
 
 impl Callers {
     /// Drives a plan to its end; answers with the callers, to drive another.
     pub(crate) async fn drive(self, plan: Plan, known: Known) -> Result<Self, ClientError> {
         let Self { client, mixer, count } = self;
-        let (known, plan) = (Arc::new(known), Arc::new(plan));
+        let known = Arc::new(known);
         let work = Arc::new(Mutex::new(Work { mixer, left: plan.transfers, told: Told::default() }));
-        let mut callers = JoinSet::new();
-        for _ in 0..count {
-            callers.spawn(call(client.clone(), Arc::clone(&work), Arc::clone(&plan), Arc::clone(&known)));
+        let mut groups = JoinSet::new();
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        let size = left.div_ceil(GROUPS).min(GROUP_MAX);
+        while left > 0 {
+            groups.spawn(look_after(client.clone(), Arc::clone(&work), Arc::clone(&known), size.min(left)));
+            left = left.saturating_sub(size);
         }
-        while let Some(ended) = callers.join_next().await {
+        while let Some(ended) = groups.join_next().await {
             ended.map_err(|err| ClientError::Broken(std::io::Error::other(err)))??;
         }
         let work = Arc::into_inner(work).and_then(|work| work.into_inner().ok());
@@ -69,70 +101,106 @@ impl Callers {
     }
 }
 
-/// One caller: the next transfers when the last are answered.
-async fn call(
+/// Looks after so many callers, until there is nothing more to ask for and all are answered.
+async fn look_after(
     client: BatchingClient,
     work: Arc<Mutex<Work>>,
-    plan: Arc<Plan>,
     known: Arc<Known>,
+    count: usize,
 ) -> Result<(), ClientError> {
-    let mut asked = Asked::default();
-    let mut begun = Instant::now();
-    loop {
+    let mut callers: Vec<Caller<'_>> = (0..count).map(|_| Caller::Free).collect();
+    let (mut told, mut asked) = (Told::default(), Asked::default());
+    poll_fn(|context| {
         let now = Instant::now();
-        let (told, goes_on) = lock(&work).turn(&mut asked, plan.batch, now.saturating_duration_since(begun));
-        if let Some(told) = told {
-            told.count(&known);
+        let mut free = 0;
+        for caller in &mut callers {
+            if let Err(err) = caller.hear((&client, now), context, (&mut told, &known)) {
+                return Poll::Ready(Err(err));
+            }
+            free = u64::from(matches!(caller, Caller::Free)).saturating_add(free);
         }
-        if !goes_on {
-            return Ok(());
+        if free == 0 {
+            return Poll::Pending;
         }
-        begun = now;
-        submit(&client, &asked.transfers, (&known, &mut asked.outcomes)).await?;
+        let full = lock(&work).turn(&mut told, free, &mut asked);
+        if let Some(full) = full {
+            full.count(&known);
+        }
+        let idle = callers.iter_mut().filter(|caller| matches!(caller, Caller::Free));
+        for ((caller, transfer), planned) in idle.zip(asked.transfers.drain(..)).zip(asked.planned.drain(..)) {
+            *caller = Caller::Waits { call: client.submit_one(transfer), planned, begun: now };
+            if let Err(err) = caller.hear((&client, now), context, (&mut told, &known)) {
+                return Poll::Ready(Err(err));
+            }
+        }
+        let is_done = callers.iter().all(|caller| matches!(caller, Caller::Free));
+        if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}
+
+impl<'a> Caller<'a> {
+    /// Looks whether there is an answer, and takes it.
+    fn hear(
+        &mut self,
+        (client, now): (&'a BatchingClient, Instant),
+        context: &mut Context<'_>,
+        (told, known): (&mut Told, &Known),
+    ) -> Result<(), ClientError> {
+        if let Self::Rests { transfer, planned, begun, until } = self
+            && until.as_mut().poll(context).is_ready()
+        {
+            *self = Self::Waits { call: client.submit_one(*transfer), planned: *planned, begun: *begun };
+        }
+        let Self::Waits { call, planned, begun } = self else { return Ok(()) };
+        let Poll::Ready(answer) = Pin::new(&mut *call).poll(context) else { return Ok(()) };
+        let (transfer, planned, begun) = (*call.transfer(), *planned, *begun);
+        match answer {
+            Ok(outcome) => {
+                told.add((outcome, transfer, planned), now.saturating_duration_since(begun));
+                *self = Self::Free;
+            }
+            Err(ClientError::Refused { code: Code::Busy, .. }) => {
+                known.counts.busy.fetch_add(1, Relaxed);
+                let mut until = Box::pin(tokio::time::sleep(BUSY_PAUSE));
+                // It is just begun, and wakes this task when it is over.
+                let _pending = until.as_mut().poll(context);
+                *self = Self::Rests { transfer, planned, begun, until };
+            }
+            Err(err) => return Err(err),
+        }
+        Ok(())
     }
 }
 
 impl Work {
-    /// Takes what a caller was told, if it was, and gives it the next to ask for, if there is more; sometimes with much that is to be counted.
-    fn turn(&mut self, asked: &mut Asked, batch: u64, took: Duration) -> (Option<Told>, bool) {
-        if !asked.outcomes.is_empty() {
-            self.told.outcomes.append(&mut asked.outcomes);
-            self.told.transfers.append(&mut asked.transfers);
-            self.told.planned.append(&mut asked.planned);
-            self.told.latencies_us.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        }
+    /// Takes what callers were told, and gives the next to ask for, as far as there is more; sometimes with much that is to be counted.
+    fn turn(&mut self, told: &mut Told, free: u64, asked: &mut Asked) -> Option<Told> {
+        self.told.append(told);
         let full = (self.told.outcomes.len() >= COUNTED).then(|| std::mem::take(&mut self.told));
-        let size = self.left.min(batch);
+        let size = self.left.min(free);
         self.left = self.left.saturating_sub(size);
         let filling = Filling { transfers: &mut asked.transfers, planned: &mut asked.planned };
         self.mixer.fill(usize::try_from(size).unwrap_or(0), filling);
-        (full, size > 0)
-    }
-}
-
-/// Until it is answered with outcomes.
-async fn submit(
-    client: &BatchingClient,
-    transfers: &[Transfer],
-    (known, outcomes): (&Known, &mut Vec<Outcome>),
-) -> Result<(), ClientError> {
-    loop {
-        let answer = if let [transfer] = transfers {
-            client.submit_one(*transfer).await.map(|outcome| outcomes.push(outcome))
-        } else {
-            client.submit(transfers.to_vec()).await.map(|more| outcomes.extend(more))
-        };
-        match answer {
-            Err(ClientError::Refused { code: Code::Busy, .. }) => {
-                known.counts.busy.fetch_add(1, Relaxed);
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-            answer => return answer,
-        }
+        full
     }
 }
 
 impl Told {
+    fn add(&mut self, (outcome, transfer, planned): (Outcome, Transfer, Planned), took: Duration) {
+        self.outcomes.push(outcome);
+        self.transfers.push(transfer);
+        self.planned.push(planned);
+        self.latencies_us.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn append(&mut self, more: &mut Self) {
+        self.outcomes.append(&mut more.outcomes);
+        self.transfers.append(&mut more.transfers);
+        self.planned.append(&mut more.planned);
+        self.latencies_us.append(&mut more.latencies_us);
+    }
+
     fn count(&self, known: &Known) {
         known.count(&self.outcomes, &self.transfers, &self.planned);
         known.recorder.record(&self.latencies_us);

@@ -63,6 +63,10 @@ fn measure(arguments: &RunArguments) -> anyhow::Result<Option<bool>> {
 pub(crate) fn perform(arguments: &RunArguments) -> anyhow::Result<Report> {
     let limits = (arguments.limits == Limits::On).then_some(LIMITS);
     let policy = limits.unwrap_or_default().to_owned() + if arguments.participants > 0 { POLICY } else { "" };
+    anyhow::ensure!(
+        arguments.callers == 0 || arguments.batch == 1,
+        "callers who share a connection submit one transfer at a time: say --batch 1"
+    );
     anyhow::ensure!(limits.is_none() || arguments.spawn, "--limits on needs --spawn: limits are the server's policy");
     let start = || Spawned::start(arguments.data_dir.as_deref(), arguments.shards, Some(&policy));
     let server = arguments.spawn.then(start).transpose()?;

@@ -1,15 +1,23 @@
 //! One connection for many callers: what they ask for while requests are under way goes together in the next one.
 //!
 //! A caller waits for its own outcomes only. Transfers of one call stay together and in order; calls of different callers are in the order in
-//! which they came. Two requests are under way at a time, and under load they grow by themselves. When the connection breaks everybody who waits is told, and everybody who calls afterwards; nothing is sent again by itself.
+//! which they came. Two requests are under way at a time, and under load they grow by themselves. When the connection breaks everybody who waits
+//! is told, and everybody who calls afterwards; nothing is sent again by itself. A call that is given up may have been sent, and is not taken back.
+//!
+//! Callers put their transfers into the batch that is filled, all of them under one lock, and wait there ([`super::batch`]): a call costs no
+//! allocation and no message of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Notify;
 
+use super::batch::{Batch, Part, only};
 use super::connection::{Answer, AnswerReceiver, ClientError, Connection, Credentials, RequestSender};
 use crate::ledger::{Code, Outcome, Transfer};
 use crate::protocol::check_transactions;
@@ -17,8 +25,8 @@ use crate::protocol::check_transactions;
 /// Requests under way at a time.
 const REQUESTS: usize = 2;
 
-/// Calls that wait to be sent; who comes then waits to be let in.
-const CALLS_MAX: usize = 32_768;
+/// Transfers that wait to be sent; who comes then waits to be let in.
+const TRANSFERS_MAX: usize = 65_536;
 
 /// Time for an answer, and for the server to take a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,37 +37,68 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A client that many tasks may use at once. Cheap to clone; the connection is closed when the last clone is gone and all is answered.
 #[derive(Clone, Debug)]
 pub struct BatchingClient {
-    calls: mpsc::Sender<Call>,
-    items_max: usize,
+    handle: Arc<Handle>,
 }
 
-/// What a caller wants, and where it waits. Most are single transfers, which a copy serves better than an allocation.
+/// Tells the sending side that nobody calls any more.
 #[derive(Debug)]
-enum Call {
-    One(Transfer, oneshot::Sender<Result<Outcome, ClientError>>),
-    Some(Vec<Transfer>, oneshot::Sender<Result<Vec<Outcome>, ClientError>>),
+struct Handle {
+    shared: Arc<Shared>,
 }
 
-/// A caller whose transfers are under way.
-#[derive(Debug)]
-enum Waiting {
-    One(oneshot::Sender<Result<Outcome, ClientError>>),
-    Some(usize, oneshot::Sender<Result<Vec<Outcome>, ClientError>>),
-}
-
-/// What the two tasks of a connection share.
+/// What callers and the two tasks of a connection share.
 #[derive(Debug)]
 struct Shared {
-    room: Semaphore,
+    items_max: usize,
     state: Mutex<State>,
+    /// For the sending side: there is something to do.
+    work: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Callers by request, in the order of their transfers, and since when they wait.
-    requests: HashMap<u64, (Instant, Vec<Waiting>)>,
+    /// Batches to be sent, the last of which is filled.
+    filled: VecDeque<Filled>,
+    /// Transfers in them.
+    transfers: usize,
+    /// Calls in the batch that was sent last.
+    calls: usize,
+    /// Callers for whom there was no room.
+    outside: Vec<Waker>,
+    /// Requests under way, and since when.
+    requests: HashMap<u64, (Instant, Sent)>,
+    /// Memory of requests that are answered.
+    spare: Vec<Vec<Transfer>>,
+    /// The sending side waits to be told.
+    is_idle: bool,
+    /// Nobody calls any more.
+    is_closed: bool,
     /// Why nothing more is answered.
     failure: Option<Failure>,
+}
+
+/// A batch before it is sent.
+#[derive(Debug)]
+struct Filled {
+    transfers: Vec<Transfer>,
+    batch: Arc<Batch<Failure>>,
+}
+
+/// A batch under way.
+#[derive(Debug)]
+struct Sent {
+    transfers: usize,
+    batch: Arc<Batch<Failure>>,
+}
+
+/// Where a call is.
+type Joined = (Arc<Batch<Failure>>, Part);
+
+/// What the sending side has to do.
+enum Next {
+    Send(u64, Filled),
+    Wait,
+    End,
 }
 
 /// A [`ClientError`] that can be told to many.
@@ -102,54 +141,67 @@ impl BatchingClient {
         let items_max = usize::try_from(connection.welcome().items_max).unwrap_or(1);
         let keep_alive = Duration::from_millis((connection.welcome().idle_timeout_ms >> 1).into());
         let (sender, receiver) = connection.split();
-        let (calls, inbox) = mpsc::channel(CALLS_MAX);
-        let shared = Arc::new(Shared { room: Semaphore::new(REQUESTS), state: Mutex::default() });
+        let shared = Arc::new(Shared { items_max, state: Mutex::default(), work: Notify::new() });
         tokio::spawn(receive(receiver, Arc::clone(&shared)));
-        let sending = Sending { sender, inbox, items_max, keep_alive, shared };
-        tokio::spawn(sending.run());
-        Ok(Self { calls, items_max })
+        tokio::spawn(send(sender, keep_alive, Arc::clone(&shared)));
+        Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
     /// Submits a transfer and waits for its outcome, which is durable. A `Refused` error means that nothing of it was decided, any other that it
     /// may have been: send it again with the same id.
-    pub async fn submit_one(&self, transfer: Transfer) -> Result<Outcome, ClientError> {
-        check_transactions(&[transfer]).map_err(refused)?;
-        let (tell, told) = oneshot::channel();
-        self.call(Call::One(transfer, tell)).await?;
-        told.await.unwrap_or_else(|_gone| Err(gone()))
+    pub fn submit_one(&self, transfer: Transfer) -> Submitting<'_> {
+        Submitting { shared: &self.handle.shared, transfers: [transfer], joined: None }
     }
 
     /// The same with several, whole transactions among them; at most as many as a request may have ([`crate::protocol::ITEMS_MAX`]).
-    pub async fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Outcome>, ClientError> {
+    pub async fn submit(&self, transfers: &[Transfer]) -> Result<Vec<Outcome>, ClientError> {
         if transfers.is_empty() {
             return Ok(Vec::new());
         }
-        if transfers.len() > self.items_max {
+        if transfers.len() > self.handle.shared.items_max {
             return Err(refused(Code::BodyMalformed));
         }
-        check_transactions(&transfers).map_err(refused)?;
-        let (tell, told) = oneshot::channel();
-        self.call(Call::Some(transfers, tell)).await?;
-        told.await.unwrap_or_else(|_gone| Err(gone()))
-    }
-
-    async fn call(&self, call: Call) -> Result<(), ClientError> {
-        self.calls.send(call).await.map_err(|_gone| gone())
+        let mut joined = None;
+        let take = |outcomes: &[Outcome]| Ok(outcomes.to_vec());
+        poll_fn(|context| self.handle.shared.poll((transfers, &mut joined), context, take)).await
     }
 }
 
-fn gone() -> ClientError {
-    ClientError::Broken(io::ErrorKind::NotConnected.into())
+/// A transfer that is submitted once it is waited for; it ends with its outcome.
+#[derive(Debug)]
+#[must_use = "nothing is submitted before it is waited for"]
+pub struct Submitting<'a> {
+    shared: &'a Shared,
+    transfers: [Transfer; 1],
+    joined: Option<Joined>,
+}
+
+impl Submitting<'_> {
+    /// The transfer.
+    pub fn transfer(&self) -> &Transfer {
+        let [transfer] = &self.transfers;
+        transfer
+    }
+}
+
+impl Future for Submitting<'_> {
+    type Output = Result<Outcome, ClientError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { shared, transfers, joined } = self.get_mut();
+        shared.poll((transfers, joined), context, only)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.work.notify_one();
+    }
 }
 
 fn refused(code: Code) -> ClientError {
     ClientError::Refused { code, text: code.meaning().to_owned() }
-}
-
-fn tell_all(all: impl IntoIterator<Item = Waiting>, mut tell: impl FnMut(Waiting)) {
-    for waiting in all {
-        tell(waiting);
-    }
 }
 
 impl Shared {
@@ -157,143 +209,158 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A call: it joins a batch, then waits for what becomes of that.
+    fn poll<T>(
+        &self,
+        (transfers, joined): (&[Transfer], &mut Option<Joined>),
+        context: &Context<'_>,
+        take: impl Fn(&[Outcome]) -> Result<T, ClientError>,
+    ) -> Poll<Result<T, ClientError>> {
+        if let Some((batch, part)) = joined {
+            return batch.poll(*part, context).map(|own| own.map_err(Failure::error).and_then(take));
+        }
+        if let Err(code) = check_transactions(transfers) {
+            return Poll::Ready(Err(refused(code)));
+        }
+        match self.join(transfers, context) {
+            Ok(place) => *joined = place,
+            Err(failure) => return Poll::Ready(Err(failure.error())),
+        }
+        Poll::Pending
+    }
+
+    /// Puts a call into the batch that is filled; none when there is no room, and the caller is woken when there may be.
+    fn join(&self, transfers: &[Transfer], context: &Context<'_>) -> Result<Option<Joined>, Failure> {
+        let mut state = self.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let waiting = state.transfers.saturating_add(transfers.len());
+        if waiting > TRANSFERS_MAX.max(self.items_max) {
+            state.outside.push(context.waker().clone());
+            return Ok(None);
+        }
+        state.transfers = waiting;
+        let fits = |filled: &Filled| filled.transfers.len().saturating_add(transfers.len()) <= self.items_max;
+        if !state.filled.back().is_some_and(fits) {
+            let room = state.spare.pop().unwrap_or_default();
+            let batch = Arc::new(Batch::new(state.calls));
+            state.filled.push_back(Filled { transfers: room, batch });
+        }
+        let joined = state.filled.back_mut().map(|filled| {
+            let first = filled.transfers.len();
+            filled.transfers.extend_from_slice(transfers);
+            (Arc::clone(&filled.batch), filled.batch.join((first, transfers.len()), context.waker()))
+        });
+        let is_wanted = state.is_idle && state.requests.len() < REQUESTS;
+        if is_wanted {
+            state.is_idle = false;
+        }
+        drop(state);
+        if is_wanted {
+            self.work.notify_one();
+        }
+        Ok(joined)
+    }
+
+    /// What the sending side does next, `last` being the last request it sent.
+    fn next(&self, last: u64) -> Next {
+        let mut state = self.lock();
+        if state.failure.is_some() || state.is_closed && state.filled.is_empty() {
+            return Next::End;
+        }
+        let filled = if state.requests.len() < REQUESTS { state.filled.pop_front() } else { None };
+        let Some(filled) = filled else {
+            state.is_idle = true;
+            return Next::Wait;
+        };
+        let (transfers, batch) = (filled.transfers.len(), Arc::clone(&filled.batch));
+        let request = last.wrapping_add(1);
+        state.requests.insert(request, (Instant::now(), Sent { transfers, batch }));
+        state.transfers = state.transfers.saturating_sub(transfers);
+        state.calls = filled.batch.calls();
+        let outside = std::mem::take(&mut state.outside);
+        drop(state);
+        outside.into_iter().for_each(Waker::wake);
+        Next::Send(request, filled)
+    }
+
+    /// Takes back the memory of a request that was sent.
+    fn keep(&self, mut transfers: Vec<Transfer>) {
+        transfers.clear();
+        let mut state = self.lock();
+        if state.spare.len() < REQUESTS {
+            state.spare.push(transfers);
+        }
+    }
+
     /// Tells everybody who waits, and lets the sending side go on to its end.
     fn fail(&self, failure: Failure) {
         let mut state = self.lock();
-        let requests = std::mem::take(&mut state.requests);
+        let (requests, filled) = (std::mem::take(&mut state.requests), std::mem::take(&mut state.filled));
+        let outside = std::mem::take(&mut state.outside);
         let failure = state.failure.get_or_insert(failure).clone();
         drop(state);
-        tell_all(requests.into_values().flat_map(|(_, waiting)| waiting), |waiting| waiting.fail(&failure));
-        self.room.close();
+        let sent = requests.into_values().map(|(_, sent)| sent.batch);
+        for batch in sent.chain(filled.into_iter().map(|filled| filled.batch)) {
+            batch.end(Err(failure.clone()));
+        }
+        outside.into_iter().for_each(Waker::wake);
+        self.work.notify_one();
+    }
+
+    /// Tells the callers of a request what became of it.
+    fn finish(&self, request: u64, answer: Answer) -> Result<(), ClientError> {
+        let mut state = self.lock();
+        let (_, sent) = state.requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
+        let is_wanted = state.is_idle && !state.filled.is_empty();
+        if is_wanted {
+            state.is_idle = false;
+        }
+        drop(state);
+        if is_wanted {
+            self.work.notify_one();
+        }
+        match answer {
+            Answer::Outcomes(outcomes) if outcomes.len() == sent.transfers => sent.batch.end(Ok(outcomes)),
+            Answer::Refused(code, text) => sent.batch.end(Err(Failure::Refused(code, text))),
+            _ => {
+                let failure = Failure::Protocol(Code::BodyMalformed);
+                sent.batch.end(Err(failure.clone()));
+                return Err(failure.error());
+            }
+        }
+        Ok(())
     }
 }
 
-impl Waiting {
-    // A caller that is gone does not want to know.
-    fn fail(self, failure: &Failure) {
-        match self {
-            Self::One(tell) => drop(tell.send(Err(failure.error()))),
-            Self::Some(_, tell) => drop(tell.send(Err(failure.error()))),
-        }
-    }
-
-    /// Takes what is its own of the outcomes.
-    fn tell(self, outcomes: &mut impl Iterator<Item = Outcome>) {
-        match self {
-            Self::One(tell) => {
-                let outcome = outcomes.next().ok_or(ClientError::Protocol(Code::BodyMalformed));
-                drop(tell.send(outcome));
+/// The sending side: until nobody calls any more, or the connection has broken.
+async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Shared>) {
+    let mut last = 0;
+    loop {
+        match shared.next(last) {
+            Next::Send(request, filled) => {
+                last = request;
+                sender.submit(request, &filled.transfers);
+                shared.keep(filled.transfers);
+                flush(&mut sender, &shared).await;
             }
-            Self::Some(count, tell) => drop(tell.send(Ok(outcomes.take(count).collect()))),
-        }
-    }
-
-    fn count(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Some(count, _) => *count,
-        }
-    }
-}
-
-/// The sending side.
-struct Sending {
-    sender: RequestSender,
-    inbox: mpsc::Receiver<Call>,
-    items_max: usize,
-    /// Without a call for so long a ping is sent.
-    keep_alive: Duration,
-    shared: Arc<Shared>,
-}
-
-impl Sending {
-    async fn run(mut self) {
-        let (mut calls, mut transfers, mut request) = (Vec::new(), Vec::new(), 0_u64);
-        loop {
-            let Ok(permit) = self.shared.room.acquire().await else { break };
-            permit.forget();
-            if calls.is_empty() && !self.wait(&mut calls).await {
-                break;
-            }
-            request = request.wrapping_add(1);
-            let waiting = self.pack(&mut calls, &mut transfers);
-            {
-                let mut state = self.shared.lock();
-                if let Some(failure) = state.failure.clone() {
-                    drop(state);
-                    tell_all(waiting, |waiting| waiting.fail(&failure));
-                    break;
-                }
-                state.requests.insert(request, (Instant::now(), waiting));
-            }
-            self.sender.submit(request, &transfers);
-            self.flush().await;
-        }
-        self.end(calls).await;
-    }
-
-    /// Waits for calls, and takes as many as one request may have; no when there will be none any more.
-    async fn wait(&mut self, calls: &mut Vec<Call>) -> bool {
-        loop {
-            match tokio::time::timeout(self.keep_alive, self.inbox.recv_many(calls, self.items_max)).await {
-                Ok(count) => return count > 0,
-                Err(_elapsed) => {
-                    self.sender.ping(0);
-                    self.flush().await;
-                    if self.shared.lock().failure.is_some() {
-                        return false;
-                    }
+            Next::Wait => {
+                if tokio::time::timeout(keep_alive, shared.work.notified()).await.is_err() {
+                    sender.ping(0);
+                    flush(&mut sender, &shared).await;
                 }
             }
+            Next::End => return,
         }
     }
+}
 
-    /// Sends what is queued; a peer that does not take it is as good as gone.
-    async fn flush(&mut self) {
-        let sent = tokio::time::timeout(ANSWER_TIMEOUT, self.sender.flush()).await;
-        if let Err(err) = sent.unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT))) {
-            self.shared.fail(Failure::of(&err));
-        }
-    }
-
-    /// Fills a request from the front of the calls; what does not fit stays.
-    fn pack(&self, calls: &mut Vec<Call>, transfers: &mut Vec<Transfer>) -> Vec<Waiting> {
-        transfers.clear();
-        let fits = |call: &Call, room: usize| match call {
-            Call::One(..) => room > 0,
-            Call::Some(transfers, _) => transfers.len() <= room,
-        };
-        let mut left = self.items_max;
-        let count = calls.iter().take_while(|call| {
-            let does = fits(call, left);
-            left = left.saturating_sub(if let Call::Some(transfers, _) = call { transfers.len() } else { 1 });
-            does
-        });
-        let count = count.count();
-        let waiting = calls.drain(..count).map(|call| match call {
-            Call::One(transfer, tell) => {
-                transfers.push(transfer);
-                Waiting::One(tell)
-            }
-            Call::Some(own, tell) => {
-                transfers.extend_from_slice(&own);
-                Waiting::Some(own.len(), tell)
-            }
-        });
-        waiting.collect()
-    }
-
-    /// Tells everybody who still calls why nothing is sent any more; whose calls are under way hears from the receiving side.
-    async fn end(mut self, mut calls: Vec<Call>) {
-        let failure = self.shared.lock().failure.clone().unwrap_or(Failure::Broken(io::ErrorKind::NotConnected));
-        self.inbox.close();
-        while self.inbox.recv_many(&mut calls, self.items_max).await > 0 {}
-        for call in calls {
-            match call {
-                Call::One(_, tell) => Waiting::One(tell).fail(&failure),
-                Call::Some(_, tell) => Waiting::Some(0, tell).fail(&failure),
-            }
-        }
+/// Sends what is queued; a peer that does not take it is as good as gone.
+async fn flush(sender: &mut RequestSender, shared: &Shared) {
+    let sent = tokio::time::timeout(ANSWER_TIMEOUT, sender.flush()).await;
+    if let Err(err) = sent.unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT))) {
+        shared.fail(Failure::of(&err));
     }
 }
 
@@ -304,7 +371,7 @@ async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
         let answer = tokio::select! {
             answer = receiver.next() => answer,
             _ = look.tick() => {
-                let is_late = |(since, _): &(Instant, Vec<Waiting>)| since.elapsed() >= ANSWER_TIMEOUT;
+                let is_late = |(since, _): &(Instant, Sent)| since.elapsed() >= ANSWER_TIMEOUT;
                 if !shared.lock().requests.values().any(is_late) {
                     continue;
                 }
@@ -315,36 +382,12 @@ async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
             Ok((0, Answer::Pong)) => continue,
             // The connection is at an end, and nobody says what became of the requests that were under way.
             Ok((0, Answer::Refused(..))) => ClientError::Broken(io::ErrorKind::ConnectionAborted.into()),
-            Ok((request, answer)) => match finish(&shared, request, answer) {
+            Ok((request, answer)) => match shared.finish(request, answer) {
                 Ok(()) => continue,
                 Err(err) => err,
             },
             Err(err) => err,
         };
         return shared.fail(Failure::of(&failed));
-    }
-}
-
-/// Tells the callers of a request what became of it.
-fn finish(shared: &Shared, request: u64, answer: Answer) -> Result<(), ClientError> {
-    let (_, waiting) = shared.lock().requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
-    shared.room.add_permits(1);
-    let count: usize = waiting.iter().map(Waiting::count).sum();
-    match answer {
-        Answer::Outcomes(outcomes) if outcomes.len() == count => {
-            let mut outcomes = outcomes.into_iter();
-            tell_all(waiting, |waiting| waiting.tell(&mut outcomes));
-            Ok(())
-        }
-        Answer::Refused(code, text) => {
-            let failure = Failure::Refused(code, text);
-            tell_all(waiting, |waiting| waiting.fail(&failure));
-            Ok(())
-        }
-        _ => {
-            let failure = Failure::Protocol(Code::BodyMalformed);
-            tell_all(waiting, |waiting| waiting.fail(&failure));
-            Err(failure.error())
-        }
     }
 }

@@ -7,10 +7,11 @@
 //!
 //! All functions wait without blocking a thread. Those of [`Client`] give up after a time limit; then the outcome is unknown.
 
+mod batch;
 mod batching;
 mod connection;
 mod simple;
 
-pub use batching::BatchingClient;
+pub use batching::{BatchingClient, Submitting};
 pub use connection::{Answer, AnswerReceiver, ClientError, Connection, Credentials, RequestSender};
 pub use simple::Client;

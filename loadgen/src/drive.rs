@@ -22,6 +22,9 @@ use crate::workload::Planned;
 /// Bytes queued after which they are sent, although more is due.
 const FLUSH_BYTES: usize = 256 << 10;
 
+/// What the runtime's timers are exact to.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// Pause before a request that was answered busy is sent again; it doubles while all are answered so, up to the longest.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(64);
@@ -128,6 +131,22 @@ impl Connection {
     }
 }
 
+/// The runtime's own timers are exact to a millisecond, which would count as the server's; what is sent seldom is waited for exactly.
+#[expect(clippy::disallowed_methods, reason = "on a thread that may be blocked")]
+async fn sleep_until(due: Instant, is_seldom: bool) {
+    if !is_seldom {
+        return tokio::time::sleep_until(due.into()).await;
+    }
+    if let Some(before) = due.checked_sub(TIMER.saturating_mul(2)) {
+        tokio::time::sleep_until(before.into()).await;
+    }
+    let exactly =
+        tokio::task::spawn_blocking(move || std::thread::sleep(due.saturating_duration_since(Instant::now())));
+    if exactly.await.is_err() {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
 async fn send(
     mut sender: RequestSender,
     mut mixer: Mixer,
@@ -137,25 +156,22 @@ async fn send(
 ) -> Result<(RequestSender, Mixer, u64), ClientError> {
     let mut left = plan.transfers;
     let mut sent = 0_u32;
+    let is_seldom = plan.interval.is_some_and(|interval| interval >= TIMER.saturating_mul(5));
     // Every request answered busy comes back here, so the end is when nothing is left and nothing in flight.
     loop {
         let Ok(permit) = window.room.acquire().await else { break };
         permit.forget();
         let again = lock(&window.again).pop();
+        let mut early = None;
         let request = match again {
             Some(request) => request,
             None if left > 0 => {
-                let intended = match plan.interval {
-                    Some(interval) => {
-                        let due = plan.start.checked_add(interval.saturating_mul(sent)).unwrap_or(plan.start);
-                        if Instant::now() < due {
-                            sender.flush().await?;
-                            tokio::time::sleep_until(due.into()).await;
-                        }
-                        due
-                    }
-                    None => Instant::now(),
-                };
+                let due = plan.interval.and_then(|interval| plan.start.checked_add(interval.saturating_mul(sent)));
+                let intended = due.unwrap_or_else(Instant::now);
+                early = due.filter(|due| Instant::now() < *due);
+                if early.is_some() {
+                    sender.flush().await?;
+                }
                 sent = sent.saturating_add(1);
                 let size = left.min(plan.batch);
                 left = left.saturating_sub(size);
@@ -179,7 +195,10 @@ async fn send(
         next_request = next_request.wrapping_add(1);
         sender.submit(next_request, &request.transfers);
         lock(&window.requests).insert(next_request, request);
-        if sender.queued_bytes() >= FLUSH_BYTES || window.room.available_permits() == 0 {
+        if let Some(due) = early {
+            sleep_until(due, is_seldom).await;
+        }
+        if early.is_some() || sender.queued_bytes() >= FLUSH_BYTES || window.room.available_permits() == 0 {
             sender.flush().await?;
         }
     }

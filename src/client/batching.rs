@@ -1,7 +1,7 @@
 //! One connection for many callers: what they ask for while requests are under way goes together in the next one.
 //!
 //! A caller waits for its own outcomes only. Transfers of one call stay together and in order; calls of different callers are in the order in
-//! which they came. Two requests are under way at a time, and under load they grow by themselves. When the connection breaks everybody who waits
+//! which they came. One request is under way at a time, or two when they are large; under load they grow by themselves. When the connection breaks everybody who waits
 //! is told, and everybody who calls afterwards; nothing is sent again by itself. A call that is given up may have been sent, and is not taken back.
 //!
 //! Callers put their transfers into the batch that is filled, all of them under one lock, and wait there ([`super::batch`]): a call costs no
@@ -24,6 +24,9 @@ use crate::protocol::check_transactions;
 
 /// Requests under way at a time.
 const REQUESTS: usize = 2;
+
+/// Transfers for which a second request is worth its while. With fewer, those who are answered by the first rather go together with those who wait.
+const SECOND_MIN: usize = 512;
 
 /// Transfers that wait to be sent; who comes then waits to be let in.
 const TRANSFERS_MAX: usize = 65_536;
@@ -204,6 +207,13 @@ fn refused(code: Code) -> ClientError {
     ClientError::Refused { code, text: code.meaning().to_owned() }
 }
 
+impl State {
+    fn may_send(&self) -> bool {
+        let waiting = self.filled.front().map_or(0, |filled| filled.transfers.len());
+        waiting > 0 && (self.requests.is_empty() || self.requests.len() < REQUESTS && waiting >= SECOND_MIN)
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -252,7 +262,7 @@ impl Shared {
             filled.transfers.extend_from_slice(transfers);
             (Arc::clone(&filled.batch), filled.batch.join((first, transfers.len()), context.waker()))
         });
-        let is_wanted = state.is_idle && state.requests.len() < REQUESTS;
+        let is_wanted = state.is_idle && state.may_send();
         if is_wanted {
             state.is_idle = false;
         }
@@ -269,7 +279,7 @@ impl Shared {
         if state.failure.is_some() || state.is_closed && state.filled.is_empty() {
             return Next::End;
         }
-        let filled = if state.requests.len() < REQUESTS { state.filled.pop_front() } else { None };
+        let filled = if state.may_send() { state.filled.pop_front() } else { None };
         let Some(filled) = filled else {
             state.is_idle = true;
             return Next::Wait;
@@ -313,24 +323,23 @@ impl Shared {
     fn finish(&self, request: u64, answer: Answer) -> Result<(), ClientError> {
         let mut state = self.lock();
         let (_, sent) = state.requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
-        let is_wanted = state.is_idle && !state.filled.is_empty();
+        let is_wanted = state.is_idle && state.may_send();
         if is_wanted {
             state.is_idle = false;
         }
         drop(state);
+        let ended = match answer {
+            Answer::Outcomes(outcomes) if outcomes.len() == sent.transfers => Ok(outcomes),
+            Answer::Refused(code, text) => Err(Failure::Refused(code, text)),
+            _ => Err(Failure::Protocol(Code::BodyMalformed)),
+        };
+        let broken = ended.as_ref().err().filter(|failure| matches!(failure, Failure::Protocol(_))).map(Failure::error);
+        // They have their turn before the sending side, and may join what it sends next.
+        sent.batch.end(ended);
         if is_wanted {
             self.work.notify_one();
         }
-        match answer {
-            Answer::Outcomes(outcomes) if outcomes.len() == sent.transfers => sent.batch.end(Ok(outcomes)),
-            Answer::Refused(code, text) => sent.batch.end(Err(Failure::Refused(code, text))),
-            _ => {
-                let failure = Failure::Protocol(Code::BodyMalformed);
-                sent.batch.end(Err(failure.clone()));
-                return Err(failure.error());
-            }
-        }
-        Ok(())
+        broken.map_or(Ok(()), Err)
     }
 }
 
@@ -349,6 +358,10 @@ async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Share
                 if tokio::time::timeout(keep_alive, shared.work.notified()).await.is_err() {
                     sender.ping(0);
                     flush(&mut sender, &shared).await;
+                }
+                if shared.lock().calls > 1 {
+                    // Those who were woken at the same time call first.
+                    tokio::task::yield_now().await;
                 }
             }
             Next::End => return,

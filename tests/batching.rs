@@ -153,3 +153,56 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
         assert_eq!(other.accounts(&[2]).await.unwrap().1[0].balance(), 1);
     });
 }
+
+/// When there is no room for more they wait for their turn; one that gives up keeps nobody else from having his.
+#[test]
+fn who_finds_no_room_is_let_in_later() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        open(&mut server.client().await).await;
+        let address = server.ready.listen.to_string();
+        let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let made = |number: u128, size: u128| -> Vec<Transfer> {
+            (0..size).map(|place| transfer((number + 1) * 10_000 + place, 1, 2, 1)).collect()
+        };
+        // More than may wait, all of which are there before anything is sent; every fourth gives up at once.
+        let calls: Vec<Vec<Transfer>> =
+            (0..40).map(|number| made(number, [8_190, 1, 4_000, 8_190][number as usize % 4])).collect();
+        let all: Vec<_> = calls.iter().map(|call| Box::pin(client.submit(call))).collect();
+        let mut kept = Vec::new();
+        for (place, mut call) in all.into_iter().enumerate() {
+            assert!(
+                std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending()
+            );
+            if place % 4 != 3 {
+                kept.push(call);
+            }
+        }
+        for call in kept {
+            let outcomes = tokio::time::timeout(std::time::Duration::from_secs(30), call).await.unwrap().unwrap();
+            assert!(outcomes.iter().all(|outcome| outcome.code.is_accepted()));
+        }
+    });
+    server.stop().unwrap();
+}
+
+/// The connection lives on the runtime it was made on: with that gone, nobody waits for ever.
+#[test]
+fn when_the_connections_runtime_is_gone_everybody_is_told() {
+    let (server, _directory) = TestServer::quick();
+    let address = server.ready.listen.to_string();
+    let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = other.block_on(BatchingClient::connect(address.as_str(), &Credentials::development())).unwrap();
+    runtime().block_on(async {
+        open(&mut server.client().await).await;
+        assert_eq!(client.submit_one(transfer(1, 1, 2, 1)).await.unwrap().code, Code::Accepted);
+        other.shutdown_background();
+        let limit = std::time::Duration::from_secs(30);
+        // Some of them may still be sent.
+        let told =
+            tokio::time::timeout(limit, async { while client.submit_one(transfer(1, 1, 2, 1)).await.is_ok() {} }).await;
+        assert!(told.is_ok());
+        assert!(matches!(client.submit_one(transfer(2, 1, 2, 1)).await, Err(ClientError::Broken(_))));
+    });
+    server.stop().unwrap();
+}

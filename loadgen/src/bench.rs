@@ -209,17 +209,15 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
         let is_tail = matches!(row.budget, Budget::P99(..));
         let transfers = if is_tail { row.transfers } else { shortened(row.transfers) }.to_string();
         let mut run = arguments(&[&["--spawn", "--transfers", &transfers], row.arguments].concat())?;
-        let directory = match row.budget {
-            Budget::P99(_, Place::Memory) if !Path::new(MEMORY).is_dir() => {
-                writeln!(std::io::stderr(), "SKIPPED: {}: there is no {MEMORY}", row.name)?;
-                continue;
-            }
-            Budget::P99(_, Place::Memory) => Some(tempfile::tempdir_in(MEMORY)?),
-            _ => None,
-        };
+        let is_in_memory = matches!(row.budget, Budget::P99(_, Place::Memory));
+        if is_in_memory && !Path::new(MEMORY).is_dir() {
+            writeln!(std::io::stderr(), "SKIPPED: {}: there is no {MEMORY}", row.name)?;
+            continue;
+        }
         let mut measured = Measured { name: row.name.to_owned(), runs: Vec::new(), machine: Vec::new() };
-        for number in 0..repeats {
-            run.data_dir = directory.as_ref().map(|directory| directory.path().join(number.to_string()));
+        for _ in 0..repeats {
+            let directory = is_in_memory.then(|| tempfile::tempdir_in(MEMORY)).transpose()?;
+            run.data_dir = directory.as_ref().map(|directory| directory.path().join("data"));
             // The disk's pace changes from minute to minute.
             let is_compared = matches!(row.budget, Budget::OneByOne(..));
             let before = is_compared.then(baseline).transpose()?;

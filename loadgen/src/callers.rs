@@ -41,6 +41,8 @@ struct Work {
     mixer: Mixer,
     left: u64,
     told: Told,
+    /// Room to make the next in.
+    one: Asked,
 }
 
 /// What callers were told and nobody has counted yet.
@@ -82,7 +84,8 @@ impl Callers {
     pub(crate) async fn drive(self, plan: Plan, known: Known) -> Result<Self, ClientError> {
         let Self { client, mixer, count } = self;
         let known = Arc::new(known);
-        let work = Arc::new(Mutex::new(Work { mixer, left: plan.transfers, told: Told::default() }));
+        let work =
+            Arc::new(Mutex::new(Work { mixer, left: plan.transfers, told: Told::default(), one: Asked::default() }));
         let mut groups = JoinSet::new();
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
         let size = left.div_ceil(GROUPS).min(GROUP_MAX);
@@ -180,8 +183,13 @@ impl Work {
         let full = (self.told.outcomes.len() >= COUNTED).then(|| std::mem::take(&mut self.told));
         let size = self.left.min(free);
         self.left = self.left.saturating_sub(size);
-        let filling = Filling { transfers: &mut asked.transfers, planned: &mut asked.planned };
-        self.mixer.fill(usize::try_from(size).unwrap_or(0), filling);
+        // One by one: what belongs together would not stay so.
+        for _ in 0..size {
+            let Asked { transfers, planned } = &mut self.one;
+            self.mixer.fill(1, Filling { transfers, planned });
+            asked.transfers.append(transfers);
+            asked.planned.append(planned);
+        }
         full
     }
 }

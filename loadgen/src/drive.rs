@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) in_flight: usize,
     /// Time between the intended sends of this connection's requests; none: as fast as answers come.
     pub(crate) interval: Option<Duration>,
+    /// Whether intended times are waited for exactly, which takes a thread a time.
+    pub(crate) is_exact: bool,
     /// The intended time of its first request.
     pub(crate) start: Instant,
 }
@@ -133,8 +135,8 @@ impl Connection {
 
 /// The runtime's own timers are exact to a millisecond, which would count as the server's; what is sent seldom is waited for exactly.
 #[expect(clippy::disallowed_methods, reason = "on a thread that may be blocked")]
-async fn sleep_until(due: Instant, is_seldom: bool) {
-    if !is_seldom {
+async fn sleep_until(due: Instant, is_exact: bool) {
+    if !is_exact {
         return tokio::time::sleep_until(due.into()).await;
     }
     if let Some(before) = due.checked_sub(TIMER.saturating_mul(2)) {
@@ -156,7 +158,6 @@ async fn send(
 ) -> Result<(RequestSender, Mixer, u64), ClientError> {
     let mut left = plan.transfers;
     let mut sent = 0_u32;
-    let is_seldom = plan.interval.is_some_and(|interval| interval >= TIMER.saturating_mul(5));
     // Every request answered busy comes back here, so the end is when nothing is left and nothing in flight.
     loop {
         let Ok(permit) = window.room.acquire().await else { break };
@@ -196,7 +197,7 @@ async fn send(
         sender.submit(next_request, &request.transfers);
         lock(&window.requests).insert(next_request, request);
         if let Some(due) = early {
-            sleep_until(due, is_seldom).await;
+            sleep_until(due, plan.is_exact).await;
         }
         if early.is_some() || sender.queued_bytes() >= FLUSH_BYTES || window.room.available_permits() == 0 {
             sender.flush().await?;

@@ -267,6 +267,7 @@ impl Run<'_> {
             batch: arguments.batch,
             in_flight: usize::try_from(arguments.in_flight)?,
             interval: interval.map(|(interval, _)| interval),
+            is_exact: arguments.rate <= arguments.batch.saturating_mul(EXACT_PER_S),
             start: begun.checked_add(offset).unwrap_or(begun),
         })
     }
@@ -313,6 +314,9 @@ impl Run<'_> {
         }
     }
 }
+
+/// Requests per second, all connections together, whose times are waited for exactly.
+const EXACT_PER_S: u64 = 500;
 
 pub(crate) async fn wait_until(time: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -87,7 +87,7 @@ pub trait Ports: Send {
     /// The state of clearing now. Records that were answered before are in it.
     fn snapshot(&self) -> Result<Snapshot, Trouble>;
     /// Makes transfers in the name of the ledger; those linked to each other all or none. Answers their outcomes, those of the first time
-    /// for what was asked for before, when they are durable.
+    /// for what was asked for before, when they are durable. They join the group that fills, so their time may be a moment before what was told last.
     fn submit(&self, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble>;
     /// Appends records, none of them before the time that was told last; answers when they are durable.
     fn record(&self, records: &[Record]) -> Result<(), Trouble>;

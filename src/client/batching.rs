@@ -7,7 +7,7 @@
 //! Callers put their transfers into the batch that is filled, all of them under one lock, and wait there ([`super::batch`]): a call costs no
 //! allocation and no message of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the receiving side looks whether an answer is late.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A client that many tasks may use at once. Cheap to clone; the connection is closed when the last clone is gone and all is answered.
+/// A client that many tasks may use at once. Cheap to clone; the connection is closed when the last clone is gone.
 #[derive(Clone, Debug)]
 pub struct BatchingClient {
     handle: Arc<Handle>,
@@ -66,8 +66,10 @@ struct State {
     transfers: usize,
     /// Calls in the batch that was sent last.
     calls: usize,
-    /// Callers for whom there was no room.
-    outside: Vec<Waker>,
+    /// Callers for whom there was no room, by the tickets in the order of which they are let in.
+    outside: BTreeMap<u64, Waker>,
+    /// Tickets given.
+    tickets: u64,
     /// Requests under way, and since when.
     requests: HashMap<u64, (Instant, Sent)>,
     /// Memory of requests that are answered.
@@ -94,8 +96,21 @@ struct Sent {
     batch: Arc<Batch<Failure>>,
 }
 
+/// A call.
+#[derive(Debug)]
+struct Call<'a> {
+    shared: &'a Shared,
+    place: Place,
+}
+
 /// Where a call is.
-type Joined = (Arc<Batch<Failure>>, Part);
+#[derive(Debug)]
+enum Place {
+    New,
+    /// There was no room; it has this ticket.
+    Outside(u64),
+    Joined(Arc<Batch<Failure>>, Part),
+}
 
 /// What the sending side has to do.
 enum Next {
@@ -153,7 +168,7 @@ impl BatchingClient {
     /// Submits a transfer and waits for its outcome, which is durable. A `Refused` error means that nothing of it was decided, any other that it
     /// may have been: send it again with the same id.
     pub fn submit_one(&self, transfer: Transfer) -> Submitting<'_> {
-        Submitting { shared: &self.handle.shared, transfers: [transfer], joined: None }
+        Submitting { call: self.call(), transfers: [transfer] }
     }
 
     /// The same with several, whole transactions among them; at most as many as a request may have ([`crate::protocol::ITEMS_MAX`]).
@@ -164,9 +179,12 @@ impl BatchingClient {
         if transfers.len() > self.handle.shared.items_max {
             return Err(refused(Code::BodyMalformed));
         }
-        let mut joined = None;
-        let take = |outcomes: &[Outcome]| Ok(outcomes.to_vec());
-        poll_fn(|context| self.handle.shared.poll((transfers, &mut joined), context, take)).await
+        let mut call = self.call();
+        poll_fn(|context| call.poll(transfers, context, |outcomes| Ok(outcomes.to_vec()))).await
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call { shared: &self.handle.shared, place: Place::New }
     }
 }
 
@@ -174,9 +192,8 @@ impl BatchingClient {
 #[derive(Debug)]
 #[must_use = "nothing is submitted before it is waited for"]
 pub struct Submitting<'a> {
-    shared: &'a Shared,
+    call: Call<'a>,
     transfers: [Transfer; 1],
-    joined: Option<Joined>,
 }
 
 impl Submitting<'_> {
@@ -191,8 +208,46 @@ impl Future for Submitting<'_> {
     type Output = Result<Outcome, ClientError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { shared, transfers, joined } = self.get_mut();
-        shared.poll((transfers, joined), context, only)
+        let Self { call, transfers } = self.get_mut();
+        call.poll(transfers, context, only)
+    }
+}
+
+impl Call<'_> {
+    /// It joins a batch, then waits for what becomes of that.
+    fn poll<T>(
+        &mut self,
+        transfers: &[Transfer],
+        context: &Context<'_>,
+        take: impl Fn(&[Outcome]) -> Result<T, ClientError>,
+    ) -> Poll<Result<T, ClientError>> {
+        let ticket = match &self.place {
+            Place::Joined(batch, part) => {
+                return batch.poll(*part, context).map(|own| own.map_err(Failure::error).and_then(take));
+            }
+            Place::Outside(ticket) => Some(*ticket),
+            Place::New => None,
+        };
+        if let Err(code) = check_transactions(transfers) {
+            return Poll::Ready(Err(refused(code)));
+        }
+        match self.shared.join(transfers, ticket, context.waker()) {
+            Ok(place) => self.place = place,
+            Err(failure) => return Poll::Ready(Err(failure.error())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Place::Outside(ticket) = self.place {
+            let mut state = self.shared.lock();
+            state.outside.remove(&ticket);
+            let next = state.next_outside();
+            drop(state);
+            next.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -210,7 +265,13 @@ fn refused(code: Code) -> ClientError {
 impl State {
     fn may_send(&self) -> bool {
         let waiting = self.filled.front().map_or(0, |filled| filled.transfers.len());
-        waiting > 0 && (self.requests.is_empty() || self.requests.len() < REQUESTS && waiting >= SECOND_MIN)
+        let is_large = waiting >= SECOND_MIN || self.filled.len() > 1;
+        waiting > 0 && (self.requests.is_empty() || self.requests.len() < REQUESTS && is_large)
+    }
+
+    /// The caller whose turn it is to be let in.
+    fn next_outside(&self) -> Option<Waker> {
+        self.outside.first_key_value().map(|(_, caller)| caller.clone())
     }
 }
 
@@ -219,57 +280,45 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call: it joins a batch, then waits for what becomes of that.
-    fn poll<T>(
-        &self,
-        (transfers, joined): (&[Transfer], &mut Option<Joined>),
-        context: &Context<'_>,
-        take: impl Fn(&[Outcome]) -> Result<T, ClientError>,
-    ) -> Poll<Result<T, ClientError>> {
-        if let Some((batch, part)) = joined {
-            return batch.poll(*part, context).map(|own| own.map_err(Failure::error).and_then(take));
-        }
-        if let Err(code) = check_transactions(transfers) {
-            return Poll::Ready(Err(refused(code)));
-        }
-        match self.join(transfers, context) {
-            Ok(place) => *joined = place,
-            Err(failure) => return Poll::Ready(Err(failure.error())),
-        }
-        Poll::Pending
-    }
-
-    /// Puts a call into the batch that is filled; none when there is no room, and the caller is woken when there may be.
-    fn join(&self, transfers: &[Transfer], context: &Context<'_>) -> Result<Option<Joined>, Failure> {
+    /// Puts a call into the batch that is filled. When there is no room, or others came before, it gets a ticket, and is woken when it is its turn.
+    fn join(&self, transfers: &[Transfer], ticket: Option<u64>, caller: &Waker) -> Result<Place, Failure> {
         let mut state = self.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
+        let is_turn = state.outside.keys().next().is_none_or(|first| ticket == Some(*first));
         let waiting = state.transfers.saturating_add(transfers.len());
-        if waiting > TRANSFERS_MAX.max(self.items_max) {
-            state.outside.push(context.waker().clone());
-            return Ok(None);
+        if !is_turn || waiting > TRANSFERS_MAX {
+            state.tickets = state.tickets.saturating_add(u64::from(ticket.is_none()));
+            let ticket = ticket.unwrap_or(state.tickets);
+            state.outside.insert(ticket, caller.clone());
+            return Ok(Place::Outside(ticket));
         }
         state.transfers = waiting;
-        let fits = |filled: &Filled| filled.transfers.len().saturating_add(transfers.len()) <= self.items_max;
-        if !state.filled.back().is_some_and(fits) {
-            let room = state.spare.pop().unwrap_or_default();
-            let batch = Arc::new(Batch::new(state.calls));
-            state.filled.push_back(Filled { transfers: room, batch });
-        }
-        let joined = state.filled.back_mut().map(|filled| {
-            let first = filled.transfers.len();
-            filled.transfers.extend_from_slice(transfers);
-            (Arc::clone(&filled.batch), filled.batch.join((first, transfers.len()), context.waker()))
+        let next = ticket.and_then(|ticket| {
+            state.outside.remove(&ticket);
+            state.next_outside()
         });
+        let fits = |filled: &Filled| filled.transfers.len().saturating_add(transfers.len()) <= self.items_max;
+        let mut filled = match state.filled.pop_back() {
+            Some(last) if fits(&last) => last,
+            last => {
+                state.filled.extend(last);
+                let batch = Arc::new(Batch::new(state.calls));
+                Filled { transfers: state.spare.pop().unwrap_or_default(), batch }
+            }
+        };
+        let part = filled.batch.join((filled.transfers.len(), transfers.len()), caller);
+        filled.transfers.extend_from_slice(transfers);
+        let joined = Place::Joined(Arc::clone(&filled.batch), part);
+        state.filled.push_back(filled);
         let is_wanted = state.is_idle && state.may_send();
-        if is_wanted {
-            state.is_idle = false;
-        }
+        state.is_idle &= !is_wanted;
         drop(state);
         if is_wanted {
             self.work.notify_one();
         }
+        next.into_iter().for_each(Waker::wake);
         Ok(joined)
     }
 
@@ -289,9 +338,9 @@ impl Shared {
         state.requests.insert(request, (Instant::now(), Sent { transfers, batch }));
         state.transfers = state.transfers.saturating_sub(transfers);
         state.calls = filled.batch.calls();
-        let outside = std::mem::take(&mut state.outside);
+        let next = state.next_outside();
         drop(state);
-        outside.into_iter().for_each(Waker::wake);
+        next.into_iter().for_each(Waker::wake);
         Next::Send(request, filled)
     }
 
@@ -315,7 +364,7 @@ impl Shared {
         for batch in sent.chain(filled.into_iter().map(|filled| filled.batch)) {
             batch.end(Err(failure.clone()));
         }
-        outside.into_iter().for_each(Waker::wake);
+        outside.into_values().for_each(Waker::wake);
         self.work.notify_one();
     }
 
@@ -324,9 +373,7 @@ impl Shared {
         let mut state = self.lock();
         let (_, sent) = state.requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
         let is_wanted = state.is_idle && state.may_send();
-        if is_wanted {
-            state.is_idle = false;
-        }
+        state.is_idle &= !is_wanted;
         drop(state);
         let ended = match answer {
             Answer::Outcomes(outcomes) if outcomes.len() == sent.transfers => Ok(outcomes),
@@ -343,8 +390,23 @@ impl Shared {
     }
 }
 
+/// Tells everybody when a task of the connection ends before its time, as when the runtime that it is on is dropped.
+struct Guard {
+    shared: Arc<Shared>,
+    is_done: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.shared.fail(Failure::Broken(io::ErrorKind::NotConnected));
+        }
+    }
+}
+
 /// The sending side: until nobody calls any more, or the connection has broken.
 async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Shared>) {
+    let mut guard = Guard { shared: Arc::clone(&shared), is_done: false };
     let mut last = 0;
     loop {
         match shared.next(last) {
@@ -364,7 +426,7 @@ async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Share
                     tokio::task::yield_now().await;
                 }
             }
-            Next::End => return,
+            Next::End => return guard.is_done = true,
         }
     }
 }
@@ -379,13 +441,18 @@ async fn flush(sender: &mut RequestSender, shared: &Shared) {
 
 /// The receiving side: to the end of the connection.
 async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
+    let _guard = Guard { shared: Arc::clone(&shared), is_done: false };
     let mut look = tokio::time::interval(LOOK);
     loop {
         let answer = tokio::select! {
             answer = receiver.next() => answer,
             _ = look.tick() => {
                 let is_late = |(since, _): &(Instant, Sent)| since.elapsed() >= ANSWER_TIMEOUT;
-                if !shared.lock().requests.values().any(is_late) {
+                let state = shared.lock();
+                if state.failure.is_some() {
+                    return;
+                }
+                if !state.requests.values().any(is_late) {
                     continue;
                 }
                 Err(ClientError::TimedOut(ANSWER_TIMEOUT))

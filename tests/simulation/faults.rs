@@ -49,8 +49,9 @@ fn torn(synced: &[u8], now: &[u8], rng: &mut StdRng) -> Vec<u8> {
 }
 
 impl World<'_> {
-    /// What a power cut leaves of the store.
+    /// What a power cut leaves of the store, and what the one before left.
     pub(crate) fn keep_store(&self) {
+        copy_directory(&self.path.join("store-synced"), &self.path.join("store-before"));
         copy_directory(&self.path.join("store"), &self.path.join("store-synced"));
     }
 
@@ -74,7 +75,7 @@ impl World<'_> {
             copy_directory(&self.path.join(left), &store);
             if with_power {
                 let mut rng = StdRng::seed_from_u64(self.rng.random());
-                self.tear(&["index".to_owned()], "store", &mut rng);
+                self.tear(&["index".to_owned()], ("store-synced", "store"), &mut rng);
                 self.torn = self.rng.random_bool(0.5).then(|| self.rng.random());
             }
         }
@@ -93,7 +94,13 @@ impl World<'_> {
         drop(fs::remove_dir_all(&torn));
         copy_directory(&self.path.join("ids"), &torn.join("ids"));
         fs::create_dir_all(torn.join("store").join("blobs")).unwrap();
-        self.tear(&self.store_files(), "torn/store", &mut StdRng::seed_from_u64(seed));
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (own, theirs): (Vec<String>, Vec<String>) =
+            self.store_files().into_iter().partition(|name| name == "index");
+        // The index is synced before sled's files are: when the power goes amid their sync it is whole.
+        let left = if rng.random() { "store-before" } else { "store-synced" };
+        self.tear(&theirs, (left, "torn/store"), &mut rng);
+        self.tear(&own, ("store-synced", "torn/store"), &mut rng);
         let copy = self.disk.copy();
         copy.mend();
         recover_beside(&torn, copy, &self.options).map_err(|what| format!("with a torn store: {what}"))?;
@@ -103,12 +110,12 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a power cut leaves of files of the store: of what was written since they were last synced any sectors, and any length; a file that is
-    /// newer may be missing, one that was removed may be there.
-    fn tear(&self, names: &[String], to: &str, rng: &mut StdRng) {
+    /// What a power cut leaves of files of the store: of what was written since they were synced as they are in `base` any sectors, and any length; a
+    /// file that is newer may be missing, one that was removed may be there.
+    fn tear(&self, names: &[String], (base, to): (&str, &str), rng: &mut StdRng) {
         for name in names {
             let read = |of: &str| fs::read(self.path.join(of).join(name)).ok();
-            let (synced, now) = (read("store-synced"), read("store-now"));
+            let (synced, now) = (read(base), read("store-now"));
             let left = match (synced, now) {
                 (Some(synced), Some(now)) => Some(torn(&synced, &now, rng)),
                 (Some(only), None) => rng.random_bool(0.5).then_some(only),

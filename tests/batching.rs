@@ -25,13 +25,21 @@ async fn open(client: &mut Client) {
     client.open_accounts(&accounts).await.unwrap();
 }
 
+/// A client of a server with those accounts.
+async fn opened(server: &TestServer) -> BatchingClient {
+    open(&mut server.client().await).await;
+    connect(&server.ready.listen.to_string()).await
+}
+
+async fn connect(address: &str) -> BatchingClient {
+    BatchingClient::connect(address, &Credentials::development()).await.unwrap()
+}
+
 #[test]
 fn everybody_hears_of_his_own() {
     let (server, _directory) = TestServer::quick();
     runtime().block_on(async {
-        open(&mut server.client().await).await;
-        let address = server.ready.listen.to_string();
-        let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let client = opened(&server).await;
         let mut callers = JoinSet::new();
         for number in 0..CALLERS {
             let client = client.clone();
@@ -94,9 +102,7 @@ fn everybody_hears_of_his_own() {
 fn large_calls_share_requests_with_small_ones() {
     let (server, _directory) = TestServer::quick();
     runtime().block_on(async {
-        open(&mut server.client().await).await;
-        let address = server.ready.listen.to_string();
-        let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let client = opened(&server).await;
         let mut callers = JoinSet::new();
         for number in 0..24_u128 {
             let client = client.clone();
@@ -130,7 +136,7 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
         let address = server.listen.to_string();
         let mut first = Client::connect(address.as_str(), &Credentials::development()).await.unwrap();
         open(&mut first).await;
-        let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let client = connect(&address).await;
         assert_eq!(client.submit_one(transfer(1, 1, 2, 1)).await.unwrap().code, Code::Accepted);
         server.stop_running();
         let mut callers = JoinSet::new();
@@ -159,9 +165,7 @@ fn when_the_server_is_gone_everybody_is_told_and_nothing_is_sent_again() {
 fn who_finds_no_room_is_let_in_later() {
     let (server, _directory) = TestServer::quick();
     runtime().block_on(async {
-        open(&mut server.client().await).await;
-        let address = server.ready.listen.to_string();
-        let client = BatchingClient::connect(address.as_str(), &Credentials::development()).await.unwrap();
+        let client = opened(&server).await;
         let made = |number: u128, size: u128| -> Vec<Transfer> {
             (0..size).map(|place| transfer((number + 1) * 10_000 + place, 1, 2, 1)).collect()
         };
@@ -192,7 +196,7 @@ fn when_the_connections_runtime_is_gone_everybody_is_told() {
     let (server, _directory) = TestServer::quick();
     let address = server.ready.listen.to_string();
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let client = other.block_on(BatchingClient::connect(address.as_str(), &Credentials::development())).unwrap();
+    let client = other.block_on(connect(&address));
     runtime().block_on(async {
         open(&mut server.client().await).await;
         assert_eq!(client.submit_one(transfer(1, 1, 2, 1)).await.unwrap().code, Code::Accepted);

@@ -1,6 +1,6 @@
 //! Many callers who share a connection, each with one transfer at a time: the client puts together what they submit while requests are under way.
 //!
-//! Callers are looked after by the dozen, each dozen by a task of its own: thousands of tasks would mostly wait for their memory.
+//! A task looks after up to [`GROUP_MAX`] of them: thousands of tasks would mostly wait for their memory.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,8 +1,9 @@
 //! One connection for many callers: what they ask for while requests are under way goes together in the next one.
 //!
 //! A caller waits for its own outcomes only. Transfers of one call stay together and in order; calls of different callers are in the order in
-//! which they came. One request is under way at a time, or two when they are large; under load they grow by themselves. When the connection breaks everybody who waits
-//! is told, and everybody who calls afterwards; nothing is sent again by itself. A call that is given up may have been sent, and is not taken back.
+//! which they came. One request is under way at a time, or two when they are large; under load they grow by themselves. When the connection
+//! breaks everybody who waits is told, and everybody who calls afterwards; nothing is sent again by itself. A call that is given up may have been
+//! sent, and is not taken back.
 //!
 //! Callers put their transfers into the batch that is filled, all of them under one lock, and wait there ([`super::batch`]): a call costs no
 //! allocation and no message of its own.
@@ -269,6 +270,13 @@ impl State {
         waiting > 0 && (self.requests.is_empty() || self.requests.len() < REQUESTS && is_large)
     }
 
+    /// Whether the sending side waits and has something to send now: then who asks is to wake it.
+    fn call_sender(&mut self) -> bool {
+        let is_wanted = self.is_idle && self.may_send();
+        self.is_idle &= !is_wanted;
+        is_wanted
+    }
+
     /// The caller whose turn it is to be let in.
     fn next_outside(&self) -> Option<Waker> {
         self.outside.first_key_value().map(|(_, caller)| caller.clone())
@@ -312,8 +320,7 @@ impl Shared {
         filled.transfers.extend_from_slice(transfers);
         let joined = Place::Joined(Arc::clone(&filled.batch), part);
         state.filled.push_back(filled);
-        let is_wanted = state.is_idle && state.may_send();
-        state.is_idle &= !is_wanted;
+        let is_wanted = state.call_sender();
         drop(state);
         if is_wanted {
             self.work.notify_one();
@@ -372,21 +379,23 @@ impl Shared {
     fn finish(&self, request: u64, answer: Answer) -> Result<(), ClientError> {
         let mut state = self.lock();
         let (_, sent) = state.requests.remove(&request).ok_or(ClientError::Protocol(Code::BodyMalformed))?;
-        let is_wanted = state.is_idle && state.may_send();
-        state.is_idle &= !is_wanted;
+        let is_wanted = state.call_sender();
         drop(state);
         let ended = match answer {
             Answer::Outcomes(outcomes) if outcomes.len() == sent.transfers => Ok(outcomes),
             Answer::Refused(code, text) => Err(Failure::Refused(code, text)),
             _ => Err(Failure::Protocol(Code::BodyMalformed)),
         };
-        let broken = ended.as_ref().err().filter(|failure| matches!(failure, Failure::Protocol(_))).map(Failure::error);
+        let understood = match &ended {
+            Err(failure @ Failure::Protocol(_)) => Err(failure.error()),
+            _ => Ok(()),
+        };
         // They have their turn before the sending side, and may join what it sends next.
         sent.batch.end(ended);
         if is_wanted {
             self.work.notify_one();
         }
-        broken.map_or(Ok(()), Err)
+        understood
     }
 }
 

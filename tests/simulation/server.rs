@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use heng::backoffice::{EnginePorts, Office, Stepping};
-use heng::engine::{DataDir, Engine, EngineOptions, RecoverOptions, Surroundings, append_offline, recover_with, wire};
+use heng::engine::{
+    DataDir, Engine, EngineOptions, RecoverOptions, Recovered, Surroundings, append_offline, recover_with, wire,
+};
 use heng::flow::{Admission, Clock, Helpers, Stepper, Work};
 use heng::gateway::{GatewayContext, GatewayLimits, converse};
 use heng::journal::Disk;
@@ -81,9 +83,12 @@ pub(crate) fn recover_beside(path: &Path, disk: SimDisk, options: &Options) -> R
     let directory = DataDir::create(path).map_err(|err| err.to_string())?;
     let (helpers, _stepper) = Helpers::stepped();
     let surroundings = Surroundings { disk: Some(Arc::new(disk)), helpers, clock: Clock::default() };
+    second::compare(&recover(&directory, options, &surroundings)?)
+}
+
+fn recover(directory: &DataDir, options: &Options, surroundings: &Surroundings) -> Result<Recovered, String> {
     let recovering = RecoverOptions { store_cache_bytes: 1 << 20, ids_in_memory: options.ids_in_memory };
-    let recovered = recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err))?;
-    second::compare(&recovered)
+    recover_with(directory, recovering, surroundings).map_err(|err| heng::telemetry::chain(&err))
 }
 
 impl Server {
@@ -99,14 +104,11 @@ impl Server {
         let now_ns = Arc::clone(now_ns);
         let clock = Clock::new(move || now_ns.load(Ordering::Relaxed));
         let surroundings = Surroundings { disk: Some(disk), helpers, clock };
-        let recovering = RecoverOptions { store_cache_bytes: 1 << 20, ids_in_memory: options.ids_in_memory };
-        let recover =
-            || recover_with(&directory, recovering, &surroundings).map_err(|err| heng::telemetry::chain(&err));
-        let mut recovered = recover()?;
+        let mut recovered = recover(&directory, options, &surroundings)?;
         if recovered.book.policy().text() != options.policy {
             let parts: Vec<Record> = PolicyPart::split(&options.policy).into_iter().map(Record::Policy).collect();
             append_offline(recovered, &parts, options.segment_bytes, &surroundings)?;
-            recovered = recover()?;
+            recovered = recover(&directory, options, &surroundings)?;
         }
         second::compare(&recovered)?;
         let found = (recovered.book.sequence(), recovered.book.accounts().map(|account| balance(&account)).collect());

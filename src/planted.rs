@@ -66,6 +66,10 @@ pub enum Bug {
     RepeatRestamped,
     /// What a window had when it closed is in the next one too.
     WindowTwice,
+    /// Fees, and what is withheld, are in no window.
+    ChargesNotCleared,
+    /// Limits count what the ledger does to settle.
+    SettlementLimited,
     /// What a window did not settle is not carried over.
     CarryLost,
     /// A checkpoint does not write what counted in the open window.

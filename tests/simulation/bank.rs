@@ -12,7 +12,9 @@ use heng::ledger::{GatewayId, PayoutEntry};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::plain::DAY_S;
 use crate::server::{Server, Waiting};
+use crate::world::EPOCH_S;
 
 /// The bank account of the policy, and how its statements are read.
 pub(crate) const POLICY: &str = "[[bank_account]]\nname = \"house\"\naccount = 6\ncurrency = \"EUR\"\ndue_days = 60\nwrite_off_account = 1\n\
@@ -60,19 +62,25 @@ pub(crate) struct Line {
     pub(crate) payout: Option<(u128, i128)>,
 }
 
+/// Amounts without a sign.
+fn euros(cents: i128, decimal: char) -> String {
+    let cents = cents.unsigned_abs();
+    format!("{}{decimal}{:02}", cents / 100, cents % 100)
+}
+
 impl Line {
-    /// Its day, its amount without a sign, what it names.
-    fn fields(&self) -> (String, String, String) {
-        assert!(self.day < 31, "a run ends in January");
-        let (euros, cents) = (self.amount.unsigned_abs() / 100, self.amount.unsigned_abs() % 100);
+    /// Its day of January 2027, its amount without a sign, what it names.
+    fn fields(&self) -> (u64, String, String) {
+        let day = self.day - EPOCH_S / DAY_S + 1;
+        assert!(day <= 31, "a run ends in January");
         let reference = self.payout.map(|(id, _)| format!("{id:032x}")).unwrap_or_default();
-        (format!("1970-01-{:02}", self.day + 1), format!("{euros}.{cents:02}"), reference)
+        (day, euros(self.amount, '.'), reference)
     }
 
     fn csv(&self) -> String {
         let sign = if self.amount < 0 { "-" } else { "" };
         let (day, amount, reference) = self.fields();
-        format!("{day},{sign}{amount},{reference},b{}\n", self.number)
+        format!("2027-01-{day:02},{sign}{amount},{reference},b{}\n", self.number)
     }
 
     /// As an entry of a camt.053 file.
@@ -81,11 +89,23 @@ impl Line {
         let way = if self.amount < 0 { "DBIT" } else { "CRDT" };
         let named = if reference.is_empty() { "NOTPROVIDED" } else { &reference };
         format!(
-            "<Ntry><Amt Ccy=\"EUR\">{amount}</Amt><CdtDbtInd>{way}</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>{day}</Dt></BookgDt>\
+            "<Ntry><Amt Ccy=\"EUR\">{amount}</Amt><CdtDbtInd>{way}</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2027-01-{day:02}</Dt></BookgDt>\
              <NtryDtls><TxDtls><Refs><EndToEndId>{named}</EndToEndId></Refs><RmtInf><Ustrd>b{}</Ustrd></RmtInf></TxDtls></NtryDtls></Ntry>\n",
             self.number
         )
     }
+
+    /// As an entry of an MT940 file.
+    fn mt940(&self) -> String {
+        let (day, amount, reference) = self.fields();
+        let (way, amount) = (if self.amount < 0 { 'D' } else { 'C' }, amount.replace('.', ","));
+        format!(":61:2701{day:02}01{day:02}{way}{amount}NTRF{reference}\n:86:b{}\n", self.number)
+    }
+}
+
+/// A balance in an MT940 file.
+fn mt940_balance(tag: &str, cents: i128) -> String {
+    format!(":{tag}:{}270101EUR{}\n", if cents < 0 { 'D' } else { 'C' }, euros(cents, ','))
 }
 
 /// A file.
@@ -185,13 +205,22 @@ impl Bank {
         let again = if rng.random_bool(0.3) { rng.random_range(0..4) } else { 0 };
         let from = self.written.saturating_sub(again);
         let lines = self.lines[from..].to_vec();
-        let is_csv = rng.random();
-        let content = if is_csv {
-            "day,amount,reference,text\n".to_owned() + &lines.iter().map(Line::csv).collect::<String>()
-        } else {
-            let entries: String = lines.iter().map(Line::camt).collect();
-            format!("<Document><BkToCstmrStmt><Stmt><Id>{from}</Id>{entries}</Stmt></BkToCstmrStmt></Document>")
+        let form = rng.random_range(0..3);
+        let content = match form {
+            0 => "day,amount,reference,text\n".to_owned() + &lines.iter().map(Line::csv).collect::<String>(),
+            1 => {
+                let entries: String = lines.iter().map(Line::camt).collect();
+                format!("<Document><BkToCstmrStmt><Stmt><Id>{from}</Id>{entries}</Stmt></BkToCstmrStmt></Document>")
+            }
+            _ => {
+                let balance = |until: usize| self.lines[..until].iter().map(|line| line.amount).sum();
+                let entries: String = lines.iter().map(Line::mt940).collect();
+                let (opening, closing) =
+                    (mt940_balance("60F", balance(from)), mt940_balance("62F", balance(self.lines.len())));
+                format!(":20:{from}\n:25:\n{opening}{entries}{closing}-\n")
+            }
         };
+        let is_csv = form == 0;
         let (overlaps, content) = (from < self.written, content.into_bytes());
         self.written = self.lines.len();
         self.statements.push(Statement { content, lines, overlaps, is_csv, tried: 0, is_taken: false });

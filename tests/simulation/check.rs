@@ -7,7 +7,7 @@ use heng::ledger::{BALANCING, Code, Operation, PayoutState, Record, Sequence, St
 use crate::bank::Bank;
 use crate::distributions::{DISTRIBUTION, Distributions, FROM};
 use crate::log::{Balance, Log, Told};
-use crate::plain::{Ask, Bounds, DAY_S, Model, SECOND_NS, Verb};
+use crate::plain::{Ask, Bounds, DAY_S, LEDGER, Model, SECOND_NS, Verb};
 use crate::statements::{Statements, WRITE_OFF};
 use crate::windows::{PARTICIPANTS, Windows, goes_on};
 
@@ -107,7 +107,7 @@ impl<'a> Judge<'a> {
             self.compare_charges()?;
         }
         match &stored.record {
-            Record::Transfer { transfer, outcome, gateway } if gateway.0 == 0 => {
+            Record::Transfer { transfer, outcome, gateway } if gateway.0 == LEDGER => {
                 self.own(*transfer, *outcome)?;
                 return self.compare_reads();
             }
@@ -226,7 +226,9 @@ impl<'a> Judge<'a> {
             code: transfer.code,
             ..Ask::default()
         });
+        let gateway = std::mem::replace(&mut self.model.gateway, LEDGER);
         let expected = self.model.submit(&asks.collect::<Vec<_>>());
+        self.model.gateway = gateway;
         for ((transfer, code), expected) in step.iter().zip(&expected) {
             ensure(code == expected, || format!("record {sequence}: {code} and not {expected} for {transfer:?}"))?;
             let done = match transfer.user_data_32 {

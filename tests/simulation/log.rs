@@ -52,9 +52,17 @@ pub(crate) struct Log {
     pub(crate) reads: Vec<Read>,
     /// The highest sequence that anybody was told.
     pub(crate) told_max: Sequence,
+    /// Ids come in their order, so that runs of known ids lie apart.
+    pub(crate) is_ordered: bool,
 }
 
 impl Log {
+    /// A new id; several for one transaction count from 0.
+    pub(crate) fn new_id(&self, place: usize) -> u128 {
+        let number = u64::try_from(self.by_id.len() + place + 1).unwrap();
+        u128::from(number.wrapping_mul(if self.is_ordered { 7_919 } else { 0x9E37_79B9_7F4A_7C15 }))
+    }
+
     pub(crate) fn add(&mut self, asks: Vec<Ask>, gateway: u32) -> usize {
         let number = self.transactions.len();
         for (place, ask) in asks.iter().enumerate() {

@@ -3,8 +3,10 @@
 //!
 //! The disk loses, tears and reorders what was not synced, refuses, fills up; the power goes at any call, also while recovering; the store and the id
 //! runs come back as they were, older, or not at all; connections are cut and carry their bytes in pieces; clients send the same again, also while it is
-//! under way; the clock is set both ways; each start has another number of shards. Three worlds in four have a scheme whose windows close and are settled and a bank with its statements, the fourth has limits, fees, classes and a deny-list. After each start, and in the end, a judge (`check.rs`) walks the journal with a model that
-//! shares no code with the ledger, and compares it with all that clients were told; what was recovered is compared with a second book (`second.rs`).
+//! under way; the clock is set both ways; each start has another number of shards. Seven worlds in eight have a scheme whose windows close and are
+//! settled, and a bank with its statements; one in four has limits, fees, reserves, classes and a deny-list, half of these with the scheme and half
+//! without. After each start, and in the end, a judge (`check.rs`) walks the journal with a model that shares no code with the ledger, and compares it
+//! with all that clients were told; what was recovered is compared with a second book (`second.rs`).
 //!
 //! `HENG_SEEDS=FIRST..LAST cargo test --release --test simulation seeds -- --nocapture` runs more seeds; one that fails prints the shortest run of it
 //! that fails, and what happened last.

@@ -119,7 +119,7 @@ impl World<'_> {
 
     /// Lets the office do something, if there is one. It may end with the process amid it.
     pub(crate) fn office(&mut self) -> Result<(), String> {
-        let Some(server) = self.server.as_mut().filter(|_| self.is_opened && !self.options.rules) else {
+        let Some(server) = self.server.as_mut().filter(|_| self.is_opened && self.options.clears) else {
             return Ok(());
         };
         let day = self.now_ns.load(Ordering::Relaxed) / SECOND_NS / DAY_S;

@@ -41,6 +41,8 @@ const BUGS: &[Bug] = &[
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,
     Bug::WindowTwice,
+    Bug::ChargesNotCleared,
+    Bug::SettlementLimited,
     Bug::CarryLost,
     Bug::WindowNotWritten,
     Bug::StatementTwice,

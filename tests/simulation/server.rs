@@ -31,8 +31,10 @@ pub(crate) const POLICY: &str = "[[scheme]]\nname = \"all\"\nnumber = 1\ncurrenc
 /// How a server is told to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The rules of [`crate::plain`] instead of a scheme.
+    /// The rules of [`crate::plain`] are in force.
     pub(crate) rules: bool,
+    /// There is a scheme, a bank, and a distribution.
+    pub(crate) clears: bool,
     pub(crate) policy: String,
     pub(crate) shards: usize,
     pub(crate) items_in_flight_max: usize,

@@ -67,26 +67,24 @@ fn ask(rng: &mut StdRng, log: &Log, id: u128, (second, rules): (u64, bool)) -> A
 }
 
 /// Euro against dollars: what is exchanged, and the leg that says at what rate.
-fn exchange(rng: &mut StdRng, first: u128, second: u64) -> Vec<Ask> {
+fn exchange(rng: &mut StdRng, log: &Log, second: u64) -> Vec<Ask> {
     let (debit, credit) = pick(rng, &[(2, 1), (3, 1), (4, 2), (1, 3)]);
-    let sold = Ask { id: first * 7_919, debit, credit, amount: rng.random_range(1..40), ..Ask::default() };
+    let sold = Ask { id: log.new_id(0), debit, credit, amount: rng.random_range(1..40), ..Ask::default() };
     let rate = (pick(rng, &[10_850, 5_000, 25_000, 9_999]), rng.random_range(0..4));
     let amount = convert(sold.amount, rate) + u128::from(rng.random_bool(0.1));
     let time = if rng.random() { 0 } else { second + rng.random_range(0..20) };
     let (debit, credit) = pick(rng, &[(7, 8), (7, 8), (8, 7)]);
-    let bought =
-        Ask { id: (first + 1) * 7_919, verb: Verb::Exchange, debit, credit, amount, rate, time, ..Ask::default() };
+    let bought = Ask { id: log.new_id(1), verb: Verb::Exchange, debit, credit, amount, rate, time, ..Ask::default() };
     vec![sold, bought]
 }
 
 /// A new step of one to four transfers, noted in the log.
 pub(crate) fn transaction(rng: &mut StdRng, log: &mut Log, second: u64, (gateway, rules): (u32, bool)) -> usize {
     let count = if rng.random_bool(0.75) { 1 } else { rng.random_range(2..=4) };
-    let first = u128::try_from(log.by_id.len()).unwrap() + 1;
     let asks = if rng.random_bool(0.05) {
-        exchange(rng, first, second)
+        exchange(rng, log, second)
     } else {
-        (0..count).map(|place| ask(rng, log, (first + place) * 7_919, (second, rules))).collect()
+        (0..count).map(|place| ask(rng, log, log.new_id(place), (second, rules))).collect()
     };
     log.add(asks, gateway)
 }

@@ -31,8 +31,8 @@ use super::signed;
 use crate::ledger::policy::Policy;
 use crate::ledger::rows::index_of;
 use crate::ledger::{
-    AccountId, GatewayId, Netting, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer, TransferId,
-    WindowEntry, WindowState, unpadded,
+    AccountId, GatewayId, Netting, Operation, ParticipantEntry, PayoutEntry, Scheme, Sequence, Slot, Transfer,
+    TransferId, WindowEntry, WindowState, unpadded,
 };
 use crate::planted::{self, Bug};
 
@@ -275,6 +275,9 @@ impl Windows {
     /// Follows a transfer that posts and belongs to a scheme.
     #[inline]
     pub(super) fn transfer(&mut self, scheme: &Scheme, transfer: &Transfer, slots: (Slot, Slot)) {
+        if planted::is(Bug::ChargesNotCleared) && matches!(transfer.operation(), Operation::Fee | Operation::Withhold) {
+            return;
+        }
         let Self { open, by_slot, changed, .. } = self;
         let place = |slot| by_slot.get(index_of(slot)).copied().unwrap_or(HOUSE);
         let Some((_, number, positions)) = open.iter_mut().find(|open| open.0 == scheme.number) else { return };

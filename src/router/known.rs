@@ -6,8 +6,9 @@
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
 //! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
-//! ids in memory; eight of about one size become one, so there are few, and an id is merged hardly ever. When the disk has no room for a merged
-//! run, the runs stay as they are until there is one more.
+//! ids in memory. An id is looked for only in runs between whose first and last id it is. So when eight of about one size may all have it, they become one;
+//! when ids come in their order, runs lie apart, and sixty-four of them do, without hurry. An id is merged hardly ever. When the disk has no
+//! room for a merged run, the runs stay as they are until there is one more.
 //!
 //! # Invariants
 //!
@@ -16,17 +17,19 @@
 //!
 //! # Not here
 //!
-//! What an index ([`super::ids`]) and a run ([`super::run`]) are.
+//! What an index ([`super::ids`]) and a run ([`super::run`]) are, and the two helpers ([`super::keeping`]).
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::ids::{Admitted, IdIndex};
-use super::run::{Entry, Run};
+use super::keeping::{Done, Job, start};
+use super::run::Run;
 use super::runs::open_all;
 use crate::flow::{Helper, Helpers};
 use crate::ledger::{Sequence, TransferId};
@@ -36,29 +39,11 @@ use crate::telemetry::chain;
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
 pub const IDS_IN_MEMORY: usize = 2 << 20;
 
-/// Runs of about one size that are merged into one.
+/// Runs of about one size in which one id may be: so many are merged into one.
 const MERGED: usize = 8;
 
-/// Something for the thread.
-enum Job {
-    /// With the sequences between which its records are.
-    Write(Arc<IdIndex>, (Sequence, Sequence)),
-    /// Make room for so many ids.
-    Prepare(usize),
-    Clear(IdIndex),
-    Merge(Vec<Arc<Run>>),
-}
-
-/// What the thread has done.
-enum Done {
-    Written(Run),
-    /// An empty index with room.
-    Ready(IdIndex),
-    Merged(Vec<Arc<Run>>, Run),
-    /// The disk has no room for a merged run.
-    NoRoom(io::Error),
-    Failed(io::Error),
-}
+/// Runs of about one size that are merged into one although they lie apart.
+const MERGED_APART: usize = 64;
 
 /// All ids.
 #[derive(Debug)]
@@ -77,11 +62,13 @@ pub struct KnownIds {
     /// All ids of runs are from the first to the second.
     in_runs: (u128, u128),
     is_merging: bool,
-    /// Not merged before there are so many runs: there was no room.
-    merge_from: usize,
+    /// There is a run since it was last looked whether there are enough to merge.
+    has_new_run: bool,
     settled: Sequence,
     workers: Option<Workers>,
     done: Receiver<Done>,
+    /// Ends a merge.
+    ends: Arc<AtomicBool>,
     helpers: Helpers,
     started: Vec<Helper>,
 }
@@ -105,8 +92,9 @@ impl KnownIds {
         }
         let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
         let (told, done) = unbounded();
-        let (writer, writing) = start("heng-ids", directory, told.clone(), helpers)?;
-        let (merger, merging) = start("heng-ids-merge", directory, told, helpers)?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let (writer, writing) = start("heng-ids", (directory, &ends), told.clone(), helpers)?;
+        let (merger, merging) = start("heng-ids-merge", (directory, &ends), told, helpers)?;
         let mut active = IdIndex::with_room(active_max);
         active.warm();
         Ok(Self {
@@ -120,9 +108,10 @@ impl KnownIds {
             in_runs: bounds(&runs),
             runs,
             is_merging: false,
-            merge_from: 0,
+            has_new_run: true,
             workers: Some(Workers { writer, merger }),
             done,
+            ends,
             helpers: helpers.clone(),
             started: vec![writing, merging],
         })
@@ -261,7 +250,10 @@ impl KnownIds {
             self.writing = Some(Arc::clone(&leaving));
             self.give(Job::Write(leaving, (self.covers(), covers)));
         }
-        self.merge_if_many();
+        if self.has_new_run && !self.is_merging {
+            self.has_new_run = false;
+            self.merge_if_many();
+        }
     }
 
     /// Like [`Self::turn`], but waits for what is being written: while recovering there is no hurry, but a bound.
@@ -277,7 +269,7 @@ impl KnownIds {
 
     fn give(&self, job: Job) {
         if let Some(workers) = &self.workers {
-            let worker = if matches!(job, Job::Merge(_)) { &workers.merger } else { &workers.writer };
+            let worker = if matches!(job, Job::Merge { .. }) { &workers.merger } else { &workers.writer };
             // The threads end only with this.
             let _taken = worker.send(job);
         }
@@ -298,9 +290,8 @@ impl KnownIds {
                 self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
                 self.add_run(run);
             }
-            Done::NoRoom(err) => {
+            Done::NotMerged(err) => {
                 self.is_merging = false;
-                self.merge_from = self.runs.len().saturating_add(1);
                 tracing::warn!(%err, runs = self.runs.len(), "no room to merge id runs; tried again after the next one");
             }
             Done::Failed(err) => unreadable(&err),
@@ -311,12 +302,10 @@ impl KnownIds {
         self.runs.push(Arc::new(run));
         self.runs.sort_by_key(|run| run.covers());
         self.in_runs = bounds(&self.runs);
+        self.has_new_run = true;
     }
 
     fn merge_if_many(&mut self) {
-        if self.is_merging || self.runs.len() < self.merge_from {
-            return;
-        }
         let level = |run: &Arc<Run>| {
             let ratio = run.len().checked_div(self.active_max.max(1)).unwrap_or(0).max(1);
             ratio.ilog(MERGED)
@@ -328,9 +317,10 @@ impl KnownIds {
         let next = older.first().map(level);
         let older: Vec<_> = older.into_iter().take_while(|run| Some(level(run)) == next).collect();
         for alike in [alike, older] {
-            if alike.len() >= MERGED {
+            let is_urgent = most_with_one_id(&alike) >= MERGED;
+            if is_urgent || alike.len() >= MERGED_APART {
                 self.is_merging = true;
-                return self.give(Job::Merge(alike));
+                return self.give(Job::Merge { runs: alike, is_urgent });
             }
         }
     }
@@ -339,6 +329,7 @@ impl KnownIds {
 impl Drop for KnownIds {
     fn drop(&mut self) {
         self.workers = None;
+        self.ends.store(true, Relaxed);
         self.started.drain(..).for_each(Helper::join);
     }
 }
@@ -357,55 +348,10 @@ fn bounds(runs: &[Arc<Run>]) -> (u128, u128) {
     both.fold((u128::MAX, 0), |all, run| (all.0.min(run.0), all.1.max(run.1)))
 }
 
-/// Starts a helper that does jobs until nobody can give it any.
-fn start(name: &str, directory: &Path, told: Sender<Done>, helpers: &Helpers) -> io::Result<(Sender<Job>, Helper)> {
-    let (jobs, work) = unbounded();
-    let directory: PathBuf = directory.to_owned();
-    // Kept from job to job: memory that is used for the first time is dear.
-    let mut entries = Vec::new();
-    let helper = helpers.start(name, work, move |job| {
-        let done = perform(&directory, job, &mut entries).unwrap_or_else(Done::Failed);
-        told.send(done).is_ok()
-    })?;
-    Ok((jobs, helper))
-}
-
-fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>) -> io::Result<Done> {
-    match job {
-        Job::Write(index, records) => {
-            entries.clear();
-            entries.extend(index.entries());
-            // Whoever asks for it next can have it whole.
-            drop(index);
-            Ok(Done::Written(Run::write(directory, entries, records)?))
-        }
-        Job::Prepare(ids) => {
-            let mut index = IdIndex::with_room(ids);
-            index.warm_all();
-            Ok(Done::Ready(index))
-        }
-        Job::Clear(mut index) => {
-            index.clear();
-            Ok(Done::Ready(index))
-        }
-        Job::Merge(runs) => {
-            match Run::merge(directory, &runs) {
-                Ok(merged) => Ok(Done::Merged(runs, merged)),
-                // The runs are all there, only more than one would like.
-                Err(err) if matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                    Ok(Done::NoRoom(err))
-                }
-                Err(err) => {
-                    if err.kind() == io::ErrorKind::InvalidData {
-                        for run in &runs {
-                            run.set_aside();
-                        }
-                    }
-                    Err(err)
-                }
-            }
-        }
-    }
+/// In how many of these runs one id may be, at most.
+fn most_with_one_id(runs: &[Arc<Run>]) -> usize {
+    let with = |id: u128| runs.iter().filter(|run| run.bounds().0 <= id && id <= run.bounds().1).count();
+    runs.iter().map(|run| with(run.bounds().0)).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -476,6 +422,41 @@ mod tests {
         }
         assert_eq!(again.admit(id(1)), Admitted::Known(1));
         assert_eq!(again.admit(id(10_000)), Admitted::New);
+    }
+
+    #[test]
+    fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+        let id = |number: u64| TransferId::from_raw(number.into());
+        let mut number = 0;
+        let mut run = |known: &mut KnownIds| {
+            for _ in 0..1_000 {
+                number += 1;
+                known.admit(id(number));
+                known.settle(id(number), number);
+            }
+            known.turn_and_wait();
+        };
+        (1..MERGED_APART).for_each(|_| run(&mut known));
+        known.turn();
+        assert_eq!((known.runs.len(), known.is_merging), (MERGED_APART - 1, false));
+        run(&mut known);
+        // As at the end of the process: it is broken off, and begun again by whoever opens it next.
+        known.ends.store(true, Relaxed);
+        known.turn();
+        assert!(known.is_merging);
+        drop(known);
+        let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+        assert_eq!(known.runs.len(), MERGED_APART);
+        known.turn();
+        while known.is_merging {
+            let done = known.helpers.wait(&known.done).unwrap();
+            known.take_up(done);
+        }
+        assert_eq!(known.runs.len(), 1);
+        assert!((1..=64_000).all(|number| known.find(id(number)) == Some(number)));
+        assert_eq!(known.find(id(64_001)), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 
 mod actor;
 mod ids;
+mod keeping;
 mod known;
 mod repeats;
 mod run;

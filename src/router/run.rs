@@ -29,6 +29,8 @@ const PER_BLOCK: usize = 170;
 const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 /// Bits of the filter per id.
 const FILTER_BITS: usize = 16;
+/// Entries after which a merge breathes: about a millisecond of work.
+const BREATHED_AFTER: usize = 1 << 13;
 /// Words of a filter block: one cache line.
 const LINE_WORDS: usize = 8;
 
@@ -175,20 +177,25 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 
 impl Run {
     /// Sorts entries and writes them as a run with the ids of all records after the first sequence and up to the second. Blocks.
+    #[expect(
+        clippy::stable_sort_primitive,
+        reason = "ids mostly come in order, or in parts that are, and this sort makes use of it"
+    )]
     pub(super) fn write(directory: &Path, entries: &mut [Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
-        entries.sort_unstable();
+        entries.sort();
         let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
         entries.iter().try_for_each(|entry| writer.push(*entry))?;
         writer.finish(records, &directory.join(name(records.1)))
     }
 
-    /// Writes one run with all that is in some, and removes those. Blocks.
-    pub(super) fn merge(directory: &Path, runs: &[std::sync::Arc<Self>]) -> io::Result<Self> {
-        let most = runs.iter().map(|run| run.ids).sum();
-        let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
-        let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
+    /// Writes one run with all that is in some, and removes those. Blocks. `breathe` is called now and then, and ends it with an error.
+    pub(super) fn merge(
+        directory: &Path,
+        runs: &[std::sync::Arc<Self>],
+        breathe: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let unfinished = directory.join("merged.tmp");
-        let merged = Self::write_merged(&unfinished, runs, (most, after, covers));
+        let merged = Self::write_merged(&unfinished, runs, breathe);
         if merged.is_err() {
             // Only so that it takes no room; the next start removes it, too.
             drop(fs::remove_file(&unfinished));
@@ -203,17 +210,22 @@ impl Run {
     fn write_merged(
         unfinished: &Path,
         runs: &[std::sync::Arc<Self>],
-        (most, after, covers): (usize, Sequence, Sequence),
+        mut breathe: impl FnMut() -> io::Result<()>,
     ) -> io::Result<Self> {
-        let mut writer = Writer::new(unfinished.to_owned(), most)?;
+        let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
+        let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
+        let mut writer = Writer::new(unfinished.to_owned(), runs.iter().map(|run| run.ids).sum())?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
-        while let Some(least) =
-            readers.iter_mut().filter(|reader| reader.next.is_some()).min_by_key(|reader| reader.next)
-        {
-            if let Some(entry) = least.next {
+        let mut breathed_at = 0;
+        while let Some((least, until)) = least(&mut readers) {
+            while let Some(entry) = least.next.filter(|entry| until.is_none_or(|until| *entry <= until)) {
                 writer.push(entry)?;
+                least.advance()?;
+                if writer.written.saturating_sub(breathed_at) >= BREATHED_AFTER {
+                    breathed_at = writer.written;
+                    breathe()?;
+                }
             }
-            least.advance()?;
         }
         writer.finish((after, covers), &unfinished.with_file_name(name(covers)))
     }
@@ -380,6 +392,20 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// The one whose entry is next, and the next entry of the others: up to there nobody else need be asked.
+fn least<'r, 'a>(readers: &'r mut [Entries<'a>]) -> Option<(&'r mut Entries<'a>, Option<Entry>)> {
+    let (mut least, mut until) = (None, None);
+    for reader in readers.iter_mut().filter(|reader| reader.next.is_some()) {
+        let least_so_far = least.as_ref().and_then(|least: &&mut Entries<'_>| least.next);
+        if least_so_far.is_none_or(|so_far| reader.next < Some(so_far)) {
+            (least, until) = (Some(reader), least_so_far);
+        } else if until.is_none_or(|until| reader.next < Some(until)) {
+            until = reader.next;
+        }
+    }
+    least.map(|least| (least, until))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -407,7 +433,7 @@ mod tests {
             }
         };
         check(&runs);
-        let merged = Arc::new(Run::merge(directory.path(), &runs).unwrap());
+        let merged = Arc::new(Run::merge(directory.path(), &runs, || Ok(())).unwrap());
         assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
         check(std::slice::from_ref(&merged));
         let opened = open_all(directory.path()).unwrap().unwrap();
@@ -419,7 +445,7 @@ mod tests {
         assert!(open_all(directory.path()).unwrap().is_none());
         let again = write(1);
         write(1_001);
-        Run::merge(directory.path(), &[write(1), write(1_001), write(2_001)]).unwrap();
+        Run::merge(directory.path(), &[write(1), write(1_001), write(2_001)], || Ok(())).unwrap();
         fs::write(&again.path, fs::read(write(1).path.clone()).unwrap()).unwrap();
         fs::write(&later.path, whole).unwrap();
         assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde::Serialize;
 
 /// Syncs and round trips measured.
@@ -50,6 +51,37 @@ fn filled(directory: &Path) -> std::io::Result<File> {
     }
     file.sync_all()?;
     Ok(file)
+}
+
+/// A pace: so many bytes so often, so many times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paced {
+    pub(crate) bytes: usize,
+    pub(crate) every: Duration,
+    pub(crate) count: u32,
+}
+
+/// The 99th percentile of writing so many bytes with `fdatasync` at a pace, milliseconds from the intended time: what a load of that pace has to wait
+/// for the disk at least. In a temporary directory, into a file that was filled before.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread meanwhile")]
+pub(crate) fn paced_p99_ms(pace: Paced) -> anyhow::Result<f64> {
+    const PLACES: u32 = 64;
+    let mut file = tempfile::tempfile()?;
+    let bytes = vec![7; pace.bytes];
+    (0..PLACES).try_for_each(|_| file.write_all(&bytes))?;
+    file.sync_all()?;
+    let begun = Instant::now();
+    let mut took = Vec::new();
+    for number in 0..pace.count {
+        let intended = begun.checked_add(pace.every.saturating_mul(number)).context("a time beyond all clocks")?;
+        std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+        let offset = u64::from(number.checked_rem(PLACES).unwrap_or(0)).saturating_mul(u64::try_from(pace.bytes)?);
+        file.write_all_at(&bytes, offset)?;
+        file.sync_data()?;
+        took.push(intended.elapsed().as_secs_f64() * 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(at(&took, 990))
 }
 
 /// Pause between two syncs of a [`Probe`].

@@ -6,14 +6,14 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Parser};
 use serde::Serialize;
 
 use crate::arguments::RunArguments;
-use crate::baseline::{Baseline, baseline};
+use crate::baseline::{Baseline, Paced, baseline, paced_p99_ms};
 use crate::report::{Report, grouped};
 use crate::run::perform;
 use crate::spawn::Spawned;
@@ -26,6 +26,9 @@ const QUICK_PART: u64 = 5;
 
 /// Bytes of a transfer.
 const PAYLOAD: f64 = 128.0;
+
+/// What 300,000 transfers/s in full batches are for a disk: the bytes of a batch, as often, for ten seconds.
+const DISK_ALONE: Paced = Paced { bytes: 8_190 * 128, every: Duration::from_micros(27_300), count: 366 };
 
 /// A file system in memory, where there is one.
 const MEMORY: &str = "/dev/shm";
@@ -160,6 +163,9 @@ struct Measured {
     /// What the machine took before and after each run, where a row is compared with that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     machine: Vec<[Baseline; 2]>,
+    /// The p99 of the disk alone at the pace of a row's load, before and after each run, milliseconds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disk_p99_ms: Vec<f64>,
 }
 
 /// All of it.
@@ -214,7 +220,12 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
             writeln!(std::io::stderr(), "SKIPPED: {}: there is no {MEMORY}", row.name)?;
             continue;
         }
-        let mut measured = Measured { name: row.name.to_owned(), runs: Vec::new(), machine: Vec::new() };
+        let mut measured =
+            Measured { name: row.name.to_owned(), runs: Vec::new(), machine: Vec::new(), disk_p99_ms: Vec::new() };
+        let is_on_disk = matches!(row.budget, Budget::P99(_, Place::Disk));
+        if is_on_disk {
+            measured.disk_p99_ms.push(paced_p99_ms(DISK_ALONE)?);
+        }
         for _ in 0..repeats {
             let directory = is_in_memory.then(|| tempfile::tempdir_in(MEMORY)).transpose()?;
             run.data_dir = directory.as_ref().map(|directory| directory.path().join("data"));
@@ -224,6 +235,9 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
             measured.runs.push(perform(&run)?);
             if let Some(before) = before {
                 measured.machine.push([before, baseline()?]);
+            }
+            if is_on_disk {
+                measured.disk_p99_ms.push(paced_p99_ms(DISK_ALONE)?);
             }
         }
         results.rows.push(measured);
@@ -278,6 +292,12 @@ fn lines(results: &Results) -> Vec<Line> {
             Budget::P99(most, _) => {
                 let p99 = of(&|run| real(run.latency_us.p99) / 1_000.0);
                 line("", p99, format!("<= {most}"), p99.0 <= most, "ms p99");
+                if !measured.disk_p99_ms.is_empty() {
+                    let (median, least, most) = median(measured.disk_p99_ms.clone());
+                    let range = format!("{} - {}", figure(least), figure(most));
+                    let what = "  as many bytes, written and synced alone".to_owned();
+                    lines.push(Line(what, format!("{} ms p99", figure(median)), range, String::new(), None));
+                }
             }
             Budget::OneByOne(least, times) => {
                 line("", rate, at_least(least).0, at_least(least).1, "/s");

@@ -18,17 +18,18 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use heng::flow::{Admission, AnswerSink, Batch, Parcel, Span};
+use heng::flow::{Admission, AnswerSink, Batch, Helpers, Parcel, Span};
 use heng::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalOptions, JournalReader, PendingGroup, recover,
 };
 use heng::ledger::{
-    Account, AccountFlags, AccountId, Book, BookAccount, Code, GatewayId, Grant, NewAccount, Record, Totals, Transfer,
-    TransferId,
+    Account, AccountFlags, AccountId, Book, BookAccount, Code, GatewayId, Grant, NewAccount, Outcome, Record, Totals,
+    Transfer, TransferId,
 };
 use heng::money::parse_money;
-use heng::protocol::{decode_transfers, encode_transfers};
-use heng::router::IdIndex;
+use heng::protocol::{decode_transfers, encode_outcomes, encode_transfers};
+use heng::router::{IDS_IN_MEMORY, IdIndex, KnownIds};
+use heng::settlement::Sequencer;
 use heng::shard::{Core, ShardMessage};
 
 const BATCH: u64 = 8_190;
@@ -130,6 +131,53 @@ fn router_index(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn known_ids(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("router");
+    group.sample_size(10).throughput(Throughput::Elements(IDS_IN_MEMORY as u64));
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut known = KnownIds::open(directory.path(), IDS_IN_MEMORY, &Helpers::threads()).expect("no runs yet");
+    let mut number = 0;
+    group.bench_function("admit and settle 2097152 new ids, write them as a run", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..IDS_IN_MEMORY {
+                number += 1;
+                let id = TransferId::from_raw(u128::from(number));
+                known.admit(id);
+                known.settle(id, number);
+            }
+            known.turn_and_wait();
+        });
+    });
+    group.finish();
+}
+
+fn settlement(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("settlement");
+    group.throughput(Throughput::Elements(BATCH));
+    let mut sequencer = Sequencer::new((0, 0), 0, BATCH as usize);
+    let mut core = Core::new(0, 1, &Arc::default());
+    let transfers = transfers(0);
+    let mut decided = || {
+        core.handle(ShardMessage::Submit(batch(&transfers)));
+        core.take_output().decided
+    };
+    group.bench_function("sequence, group and answer 8190", |bencher| {
+        bencher.iter_batched(
+            &mut decided,
+            |decided| {
+                for decided in decided {
+                    sequencer.decided(decided, 1);
+                }
+                let written = sequencer.next_write().expect("a group").into_durable();
+                sequencer.durable_group(&written);
+                (written, sequencer.next_answer().expect("all of it is durable"))
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
 fn protocol(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("protocol");
     group.throughput(Throughput::Elements(BATCH));
@@ -146,6 +194,13 @@ fn protocol(criterion: &mut Criterion) {
         bencher.iter(|| {
             decoded.clear();
             decode_transfers(black_box(&body), &mut decoded)
+        });
+    });
+    let outcomes = vec![Outcome::unrecorded(Code::Accepted); transfers.len()];
+    group.bench_function("answer 8190", |bencher| {
+        bencher.iter(|| {
+            body.clear();
+            encode_outcomes(&mut body, black_box(&outcomes));
         });
     });
     group.finish();
@@ -216,5 +271,16 @@ fn money(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, account_actor, shard_batch, router_index, protocol, journal, book, money);
+criterion_group!(
+    benches,
+    account_actor,
+    shard_batch,
+    router_index,
+    known_ids,
+    settlement,
+    protocol,
+    journal,
+    book,
+    money
+);
 criterion_main!(benches);

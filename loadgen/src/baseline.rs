@@ -61,8 +61,8 @@ pub(crate) struct Paced {
     pub(crate) count: u32,
 }
 
-/// The 99th percentile of writing so many bytes with `fdatasync` at a pace, milliseconds from the intended time: what a load of that pace has to wait
-/// for the disk at least. In a temporary directory, into a file that was filled before.
+/// The 99th percentile of writing so many bytes with `fdatasync` at a pace, milliseconds from the intended time: what the disk takes alone at
+/// the pace of a load. In a temporary directory, into a file that was filled before.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread meanwhile")]
 pub(crate) fn paced_p99_ms(pace: Paced) -> anyhow::Result<f64> {
     const PLACES: u32 = 64;

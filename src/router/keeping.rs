@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A merge that ends early, because there is no room or the process ends, leaves the runs as they were.
-//! 2. A run that cannot be read is set aside before the process ends.
+//! 1. A merge that does not come to its end, because there is no room or the process ends, leaves all ids where they can be read.
+//! 2. A run whose checksums are wrong is set aside before the process ends.
 //!
 //! # Not here
 //!
@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 
@@ -22,8 +22,18 @@ use super::run::{Entry, Run};
 use crate::flow::{Helper, Helpers};
 use crate::ledger::Sequence;
 
-/// A merge without hurry rests so many times as long as it works.
+/// A merge without hurry rests so many times as long as it works, up to a bound: a disk that stands still is no work.
 const RESTS: u32 = 2;
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// What a merge is told while it goes on.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The process ends.
+    pub(super) ends: AtomicBool,
+    /// There are too many runs.
+    pub(super) hurries: AtomicBool,
+}
 
 /// Something for a helper.
 pub(super) enum Job {
@@ -32,10 +42,7 @@ pub(super) enum Job {
     /// Make room for so many ids.
     Prepare(usize),
     Clear(IdIndex),
-    Merge {
-        runs: Vec<Arc<Run>>,
-        is_urgent: bool,
-    },
+    Merge(Vec<Arc<Run>>),
 }
 
 /// What a helper has done.
@@ -44,29 +51,32 @@ pub(super) enum Done {
     /// An empty index with room.
     Ready(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
-    /// The disk has no room for a merged run, or the process ends.
+    /// The runs are as they were: there is no room for a merged one, or the process ends.
     NotMerged(io::Error),
     Failed(io::Error),
 }
 
 /// What goes on between the parts of a merge.
 struct Breath {
-    ends: Arc<AtomicBool>,
-    /// Whether there is a thread that could rest.
-    rests: bool,
+    signals: Arc<Signals>,
+    /// Whether this is a thread, which could rest.
+    is_thread: bool,
     since: Instant,
 }
 
 impl Breath {
-    #[expect(clippy::disallowed_methods, reason = "on a thread of its own, for which nobody waits")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "on a thread of its own; who waits for its end waits for one rest at most"
+    )]
     fn take(&mut self) -> io::Result<()> {
-        if self.ends.load(Relaxed) {
+        if self.signals.ends.load(Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
         }
-        if self.rests {
-            std::thread::sleep(self.since.elapsed().saturating_mul(RESTS));
-            self.since = Instant::now();
+        if self.is_thread && !self.signals.hurries.load(Relaxed) {
+            std::thread::sleep(self.since.elapsed().saturating_mul(RESTS).min(REST_MAX));
         }
+        self.since = Instant::now();
         Ok(())
     }
 }
@@ -74,27 +84,24 @@ impl Breath {
 /// Starts a helper that does jobs until nobody can give it any.
 pub(super) fn start(
     name: &str,
-    (directory, ends): (&Path, &Arc<AtomicBool>),
+    (directory, signals): (&Path, &Arc<Signals>),
     told: Sender<Done>,
     helpers: &Helpers,
 ) -> io::Result<(Sender<Job>, Helper)> {
     let (jobs, work) = unbounded();
-    let (directory, ends): (PathBuf, _) = (directory.to_owned(), Arc::clone(ends));
-    let are_threads = helpers.are_threads();
+    let directory: PathBuf = directory.to_owned();
+    let mut breath = Breath { signals: Arc::clone(signals), is_thread: helpers.are_threads(), since: Instant::now() };
     // Kept from job to job: memory that is used for the first time is dear.
     let mut entries = Vec::new();
     let helper = helpers.start(name, work, move |job| {
-        let rests = are_threads && matches!(job, Job::Merge { is_urgent: false, .. });
-        let breath = Breath { ends: Arc::clone(&ends), rests, since: Instant::now() };
-        let done = perform(&directory, job, &mut entries, breath).unwrap_or_else(Done::Failed);
+        breath.since = Instant::now();
+        let done = perform(&directory, job, &mut entries, &mut breath).unwrap_or_else(Done::Failed);
         told.send(done).is_ok()
     })?;
     Ok((jobs, helper))
 }
 
-fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>, mut breath: Breath) -> io::Result<Done> {
-    use io::ErrorKind::{Interrupted, InvalidData, QuotaExceeded, StorageFull};
-
+fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
             entries.clear();
@@ -112,20 +119,16 @@ fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>, mut breath: Bre
             index.clear();
             Ok(Done::Ready(index))
         }
-        Job::Merge { runs, .. } => {
-            match Run::merge(directory, &runs, || breath.take()) {
-                Ok(merged) => Ok(Done::Merged(runs, merged)),
-                // The runs are all there, only more than one would like.
-                Err(err) if matches!(err.kind(), StorageFull | QuotaExceeded | Interrupted) => Ok(Done::NotMerged(err)),
-                Err(err) => {
-                    if err.kind() == InvalidData {
-                        for run in &runs {
-                            run.set_aside();
-                        }
-                    }
-                    Err(err)
+        Job::Merge(runs) => match Run::merge(directory, &runs, || breath.take()) {
+            Ok(merged) => Ok(Done::Merged(runs, merged)),
+            Err(err) if err.kind() == io::ErrorKind::InvalidData => {
+                for run in &runs {
+                    run.set_aside();
                 }
+                Err(err)
             }
-        }
+            // The runs can all be read, only they are more than one would like.
+            Err(err) => Ok(Done::NotMerged(err)),
+        },
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
 //! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
-//! ids in memory. An id is looked for only in runs between whose first and last id it is. So when eight of about one size may all have it, they become one;
-//! when ids come in their order, runs lie apart, and sixty-four of them do, without hurry. An id is merged hardly ever. When the disk has no
-//! room for a merged run, the runs stay as they are until there is one more.
+//! ids in memory. An id is looked for only in runs between whose first and last id it is. So when eight of about one size may all have one, they become one;
+//! when ids come in their order, runs lie apart, and sixty-four of them do. An id is merged hardly ever. A merge that fails leaves the runs as they are,
+//! and is tried again when there is one more.
 //!
 //! # Invariants
 //!
@@ -23,12 +23,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::ids::{Admitted, IdIndex};
-use super::keeping::{Done, Job, start};
+use super::keeping::{Done, Job, Signals, start};
 use super::run::Run;
 use super::runs::open_all;
 use crate::flow::{Helper, Helpers};
@@ -45,6 +45,16 @@ const MERGED: usize = 8;
 /// Runs of about one size that are merged into one although they lie apart.
 const MERGED_APART: usize = 64;
 
+/// Runs in which one id may be, and runs at all, from which on a merge does not rest any more.
+const BEHIND: usize = 2 * MERGED;
+const BEHIND_APART: usize = 4 * MERGED_APART;
+
+/// The first and the last of some ids.
+type Bounds = (u128, u128);
+
+/// Of no ids.
+const NONE: Bounds = (u128::MAX, 0);
+
 /// All ids.
 #[derive(Debug)]
 pub struct KnownIds {
@@ -58,17 +68,22 @@ pub struct KnownIds {
     leaving: Option<(IdIndex, Sequence)>,
     /// Full and settled, being written.
     writing: Option<Arc<IdIndex>>,
+    /// The oldest first.
     runs: Vec<Arc<Run>>,
-    /// All ids of runs are from the first to the second.
-    in_runs: (u128, u128),
+    /// The least and the greatest id of each.
+    bounds: Vec<Bounds>,
+    /// The same of all.
+    in_runs: Bounds,
+    /// The runs that may have ids between these two: those of the block that was touched last.
+    near: (Bounds, Vec<usize>),
     is_merging: bool,
     /// There is a run since it was last looked whether there are enough to merge.
     has_new_run: bool,
     settled: Sequence,
     workers: Option<Workers>,
     done: Receiver<Done>,
-    /// Ends a merge.
-    ends: Arc<AtomicBool>,
+    /// What a merge is told while it goes on.
+    signals: Arc<Signals>,
     helpers: Helpers,
     started: Vec<Helper>,
 }
@@ -92,11 +107,12 @@ impl KnownIds {
         }
         let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
         let (told, done) = unbounded();
-        let ends = Arc::new(AtomicBool::new(false));
-        let (writer, writing) = start("heng-ids", (directory, &ends), told.clone(), helpers)?;
-        let (merger, merging) = start("heng-ids-merge", (directory, &ends), told, helpers)?;
+        let signals = Arc::new(Signals::default());
+        let (writer, writing) = start("heng-ids", (directory, &signals), told.clone(), helpers)?;
+        let (merger, merging) = start("heng-ids-merge", (directory, &signals), told, helpers)?;
         let mut active = IdIndex::with_room(active_max);
         active.warm();
+        let bounds: Vec<Bounds> = runs.iter().map(|run| run.bounds()).collect();
         Ok(Self {
             active,
             spare: None,
@@ -105,13 +121,15 @@ impl KnownIds {
             leaving: None,
             writing: None,
             settled: runs.iter().map(|run: &Arc<Run>| run.covers()).max().unwrap_or(0),
-            in_runs: bounds(&runs),
+            in_runs: around(&bounds),
+            near: (NONE, Vec::new()),
+            bounds,
             runs,
             is_merging: false,
             has_new_run: true,
             workers: Some(Workers { writer, merger }),
             done,
-            ends,
+            signals,
             helpers: helpers.clone(),
             started: vec![writing, merging],
         })
@@ -137,14 +155,19 @@ impl KnownIds {
 
     /// Brings what is asked about these ids into the cache, all at once.
     #[inline]
-    pub fn touch(&self, ids: impl Iterator<Item = TransferId> + Clone) {
-        let mut seen = 0;
+    pub fn touch(&mut self, ids: impl Iterator<Item = TransferId> + Clone) {
+        let block = ids.clone().fold(NONE, |block, id| (block.0.min(id.raw()), block.1.max(id.raw())));
+        self.near.1.clear();
         // Ids are often younger than all that is in runs; then no run is asked.
-        if ids.clone().any(|id| self.may_be_in_runs(id)) {
-            for run in &self.runs {
-                for id in ids.clone() {
-                    seen ^= run.touch(id);
-                }
+        if meet(&block, &self.in_runs) {
+            let near = (0..).zip(&self.bounds).filter(|(_, bounds)| meet(&block, bounds));
+            self.near.1.extend(near.map(|(at, _)| at));
+        }
+        self.near.0 = block;
+        let mut seen = 0;
+        for run in self.near.1.iter().filter_map(|&at| self.runs.get(at)) {
+            for id in ids.clone() {
+                seen ^= run.touch(id);
             }
         }
         std::hint::black_box(seen);
@@ -177,18 +200,14 @@ impl KnownIds {
         if !self.may_be_in_runs(id) || planted::is(Bug::RunsNotAsked) {
             return Admitted::New;
         }
+        let (near, runs) = &self.near;
         // The newest first: repeats are mostly young.
-        for run in self.runs.iter().rev() {
-            match run.find(id) {
-                Ok(None) => {}
-                Ok(Some(sequence)) => return Admitted::Known(sequence),
-                Err(err) => {
-                    run.set_aside();
-                    unreadable(&err)
-                }
-            }
-        }
-        Admitted::New
+        let found = if near.0 <= id.raw() && id.raw() <= near.1 {
+            runs.iter().rev().filter_map(|&at| self.runs.get(at)).find_map(|run| ask(run, id))
+        } else {
+            self.runs.iter().rev().find_map(|run| ask(run, id))
+        };
+        found.map_or(Admitted::New, Admitted::Known)
     }
 
     /// Looks an id up, and notes it as pending if it is new. The id must be valid. May read the disk, but hardly ever for a new id.
@@ -269,7 +288,7 @@ impl KnownIds {
 
     fn give(&self, job: Job) {
         if let Some(workers) = &self.workers {
-            let worker = if matches!(job, Job::Merge { .. }) { &workers.merger } else { &workers.writer };
+            let worker = if matches!(job, Job::Merge(_)) { &workers.merger } else { &workers.writer };
             // The threads end only with this.
             let _taken = worker.send(job);
         }
@@ -292,7 +311,7 @@ impl KnownIds {
             }
             Done::NotMerged(err) => {
                 self.is_merging = false;
-                tracing::warn!(%err, runs = self.runs.len(), "no room to merge id runs; tried again after the next one");
+                tracing::warn!(%err, runs = self.runs.len(), "id runs cannot be merged now; tried again after the next one");
             }
             Done::Failed(err) => unreadable(&err),
         }
@@ -301,8 +320,12 @@ impl KnownIds {
     fn add_run(&mut self, run: Run) {
         self.runs.push(Arc::new(run));
         self.runs.sort_by_key(|run| run.covers());
-        self.in_runs = bounds(&self.runs);
+        self.bounds = self.runs.iter().map(|run| run.bounds()).collect();
+        self.in_runs = around(&self.bounds);
+        self.near = (NONE, Vec::new());
         self.has_new_run = true;
+        let is_behind = most_with_one_id(&self.runs) >= BEHIND || self.runs.len() >= BEHIND_APART;
+        self.signals.hurries.store(is_behind, Relaxed);
     }
 
     fn merge_if_many(&mut self) {
@@ -312,15 +335,15 @@ impl KnownIds {
         };
         // Neighbours in age only, so that a run covers what it says.
         let newest = self.runs.last().map(level);
-        let alike: Vec<_> = self.runs.iter().rev().take_while(|run| Some(level(run)) == newest).cloned().collect();
+        let alike: Vec<_> = self.runs.iter().rev().take_while(|run| Some(level(run)) <= newest).cloned().collect();
         let older = self.runs.iter().rev().skip(alike.len()).cloned().collect::<Vec<_>>();
+        // Smaller ones among larger ones go with them.
         let next = older.first().map(level);
-        let older: Vec<_> = older.into_iter().take_while(|run| Some(level(run)) == next).collect();
+        let older: Vec<_> = older.into_iter().take_while(|run| Some(level(run)) <= next).collect();
         for alike in [alike, older] {
-            let is_urgent = most_with_one_id(&alike) >= MERGED;
-            if is_urgent || alike.len() >= MERGED_APART {
+            if most_with_one_id(&alike) >= MERGED || alike.len() >= MERGED_APART {
                 self.is_merging = true;
-                return self.give(Job::Merge { runs: alike, is_urgent });
+                return self.give(Job::Merge(alike));
             }
         }
     }
@@ -329,7 +352,7 @@ impl KnownIds {
 impl Drop for KnownIds {
     fn drop(&mut self) {
         self.workers = None;
-        self.ends.store(true, Relaxed);
+        self.signals.ends.store(true, Relaxed);
         self.started.drain(..).for_each(Helper::join);
     }
 }
@@ -342,10 +365,22 @@ fn unreadable(err: &io::Error) -> ! {
     panic!("the known ids cannot be read or written: {err}");
 }
 
-/// The least and the greatest id of some runs.
-fn bounds(runs: &[Arc<Run>]) -> (u128, u128) {
-    let both = runs.iter().map(|run| run.bounds());
-    both.fold((u128::MAX, 0), |all, run| (all.0.min(run.0), all.1.max(run.1)))
+/// The record of an id that is in this run.
+fn ask(run: &Run, id: TransferId) -> Option<Sequence> {
+    run.find(id).unwrap_or_else(|err| {
+        run.set_aside();
+        unreadable(&err)
+    })
+}
+
+/// The least and the greatest of all.
+fn around(bounds: &[Bounds]) -> Bounds {
+    bounds.iter().fold(NONE, |all, run| (all.0.min(run.0), all.1.max(run.1)))
+}
+
+/// Whether some id may be between both.
+fn meet(one: &Bounds, other: &Bounds) -> bool {
+    one.0 <= other.1 && other.0 <= one.1
 }
 
 /// In how many of these runs one id may be, at most.
@@ -443,7 +478,7 @@ mod tests {
         assert_eq!((known.runs.len(), known.is_merging), (MERGED_APART - 1, false));
         run(&mut known);
         // As at the end of the process: it is broken off, and begun again by whoever opens it next.
-        known.ends.store(true, Relaxed);
+        known.signals.ends.store(true, Relaxed);
         known.turn();
         assert!(known.is_merging);
         drop(known);
@@ -457,6 +492,34 @@ mod tests {
         assert_eq!(known.runs.len(), 1);
         assert!((1..=64_000).all(|number| known.find(id(number)) == Some(number)));
         assert_eq!(known.find(id(64_001)), None);
+    }
+
+    #[test]
+    fn small_runs_among_large_ones_are_merged_with_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+        let mut number = 0;
+        for phase in 0..2 * MERGED {
+            // Eight that overlap make a small run, then sixty-four that lie apart a large one.
+            let is_ordered = phase % 2 == 1;
+            for _ in 0..if is_ordered { MERGED_APART } else { MERGED } {
+                for _ in 0..10 {
+                    number += 1;
+                    let id = if is_ordered { TransferId::from_raw(number.into()) } else { id(number) };
+                    known.admit(id);
+                    known.settle(id, number);
+                }
+                known.turn_and_wait();
+                known.turn();
+                while known.is_merging {
+                    let done = known.helpers.wait(&known.done).unwrap();
+                    known.take_up(done);
+                    known.turn();
+                }
+            }
+        }
+        assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+        assert_eq!(known.len(), usize::try_from(number).unwrap());
     }
 
     #[test]

@@ -31,6 +31,10 @@ const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 const FILTER_BITS: usize = 16;
 /// Entries after which a merge breathes: about a millisecond of work.
 const BREATHED_AFTER: usize = 1 << 13;
+/// Entries after which the disk is given what there is: some 6 MB.
+const PASSED_ON_AFTER: usize = 1 << 18;
+/// Entries of a part that is in order from which on it is long.
+const PART: usize = 1 << 10;
 /// Words of a filter block: one cache line.
 const LINE_WORDS: usize = 8;
 
@@ -64,6 +68,8 @@ struct Writer {
     fences: Vec<u128>,
     last: u128,
     written: usize,
+    /// Of these, how many were given to the disk.
+    passed_on: usize,
     filter: Vec<u64>,
     /// What the entries of the block set in the filter.
     bits: Vec<FilterBits>,
@@ -86,6 +92,7 @@ impl Writer {
             fences: Vec::new(),
             last: 0,
             written: 0,
+            passed_on: 0,
             filter: vec![0; lines.saturating_mul(LINE_WORDS)],
             bits: Vec::with_capacity(PER_BLOCK),
             seed: (rand::random(), rand::random()),
@@ -127,6 +134,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives the disk what was written since the last time, if that is much: all at once in the end would keep the journal waiting.
+    fn pass_on(&mut self) -> io::Result<()> {
+        if self.written.saturating_sub(self.passed_on) >= PASSED_ON_AFTER {
+            self.passed_on = self.written;
+            self.out.get_ref().sync_data()?;
+        }
+        Ok(())
+    }
+
     /// Makes the file whole and durable, gives it its name, and opens it.
     fn finish(mut self, (after, covers): (Sequence, Sequence), name: &Path) -> io::Result<Run> {
         if !self.block.is_empty() {
@@ -158,6 +174,13 @@ impl Writer {
     }
 }
 
+/// Ids mostly come in order, or in long parts that are: the stable sort makes use of that, and needs memory for it; without, the other one is faster.
+#[expect(clippy::stable_sort_primitive, reason = "the stable one is not chosen for its stability")]
+fn sort(entries: &mut [Entry]) {
+    let parts = entries.windows(2).filter(|pair| matches!(pair, [one, next] if one > next)).count();
+    if parts < entries.len() / PART { entries.sort() } else { entries.sort_unstable() }
+}
+
 /// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
 #[inline]
 fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
@@ -177,12 +200,8 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 
 impl Run {
     /// Sorts entries and writes them as a run with the ids of all records after the first sequence and up to the second. Blocks.
-    #[expect(
-        clippy::stable_sort_primitive,
-        reason = "ids mostly come in order, or in parts that are, and this sort makes use of it"
-    )]
     pub(super) fn write(directory: &Path, entries: &mut [Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
-        entries.sort();
+        sort(entries);
         let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
         entries.iter().try_for_each(|entry| writer.push(*entry))?;
         writer.finish(records, &directory.join(name(records.1)))
@@ -202,7 +221,11 @@ impl Run {
         }
         let merged = merged?;
         for run in runs.iter().filter(|run| run.path != merged.path) {
-            fs::remove_file(&run.path)?;
+            match fs::remove_file(&run.path) {
+                // Gone since a merge that broke off just here.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
         Ok(merged)
     }
@@ -223,10 +246,12 @@ impl Run {
                 least.advance()?;
                 if writer.written.saturating_sub(breathed_at) >= BREATHED_AFTER {
                     breathed_at = writer.written;
+                    writer.pass_on()?;
                     breathe()?;
                 }
             }
         }
+        breathe()?;
         writer.finish((after, covers), &unfinished.with_file_name(name(covers)))
     }
 
@@ -452,6 +477,24 @@ mod tests {
         assert!(!again.path.exists());
         fs::remove_file(&later.path).unwrap();
         check(&[Arc::new(opened.into_iter().next().unwrap())]);
+    }
+
+    #[test]
+    fn what_is_in_two_runs_is_once_in_the_merged_one() {
+        let directory = tempfile::tempdir().unwrap();
+        // They overlap by less than a block, by a whole one, and by more, and share their first or last ids.
+        for (first, second) in [(1..=500, 400..=900), (1..=340, 171..=340), (1..=340, 1..=170), (1..=170, 1..=900)] {
+            let last = *first.end().max(second.end());
+            let write = |ids: std::ops::RangeInclusive<u64>, covers| {
+                let mut entries: Vec<_> = ids.map(|number| (u128::from(number), number)).collect();
+                Arc::new(Run::write(directory.path(), &mut entries, (covers - 1, covers)).unwrap())
+            };
+            let runs = [write(first, 1), write(second, 2)];
+            let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
+            assert_eq!(u64::try_from(merged.len()), Ok(last));
+            let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
+            assert!((1..=last).all(|number| found(number) == Some(number)) && found(last + 1).is_none());
+        }
     }
 
     #[test]

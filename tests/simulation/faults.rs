@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use crate::disk::{Fault, SECTOR, SimDisk};
 use crate::plain::{DAY_S, SECOND_NS};
 use crate::server::recover_beside;
-use crate::world::World;
+use crate::world::{EPOCH_S, World};
 
 fn copy_directory(from: &Path, to: &Path) {
     drop(fs::remove_dir_all(to));
@@ -202,7 +202,7 @@ impl World<'_> {
                 // The clock of the machine is set, either way; the ledger's own never goes back.
                 let by = self.rng.random_range(1..4_000) * SECOND_NS;
                 let now = self.now_ns.load(Ordering::Relaxed);
-                let now = if self.rng.random() { (now - by).max(500_000 * SECOND_NS) } else { now + by };
+                let now = if self.rng.random() { (now - by).max((EPOCH_S + 500_000) * SECOND_NS) } else { now + by };
                 self.now_ns.store(now, Ordering::Relaxed);
                 self.tell(format!("the clock is set to {now}"));
             }

@@ -36,6 +36,7 @@ mod peer;
 mod plain;
 #[cfg(feature = "planted")]
 mod planted;
+mod policies;
 mod second;
 #[cfg(not(feature = "planted"))]
 mod seeds;

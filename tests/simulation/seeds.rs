@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use crate::disk::Fault;
 use crate::faults::ASIDE;
+use crate::policies::has_both;
 use crate::summary::Summary;
-use crate::world::has_both;
 use crate::{run, run_with};
 
 /// Steps of a run.

@@ -11,23 +11,20 @@ use heng::protocol::AccountState;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::bank::{self, Bank};
+use crate::bank::Bank;
 use crate::check::Judge;
 use crate::disk::{Fault, SimDisk};
-use crate::distributions;
 use crate::log::{Balance, Log, Read, Transaction};
 use crate::office::Shown;
 use crate::peer::{Heard, Link, Waiting};
-use crate::plain::{ACCOUNTS, Ask, BOUNDS as PLAIN, Bounds, DAY_S, POLICY as RULES, SECOND_NS};
-use crate::server::{Options, POLICY as SCHEME, Server, gateway_name};
+use crate::plain::{ACCOUNTS, Ask, DAY_S, SECOND_NS};
+use crate::policies::{BOUNDS, policy_of};
+use crate::server::{Options, Server, gateway_name};
 use crate::summary::Summary;
 use crate::wishes;
 
 /// Lines of what happened that are kept to be told.
 const TOLD_LINES: usize = 60;
-
-/// What limits allow where there are limits: some are met, and most is not refused.
-const BOUNDS: Bounds = Bounds { day: (500, 16), sliding: 1_800 };
 
 /// The year 2027 begins: of years before 2000 a statement in MT940 could not speak.
 pub(crate) const EPOCH_S: u64 = 1_798_761_600;
@@ -37,6 +34,9 @@ const NEARLY_MIDNIGHT_S: u64 = 12 * DAY_S - 200;
 
 /// Requests of one connection without an answer.
 const IN_FLIGHT_MAX: usize = 6;
+
+/// Steps from which on a run is no short one.
+const SHORT: usize = 1_000;
 
 /// Steps after which everything must have been answered once no fault comes any more.
 const PATIENCE: usize = 40_000;
@@ -66,6 +66,8 @@ pub(crate) struct World<'a> {
     pub(crate) faults: bool,
     /// Nothing goes wrong but what was armed.
     pub(crate) is_calm: bool,
+    /// How often everybody gets a turn in the end.
+    last_rounds: usize,
     /// How much has gone wrong, and which of it does not, by its number.
     pub(crate) faults_so_far: usize,
     pub(crate) spared: BTreeSet<usize>,
@@ -81,21 +83,6 @@ fn balance(account: &AccountState) -> Balance {
     let totals = [all.debits_posted, all.credits_posted, all.debits_pending, all.credits_pending];
     let properties = &account.properties;
     (properties.id.raw(), totals, account.state.number(), properties.level, properties.overdraft)
-}
-
-/// Of the worlds with rules every other one has the office, too.
-pub(crate) fn has_both(seed: u64) -> bool {
-    seed % 8 == 7
-}
-
-/// The rules of the model with other limits.
-fn rules_of(bounds: &Bounds) -> String {
-    let money = |cents: i128| format!("\"{}.{:02}\"", cents / 100, cents % 100);
-    let day = |of: &Bounds| format!("sum_max = {}, count_max = {}", money(of.day.0), of.day.1);
-    let sliding = |of: &Bounds| format!("sum_max = {}", money(of.sliding));
-    let [days, slidings] = [[day(&PLAIN), day(bounds)], [sliding(&PLAIN), sliding(bounds)]];
-    assert!(RULES.contains(&days[0]) && RULES.contains(&slidings[0]));
-    RULES.replace(&days[0], &days[1]).replace(&slidings[0], &slidings[1])
 }
 
 /// The records about what a record is about.
@@ -118,13 +105,11 @@ impl<'a> World<'a> {
     pub(crate) fn new(seed: u64, path: &'a Path) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut pick = |from: &[u64]| from[rng.random_range(0..from.len())];
-        let (rules, clears) = (seed % 4 == 3, seed % 4 != 3 || has_both(seed));
-        let office = SCHEME.to_owned() + bank::POLICY + &distributions::policy();
-        let policies = [(rules, rules_of(&BOUNDS)), (clears, office)];
+        let (rules, clears, policy) = policy_of(seed);
         let options = Options {
             rules,
             clears,
-            policy: policies.into_iter().filter(|(is_there, _)| *is_there).map(|(_, policy)| policy).collect(),
+            policy,
             shards: 1,
             items_in_flight_max: usize::try_from(pick(&[30, 200, 10_000])).unwrap(),
             group_records_max: usize::try_from(pick(&[1, 3, 40, 8_190])).unwrap(),
@@ -158,6 +143,7 @@ impl<'a> World<'a> {
             is_opened: false,
             faults: true,
             is_calm: false,
+            last_rounds: 0,
             faults_so_far: 0,
             spared: BTreeSet::new(),
             options,
@@ -192,6 +178,8 @@ impl<'a> World<'a> {
 
     /// So many steps with faults, then all that is needed to answer everybody; then the judge.
     pub(crate) async fn run(&mut self, steps: usize) -> Result<Summary, String> {
+        // Where little has happened, there is not much to wait for in the end.
+        self.last_rounds = PATIENCE / if self.is_calm || steps < SHORT { 200 } else { 20 };
         for _ in 0..steps {
             self.step().await?;
         }
@@ -506,7 +494,7 @@ impl<'a> World<'a> {
         let passed = if self.options.rules { DAY_S } else { 0 } + 10_000;
         self.now_ns.fetch_add(passed * SECOND_NS, Ordering::Relaxed);
         let reads = self.log.reads.len();
-        for _ in 0..PATIENCE / if self.is_calm { 200 } else { 20 } {
+        for _ in 0..self.last_rounds {
             self.tick();
             for _ in 0..20 {
                 self.step().await?;

@@ -455,6 +455,13 @@ mod tests {
         for number in 1..=covers {
             assert_eq!(again.find(id(number)), Some(number));
         }
+        // As the router asks: block by block, of which one id is in one run, one in another, one in none.
+        for number in 1..=covers {
+            let block = [number, covers + 1 - number, 10_000 + number];
+            again.touch(block.into_iter().map(id));
+            let known = [Admitted::Known(block[0]), Admitted::Known(block[1]), Admitted::New];
+            assert_eq!(block.map(|number| again.peek(id(number))), known, "{number}");
+        }
         assert_eq!(again.admit(id(1)), Admitted::Known(1));
         assert_eq!(again.admit(id(10_000)), Admitted::New);
     }

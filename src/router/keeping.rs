@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A merge that does not come to its end, because there is no room or the process ends, leaves all ids where they can be read.
+//! 1. A merge that does not come to its end, because there is no room, something fails or the process ends, leaves all ids where they can be read.
 //! 2. A run whose checksums are wrong is set aside before the process ends.
 //!
 //! # Not here
@@ -51,7 +51,7 @@ pub(super) enum Done {
     /// An empty index with room.
     Ready(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
-    /// The runs are as they were: there is no room for a merged one, or the process ends.
+    /// The runs are as they were: there is no room for a merged one, it could not be written, or the process ends.
     NotMerged(io::Error),
     Failed(io::Error),
 }

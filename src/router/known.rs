@@ -399,6 +399,16 @@ mod tests {
         TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
     }
 
+    /// Begins one merge after the other, and waits for each, until there is none to begin.
+    fn merged(known: &mut KnownIds) {
+        known.turn();
+        while known.is_merging {
+            let done = known.helpers.wait(&known.done).unwrap();
+            known.take_up(done);
+            known.turn();
+        }
+    }
+
     #[test]
     fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
         let directory = tempfile::tempdir().unwrap();
@@ -491,11 +501,7 @@ mod tests {
         drop(known);
         let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
         assert_eq!(known.runs.len(), MERGED_APART);
-        known.turn();
-        while known.is_merging {
-            let done = known.helpers.wait(&known.done).unwrap();
-            known.take_up(done);
-        }
+        merged(&mut known);
         assert_eq!(known.runs.len(), 1);
         assert!((1..=64_000).all(|number| known.find(id(number)) == Some(number)));
         assert_eq!(known.find(id(64_001)), None);
@@ -517,12 +523,7 @@ mod tests {
                     known.settle(id, number);
                 }
                 known.turn_and_wait();
-                known.turn();
-                while known.is_merging {
-                    let done = known.helpers.wait(&known.done).unwrap();
-                    known.take_up(done);
-                    known.turn();
-                }
+                merged(&mut known);
             }
         }
         assert!(known.runs.len() < MERGED, "{}", known.runs.len());
@@ -544,13 +545,6 @@ mod tests {
                 known.settle(id(number), number);
             }
             known.turn_and_wait();
-        };
-        let merged = |known: &mut KnownIds| {
-            known.turn();
-            while known.is_merging {
-                let done = known.helpers.wait(&known.done).unwrap();
-                known.take_up(done);
-            }
         };
         (0..MERGED).for_each(|_| run(&mut known));
         merged(&mut known);

@@ -65,7 +65,7 @@ pub trait Follower: Send + std::fmt::Debug {
     /// A group is durable. Must not block, and need not be acted upon before [`Self::wake`].
     fn durable(&self, group: &Arc<Group>);
 
-    /// Look at what was shown. Called when those who wait have their answers: waking a thread costs as much as answering.
+    /// Look at what was shown. Called some time after those who wait have their answers, see [`SettlementActor`].
     fn wake(&self) -> Result<(), Stopped>;
 }
 
@@ -84,7 +84,40 @@ pub trait Timekeeper: Send + std::fmt::Debug {
 /// How often the ledger's time is told: holds expire and delayed transfers arrive at most so much later, plus a write.
 const TICK_EVERY: Duration = Duration::from_millis(2);
 
+/// What followers have been shown and were not woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Shown {
+    #[default]
+    Nothing,
+    SinceTick,
+    BeforeTick,
+}
+
+impl Shown {
+    /// They have been shown a group.
+    fn show(&mut self) {
+        if *self == Self::Nothing {
+            *self = Self::SinceTick;
+        }
+    }
+
+    /// A tick has passed; whether it is time to wake them.
+    fn tick(&mut self) -> bool {
+        let is_time = *self == Self::BeforeTick;
+        *self = if *self == Self::SinceTick { Self::BeforeTick } else { Self::Nothing };
+        is_time
+    }
+
+    /// Whether there is anything to wake them for; from now on there is not.
+    fn take(&mut self) -> bool {
+        std::mem::take(self) != Self::Nothing
+    }
+}
+
 /// The actor.
+///
+/// It wakes its followers at once only where there is more to write. Otherwise they are left alone for one to two ticks, because what they do with a full batch
+/// takes longer than the answers' way back to the client, on the same processors. Whoever asks them something wakes them; events, and a repeat that came before its original was durable, wait as long.
 #[derive(Debug)]
 pub struct SettlementActor {
     sequencer: Sequencer,
@@ -95,6 +128,7 @@ pub struct SettlementActor {
     timekeeper: Box<dyn Timekeeper>,
     clock: Clock,
     pace: Pace,
+    shown: Shown,
     records: Vec<(Sequence, Sender<Sequence>)>,
     counters: Arc<Counters>,
     health: Health,
@@ -127,8 +161,8 @@ impl SettlementActor {
     ) -> Self {
         let SettlementPeers { writer, followers, auditor, timekeeper, clock, pace } = peers;
         let (counters, health) = (Arc::clone(telemetry.counters()), telemetry.health().clone());
-        let records = Vec::new();
-        Self { sequencer, inbox, writer, followers, auditor, timekeeper, clock, pace, records, counters, health }
+        let (shown, records) = (Shown::default(), Vec::new());
+        Self { sequencer, inbox, writer, followers, auditor, timekeeper, clock, pace, shown, records, counters, health }
     }
 
     fn handle_message(&mut self, message: SettlementMessage) -> Result<(), Stopped> {
@@ -145,7 +179,7 @@ impl SettlementActor {
                 let sequence = self.sequencer.record_later(&record, self.clock.now_ns(), not_before_ns);
                 self.records.push((sequence, reply));
             }
-            SettlementMessage::Durable(group) => self.durable(&group)?,
+            SettlementMessage::Durable(group) => self.durable(&group),
             SettlementMessage::Failed(reason) => {
                 self.health.fail(&reason);
                 return Err(Stopped);
@@ -154,7 +188,7 @@ impl SettlementActor {
         Ok(())
     }
 
-    fn durable(&mut self, group: &Arc<Group>) -> Result<(), Stopped> {
+    fn durable(&mut self, group: &Arc<Group>) {
         self.sequencer.durable_group(group);
         self.followers.iter().for_each(|follower| follower.durable(group));
         self.counters.durable(group.last_sequence());
@@ -167,6 +201,10 @@ impl SettlementActor {
         while let Some(parcel) = self.sequencer.next_answer() {
             parcel.answer(group.durable_at);
         }
+        self.shown.show();
+    }
+
+    fn wake_followers(&self) -> Result<(), Stopped> {
         self.followers.iter().try_for_each(|follower| follower.wake())
     }
 
@@ -184,7 +222,8 @@ impl SettlementActor {
         while let Some(parcel) = self.sequencer.next_answer() {
             parcel.answer(std::time::Instant::now());
         }
-        Ok(())
+        // Under load they are never idle. And they may be what it waits for.
+        if self.sequencer.has_more() && self.shown.take() { self.wake_followers() } else { Ok(()) }
     }
 }
 
@@ -198,7 +237,8 @@ impl Work for SettlementActor {
     }
 
     fn tick(&mut self) {
-        // When the shard has stopped, so will this.
+        // When a follower or the shard has stopped, so will this.
+        let _woken = if self.shown.tick() { self.wake_followers() } else { Ok(()) };
         let _told = self.timekeeper.tick(self.sequencer.tick(self.clock.now_ns()));
     }
 
@@ -216,5 +256,27 @@ impl Work for SettlementActor {
         if self.go_on().is_err() {
             tracing::debug!("a follower or the journal has stopped; nothing more is answered");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followers_are_woken_once_by_what_comes_first_more_to_write_or_a_second_tick() {
+        let mut shown = Shown::default();
+        assert!(!shown.tick() && !shown.take(), "nothing was shown");
+        shown.show();
+        assert!(!shown.tick(), "it may be a moment ago");
+        shown.show();
+        assert!(shown.tick(), "what came in between does not put it off");
+        assert!(!shown.tick() && !shown.take());
+        shown.show();
+        assert!(shown.take() && !shown.take());
+        assert!(!shown.tick() && !shown.tick(), "they know already");
+        shown.show();
+        assert!(!shown.tick());
+        assert!(shown.take() && !shown.tick());
     }
 }

@@ -178,6 +178,11 @@ impl Sequencer {
         self.durable = group.last_sequence();
     }
 
+    /// Whether a group is being written, or waits for that.
+    pub fn has_more(&self) -> bool {
+        self.writing || !self.closed.is_empty() || self.open.count() > 0
+    }
+
     /// The next parcel whose outcomes are all durable.
     pub fn next_answer(&mut self) -> Option<Answer> {
         let ready = self.waiting.front().is_some_and(|(sequence, _)| *sequence <= self.durable)

@@ -84,6 +84,9 @@ pub trait Timekeeper: Send + std::fmt::Debug {
 /// How often the ledger's time is told: holds expire and delayed transfers arrive at most so much later, plus a write.
 const TICK_EVERY: Duration = Duration::from_millis(2);
 
+/// Records of a group that followers need a tenth of a millisecond for: from there on answers would wait for them.
+const LARGE_GROUP: usize = 1_024;
+
 /// What followers have been shown and were not woken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Shown {
@@ -103,20 +106,17 @@ impl Shown {
 
     /// A tick has passed; whether it is time to wake them.
     fn tick(&mut self) -> bool {
-        let is_time = *self == Self::BeforeTick;
-        *self = if *self == Self::SinceTick { Self::BeforeTick } else { Self::Nothing };
-        is_time
-    }
-
-    /// Whether there is anything to wake them for; from now on there is not.
-    fn take(&mut self) -> bool {
-        std::mem::take(self) != Self::Nothing
+        if *self == Self::SinceTick {
+            *self = Self::BeforeTick;
+            return false;
+        }
+        *self == Self::BeforeTick
     }
 }
 
 /// The actor.
 ///
-/// It wakes its followers at once only where there is more to write. Otherwise they are left alone for one to two ticks, because what they do with a full batch
+/// It wakes its followers at once for a small group, and where there is more to write. Otherwise they are left alone for one to two ticks, because what they do with a full batch
 /// takes longer than the answers' way back to the client, on the same processors. Whoever asks them something wakes them; events, and a repeat that came before its original was durable, wait as long.
 #[derive(Debug)]
 pub struct SettlementActor {
@@ -179,7 +179,7 @@ impl SettlementActor {
                 let sequence = self.sequencer.record_later(&record, self.clock.now_ns(), not_before_ns);
                 self.records.push((sequence, reply));
             }
-            SettlementMessage::Durable(group) => self.durable(&group),
+            SettlementMessage::Durable(group) => self.durable(&group)?,
             SettlementMessage::Failed(reason) => {
                 self.health.fail(&reason);
                 return Err(Stopped);
@@ -188,7 +188,7 @@ impl SettlementActor {
         Ok(())
     }
 
-    fn durable(&mut self, group: &Arc<Group>) {
+    fn durable(&mut self, group: &Arc<Group>) -> Result<(), Stopped> {
         self.sequencer.durable_group(group);
         self.followers.iter().for_each(|follower| follower.durable(group));
         self.counters.durable(group.last_sequence());
@@ -201,10 +201,15 @@ impl SettlementActor {
         while let Some(parcel) = self.sequencer.next_answer() {
             parcel.answer(group.durable_at);
         }
+        if group.count() < LARGE_GROUP {
+            return self.wake_followers();
+        }
         self.shown.show();
+        Ok(())
     }
 
-    fn wake_followers(&self) -> Result<(), Stopped> {
+    fn wake_followers(&mut self) -> Result<(), Stopped> {
+        self.shown = Shown::Nothing;
         self.followers.iter().try_for_each(|follower| follower.wake())
     }
 
@@ -223,7 +228,7 @@ impl SettlementActor {
             parcel.answer(std::time::Instant::now());
         }
         // Under load they are never idle. And they may be what it waits for.
-        if self.sequencer.has_more() && self.shown.take() { self.wake_followers() } else { Ok(()) }
+        if self.sequencer.has_more() && self.shown != Shown::Nothing { self.wake_followers() } else { Ok(()) }
     }
 }
 
@@ -264,19 +269,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn followers_are_woken_once_by_what_comes_first_more_to_write_or_a_second_tick() {
+    fn what_was_shown_waits_for_the_second_tick_from_then() {
         let mut shown = Shown::default();
-        assert!(!shown.tick() && !shown.take(), "nothing was shown");
+        assert!(!shown.tick() && !shown.tick(), "nothing was shown");
         shown.show();
         assert!(!shown.tick(), "it may be a moment ago");
         shown.show();
         assert!(shown.tick(), "what came in between does not put it off");
-        assert!(!shown.tick() && !shown.take());
-        shown.show();
-        assert!(shown.take() && !shown.take());
-        assert!(!shown.tick() && !shown.tick(), "they know already");
-        shown.show();
-        assert!(!shown.tick());
-        assert!(shown.take() && !shown.tick());
+        assert!(shown.tick(), "they are not woken yet");
     }
 }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use heng::backoffice::{
     Answer, BreakOrder, BreakOrderAction, BreakView, Command, Import, Office, Overlap, Person, Problem, Reconciliation,
+    check_files,
 };
 use heng::ledger::{
     AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, PolicyPart, Record, StatementEntry,
@@ -481,11 +482,22 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
             std::fs::write(path, bytes).unwrap();
         },
     ];
+    let kept = || {
+        let network = ports.network.lock().unwrap();
+        let imports = network.journal.iter().filter_map(|record| match record {
+            Record::Statement(entry) if entry.number > 0 => Some(entry.hash),
+            _ => None,
+        });
+        check_files(directory.path(), &imports.collect(), network.book.windows()).unwrap()
+    };
+    let imported = kept().statements;
+    assert!(imported > 0 && kept().damaged.is_empty(), "{:?}", kept());
     for spoil in spoils {
         for file in std::fs::read_dir(directory.path().join("statements")).unwrap().flatten() {
             let bytes = std::fs::read(file.path()).unwrap();
             spoil(&file.path(), bytes);
         }
+        assert_eq!((kept().statements, kept().damaged.len()), (0, imported));
         let mut again = Office::new(ports.clone(), directory.path());
         while again.look().unwrap() {}
         assert_ne!(breaks(&mut again, None), breaks(&mut office, None), "its lines are left out");
@@ -495,6 +507,7 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
             take(&mut again, content, incomplete, None).unwrap();
         }
         assert_eq!(breaks(&mut again, None), breaks(&mut office, None));
+        assert_eq!((kept().statements, kept().damaged.len()), (imported, 0));
     }
 }
 

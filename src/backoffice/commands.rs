@@ -11,7 +11,7 @@ use super::calendar::Calendar;
 use super::office::Office;
 use super::ports::{Ports, Snapshot, Trouble};
 use super::recon_commands::{BreakOrder, Import};
-use super::views::{BreakView, PayoutView, StatementView};
+use super::views::{BreakView, FileView, PayoutView, StatementView};
 use crate::ledger::{
     AccountId, AccountState, Book, GatewayId, HOUSE, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId,
     WindowState, padded, parse_id, unpadded,
@@ -46,6 +46,13 @@ pub enum Command {
     CloseWindow {
         /// The scheme's name.
         scheme: String,
+    },
+    /// Write the payout files of a settled window again; those that are there and right stay as they are.
+    WriteFiles {
+        /// The scheme's name.
+        scheme: String,
+        /// The window's number.
+        window: u32,
     },
     /// Run a distribution now.
     Distribute {
@@ -118,6 +125,8 @@ pub enum Answer {
         /// Minor units.
         amount: String,
     },
+    /// Payout files that are there now.
+    Files(Vec<FileView>),
     /// A payout as it is now.
     Payout(PayoutView),
     /// A statement was imported and matched.
@@ -218,6 +227,7 @@ impl<P: Ports> Office<P> {
                 self.add_participant((participant, &account), [&name, &iban, &bic], person)
             }
             Command::CloseWindow { scheme } => self.close_window(&scheme, person),
+            Command::WriteFiles { scheme, window } => self.write_files((&scheme, window)),
             Command::Distribute { distribution } => self.distribute_now(&distribution, person),
             Command::ConfirmPayout { payout } => {
                 let snapshot = self.ports.snapshot()?;

@@ -15,6 +15,7 @@
 //! | `calendar` | cut-offs and business days in time |
 //! | `commands` | what an operator asks for |
 //! | `distribute` | what is divided by ratio on a schedule |
+//! | `kept_files` | whether statements and payout files are as they were written |
 //! | `netting` | from positions to who pays whom |
 //! | `office` | the steps, one after the other |
 //! | `payout_file` | pain.001 and CSV |
@@ -42,6 +43,7 @@ mod bank_answer;
 mod calendar;
 mod commands;
 mod distribute;
+mod kept_files;
 mod netting;
 mod office;
 mod payout_file;
@@ -58,6 +60,7 @@ mod views;
 pub use bank_answer::{BankAnswer, BankStatus, read_answers};
 pub use calendar::{CalendarError, parse_day};
 pub use commands::{Answer, Command, Person, Problem};
+pub use kept_files::{KeptFiles, check_files};
 pub use netting::{Instruction, instructions};
 pub use office::{Office, OfficeHandle, spawn_office};
 pub use policy_file::{PolicyFileError, read_policy};
@@ -73,4 +76,4 @@ pub use report::{
 };
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
 pub use terms::{TermsError, check_change, check_schemes};
-pub use views::{BreakView, DistributionView, PayoutView, PositionView, StatementView, WindowView};
+pub use views::{BreakView, DistributionView, FileView, PayoutView, PositionView, StatementView, WindowView};

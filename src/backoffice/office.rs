@@ -37,7 +37,9 @@ const SAID_MAX: usize = 1_000;
 pub struct Office<P> {
     pub(super) ports: P,
     /// Where payout files are put.
-    payouts: PathBuf,
+    pub(super) payouts: PathBuf,
+    /// Whether those that were there at the start have been looked at.
+    has_seen_files: bool,
     /// Where statements are kept.
     pub(super) statements: PathBuf,
     /// What the ledger expects of banks.
@@ -57,7 +59,8 @@ impl<P: Ports> Office<P> {
         let reconciliation = Reconciliation::default();
         let (payouts, statements) = (data_dir.join("payouts"), data_dir.join("statements"));
         let (policies, again_at, said) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { ports, payouts, statements, reconciliation, policies, again_at, telemetry: None, said }
+        let (has_seen_files, telemetry) = (false, None);
+        Self { ports, payouts, has_seen_files, statements, reconciliation, policies, again_at, telemetry, said }
     }
 
     /// Shows what is open there.
@@ -89,7 +92,7 @@ impl<P: Ports> Office<P> {
             return Ok(false);
         }
         self.publish(&snapshot);
-        let mut results = vec![self.reconcile(&snapshot)];
+        let mut results = vec![self.see_files(&snapshot), self.reconcile(&snapshot)];
         for window in &snapshot.windows {
             results.push(self.window(&snapshot, window));
         }
@@ -112,6 +115,15 @@ impl<P: Ports> Office<P> {
             Some(trouble) if !done => Err(trouble),
             _ => Ok(done),
         }
+    }
+
+    /// Looks once at the payout files that are there.
+    fn see_files(&mut self, snapshot: &Snapshot) -> Result<bool, Trouble> {
+        if !self.has_seen_files {
+            self.mend_files(snapshot)?;
+            self.has_seen_files = true;
+        }
+        Ok(false)
     }
 
     /// The scheme of a window: as the policy has it while the window is open, as it was when the window closed from then on.
@@ -174,8 +186,7 @@ impl<P: Ports> Office<P> {
                 if self.ports.now_ns() < calendar.begins(window.settlement_day) {
                     return Ok(false);
                 }
-                let file = settle(&self.ports, Settling { snapshot, scheme, window }, &self.payouts)?;
-                if let Some(file) = file {
+                for file in settle(&self.ports, Settling { snapshot, scheme, window }, &self.payouts)? {
                     tracing::info!(path = %file.path.display(), payouts = file.count, "payout file written");
                 }
             }

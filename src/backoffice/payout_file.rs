@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
+use serde::{Deserialize, Serialize};
 
 use super::calendar::{date_of, iso_time};
 use super::ports::Trouble;
@@ -28,18 +29,45 @@ pub(super) struct PayoutFile {
     pub(super) sum: u128,
 }
 
+/// What stands beside a payout file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    /// BLAKE3 of the file's bytes, hexadecimal.
+    pub(super) blake3: String,
+    /// How many payouts are in it.
+    pub(super) count: usize,
+    /// Its name.
+    pub(super) file: String,
+    /// Their sum.
+    pub(super) sum_minor_units: String,
+}
+
+impl Manifest {
+    fn bytes(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+
+    /// Reads one; none unless it is as it was written, to the byte.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|manifest: &Self| manifest.bytes() == bytes)
+    }
+}
+
 /// A payout and to whom.
 struct Line<'a> {
     payout: &'a PayoutEntry,
     participant: &'a Participant,
 }
 
-/// Writes the payouts of a window for its bank, and what is to be collected as CSV; none when there is nothing to pay.
+/// Writes the payouts of a window for its bank, and what is to be collected as CSV; none when there is nothing to pay or to collect.
 pub(super) fn write_payouts(
     directory: &Path,
     settling: Settling<'_>,
     payouts: &[PayoutEntry],
-) -> Result<Option<PayoutFile>, Trouble> {
+) -> Result<Vec<PayoutFile>, Trouble> {
     let participants: BTreeMap<u32, &Participant> =
         settling.snapshot.participants.iter().map(|participant| (participant.id, participant)).collect();
     let line = |payout: &'_ PayoutEntry| participants.get(&payout.participant).copied();
@@ -50,23 +78,35 @@ pub(super) fn write_payouts(
     let day = date_of(window.settlement_day);
     let name = format!("{}-{:05}-{:06}-{day}", settling.scheme.name, window.scheme, window.number);
     let (collections, payouts): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.payout.is_collection);
+    let mut files = Vec::new();
     if !collections.is_empty() {
         let path = directory.join(format!("{name}-collections.csv"));
-        write_whole(&path, &csv_file(settling, &collections))?;
-        write_manifest(&path, &csv_file(settling, &collections), &collections)?;
+        files.push(write_file(path, &csv_file(settling, &collections), &collections)?);
     }
     // Who has no account number at a bank is paid by other means; the payout stays issued until someone confirms it.
     let payable: Vec<_> = payouts.into_iter().filter(|line| !line.participant.iban.is_empty()).collect();
-    if payable.is_empty() {
-        return Ok(None);
+    if !payable.is_empty() {
+        let (path, bytes) = match settling.scheme.payout_format {
+            PayoutFormat::Csv => (directory.join(format!("{name}.csv")), csv_file(settling, &payable)),
+            PayoutFormat::Pain001 => (directory.join(format!("{name}.xml")), pain_001(settling, &payable)),
+        };
+        files.push(write_file(path, &bytes, &payable)?);
     }
-    let (path, bytes) = match settling.scheme.payout_format {
-        PayoutFormat::Csv => (directory.join(format!("{name}.csv")), csv_file(settling, &payable)),
-        PayoutFormat::Pain001 => (directory.join(format!("{name}.xml")), pain_001(settling, &payable)),
+    Ok(files)
+}
+
+/// Writes a file and then its manifest.
+fn write_file(path: PathBuf, bytes: &[u8], lines: &[Line<'_>]) -> Result<PayoutFile, Trouble> {
+    let (count, sum) = (lines.len(), sum_of(lines));
+    let manifest = Manifest {
+        blake3: blake3::hash(bytes).to_hex().to_string(),
+        count,
+        file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        sum_minor_units: sum.to_string(),
     };
-    write_whole(&path, &bytes)?;
-    write_manifest(&path, &bytes, &payable)?;
-    Ok(Some(PayoutFile { path, count: payable.len(), sum: sum_of(&payable) }))
+    write_whole(&path, bytes)?;
+    write_whole(&path.with_extension("manifest.json"), &manifest.bytes())?;
+    Ok(PayoutFile { path, count, sum })
 }
 
 fn sum_of(lines: &[Line<'_>]) -> u128 {
@@ -92,18 +132,6 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
         sync_directory(directory)
     };
     write().map_err(trouble)
-}
-
-fn write_manifest(path: &Path, bytes: &[u8], lines: &[Line<'_>]) -> Result<(), Trouble> {
-    let manifest = serde_json::json!({
-        "file": path.file_name().map(|name| name.to_string_lossy()),
-        "blake3": blake3::hash(bytes).to_hex().to_string(),
-        "count": lines.len(),
-        "sum_minor_units": sum_of(lines).to_string(),
-    });
-    let mut text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-    text.push(b'\n');
-    write_whole(&path.with_extension("manifest.json"), &text)
 }
 
 /// An amount in major units with a point, whatever the currency.

@@ -183,12 +183,12 @@ impl Settling<'_> {
     }
 }
 
-/// Settles a closed window; answers the file of its payouts.
+/// Settles a closed window; answers the files of its payouts.
 pub(super) fn settle<P: Ports>(
     ports: &P,
     settling: Settling<'_>,
     directory: &Path,
-) -> Result<Option<PayoutFile>, Trouble> {
+) -> Result<Vec<PayoutFile>, Trouble> {
     settling.check(ports)?;
     let wanted = settling.wanted(ports, &settling.legs(ports)?)?;
     match settling.scheme.atomic {
@@ -206,7 +206,7 @@ pub(super) fn settle<P: Ports>(
     let new: Vec<Record> =
         payouts.iter().filter(|payout| !known.contains(&payout.id)).map(|payout| Record::Payout(*payout)).collect();
     ports.record(&new)?;
-    let file = write_payouts(directory, settling, &payouts)?;
+    let files = write_payouts(directory, settling, &payouts)?;
     let window = settling.window;
     let entry = WindowEntry {
         scheme: window.scheme,
@@ -220,7 +220,7 @@ pub(super) fn settle<P: Ports>(
         by: GatewayId(0),
     };
     ports.record(&[Record::Window(entry)])?;
-    Ok(file)
+    Ok(files)
 }
 
 /// Links transfers into transactions, which end where `ends` says.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{Calendar, date_of, iso_time};
+use super::payout_file::PayoutFile;
 use super::ports::Snapshot;
 use super::reconciliation::Break;
 use crate::ledger::{
@@ -346,5 +347,23 @@ impl StatementView {
             sum: entry.sum.to_string(),
             by: entry.by.0,
         }
+    }
+}
+
+/// A payout file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    /// Where it is, at the server.
+    pub path: String,
+    /// Payouts or collections in it.
+    pub count: usize,
+    /// Their sum, minor units.
+    pub sum: String,
+}
+
+impl FileView {
+    /// A file that was written.
+    pub(super) fn of(file: &PayoutFile) -> Self {
+        Self { path: file.path.display().to_string(), count: file.count, sum: file.sum.to_string() }
     }
 }

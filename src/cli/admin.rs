@@ -133,6 +133,9 @@ pub(super) fn describe(report: &Report) -> String {
     if !report.ids.is_empty() {
         lines.push(format!("ids         {}", report.ids));
     }
+    if !report.files.is_empty() {
+        lines.push(format!("files       {}", report.files));
+    }
     if report.torn_bytes > 0 {
         lines.push(format!(
             "torn tail   {} bytes of a group that was never answered; the next start cuts them",
@@ -145,14 +148,27 @@ pub(super) fn describe(report: &Report) -> String {
         lines.push(format!("{code:<11} {} transfers of {turnover}; all balances add up to {sum}", totals.transfers));
     }
     lines.extend(report.violations.iter().map(|violation| format!("VIOLATION   {violation}")));
-    lines.push(if report.ok {
-        "All invariants hold: the hash chain is whole, no sequence is missing, no id was decided twice, every balance is the sum of its \
-         entries, and no limit was passed."
-            .to_owned()
-    } else {
-        format!("{} violations. Do not serve from this directory; restore it from a backup.", report.violation_count)
-    });
+    lines.extend(report.damaged_files.iter().map(|damaged| format!("DAMAGED     {damaged}")));
+    lines.push(said(report));
     lines.join("\n")
+}
+
+/// The last line: whether all is well, and what to do if not.
+fn said(report: &Report) -> String {
+    if report.violation_count > 0 {
+        return format!(
+            "{} violations. Do not serve from this directory; restore it from a backup.",
+            report.violation_count
+        );
+    }
+    let holds = "All invariants hold: the hash chain is whole, no sequence is missing, no id was decided twice, every balance is the sum of its \
+                 entries, and no limit was passed.";
+    match report.damaged_files.len() {
+        0 => holds.to_owned(),
+        damaged => format!(
+            "{holds} But {damaged} files beside the journal are damaged: what to do stands with each of them above."
+        ),
+    }
 }
 
 pub(super) fn rebuild(command: &RebuildCommand) -> Done {

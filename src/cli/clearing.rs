@@ -46,6 +46,15 @@ enum Action {
         #[command(flatten)]
         office: OfficeArguments,
     },
+    /// Write the payout files of a settled window again, after a restore or when they are damaged.
+    Files {
+        /// The scheme's name.
+        scheme: String,
+        /// The window's number.
+        window: u32,
+        #[command(flatten)]
+        office: OfficeArguments,
+    },
     /// List participants.
     Participants {
         #[command(flatten)]
@@ -148,23 +157,18 @@ pub(super) fn run(command: &ClearingCommand) -> Done {
             let closing = answer.get("closing").cloned().unwrap_or_default();
             told(office, &answer, &format!("Window {} of {scheme} is closing.", field(&closing, "window")))
         }
+        Action::Files { scheme, window, office } => {
+            let answer = office.post(&format!("/clearing/windows/{}/{window}/files", encoded(scheme)), &Body::Empty)?;
+            let files = answer.get("files").cloned().unwrap_or_default();
+            show(office, &files, (&["path", "count", "sum"], &["file", ">payouts", ">sum"]))
+        }
         Action::Participants { office } => {
             let list = office.get("/clearing/participants", &[])?;
             let fields = ["participant", "name", "iban", "bic", "accounts"];
             show(office, &list, (&fields, &[">no", "name", "iban", "bic", "accounts"]))
         }
         Action::AddParticipant { participant, account, name, iban, bic, office } => {
-            let body = json!({
-                "participant": participant, "account": account.to_string(), "name": name, "iban": iban, "bic": bic,
-            });
-            let answer = office.post("/clearing/participants", &Body::Json(&body))?;
-            let proposed = answer == "proposed";
-            let words = if proposed {
-                "Proposed. Another person must say the same before anything is paid there.".to_owned()
-            } else {
-                format!("Participant {participant} has account {account}.")
-            };
-            told(office, &answer, &words)
+            add_participant((*participant, *account), [name, iban, bic], office)
         }
         Action::Distributions { office } => {
             let fields = ["distribution", "account", "state", "due", "amount", "currency", "why", "next"];
@@ -199,6 +203,24 @@ pub(super) fn run(command: &ClearingCommand) -> Done {
         }
         Action::Answers { file, office } => answers(file, office),
     }
+}
+
+fn add_participant(
+    (participant, account): (u32, u128),
+    [name, iban, bic]: [&str; 3],
+    office: &OfficeArguments,
+) -> Done {
+    let body = json!({
+        "participant": participant, "account": account.to_string(), "name": name, "iban": iban, "bic": bic,
+    });
+    let answer = office.post("/clearing/participants", &Body::Json(&body))?;
+    let proposed = answer == "proposed";
+    let words = if proposed {
+        "Proposed. Another person must say the same before anything is paid there.".to_owned()
+    } else {
+        format!("Participant {participant} has account {account}.")
+    };
+    told(office, &answer, &words)
 }
 
 fn answers(file: &Path, office: &OfficeArguments) -> Done {

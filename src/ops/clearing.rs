@@ -36,6 +36,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .route("/clearing/windows", web::get().to(windows))
         .route("/clearing/windows/{scheme}/close", web::post().to(close))
         .route("/clearing/windows/{scheme}/{window}/positions", web::get().to(positions))
+        .route("/clearing/windows/{scheme}/{window}/files", web::post().to(write_files))
         .route("/clearing/participants", web::get().to(participants))
         .route("/clearing/participants", web::post().to(add_participant))
         .route("/clearing/distributions", web::get().to(distributions))
@@ -193,6 +194,11 @@ async fn add_participant(
 
 async fn close(context: web::Data<OpsContext>, who: BasicAuth, scheme: web::Path<String>) -> HttpResponse {
     answer(perform(&context, &who, Command::CloseWindow { scheme: scheme.into_inner() }).await)
+}
+
+async fn write_files(context: web::Data<OpsContext>, who: BasicAuth, path: web::Path<(String, u32)>) -> HttpResponse {
+    let (scheme, window) = path.into_inner();
+    answer(perform(&context, &who, Command::WriteFiles { scheme, window }).await)
 }
 
 async fn distributions(context: web::Data<OpsContext>) -> HttpResponse {

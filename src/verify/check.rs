@@ -1,10 +1,12 @@
 //! The walk's state: a book, the ids and what is to be compared, checked record by record.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use hashbrown::HashMap;
 
 use super::{CurrencyReport, Report};
+use crate::backoffice::check_files;
 use crate::ledger::{
     AccountId, Applied, Book, BookAccount, Code, KeptLife, Life, RECORD_BYTES, Record, Sequence, Transfer, TransferId,
     is_joined_to_next,
@@ -59,6 +61,8 @@ pub(super) struct Check<'a> {
     given_back: HashMap<TransferId, GivenBack>,
     /// Whether the atomic step that is being read was accepted.
     step: Option<bool>,
+    /// Hashes of the statements that were imported.
+    statements: BTreeSet<[u8; 32]>,
 }
 
 /// What refunds and reversals of one transfer gave back.
@@ -99,6 +103,7 @@ impl<'a> Check<'a> {
             index: Vec::new(),
             given_back: HashMap::new(),
             step: None,
+            statements: BTreeSet::new(),
         }
     }
 
@@ -215,6 +220,11 @@ impl<'a> Check<'a> {
                     .violate(format!("record {sequence}: transfer {} was decided before ({first:?})", transfer.id)),
             }
         }
+        if let Record::Statement(entry) = record
+            && entry.number > 0
+        {
+            self.statements.insert(entry.hash);
+        }
         let indexed = usize::try_from(sequence.saturating_sub(1)).ok().and_then(|place| self.index.get(place));
         if indexed.is_some_and(|indexed| *indexed != entry) {
             self.report.violate(format!(
@@ -298,6 +308,25 @@ impl<'a> Check<'a> {
             let id = TransferId::from_raw(id);
             self.report
                 .violate(format!("transfer {id}, record {sequence}, is in no id run; it would be decided again"));
+        }
+    }
+
+    /// Compares the files beside the journal with it.
+    pub(super) fn files(&mut self, data_dir: &Path) {
+        match check_files(data_dir, &self.statements, self.book.windows()) {
+            Ok(found) => {
+                if !self.statements.is_empty() || found.payouts > 0 || found.taken > 0 {
+                    self.report.files = format!(
+                        "{} statements and {} payout files are as they were written; {} payout files were taken away",
+                        found.statements, found.payouts, found.taken
+                    );
+                }
+                self.report.damaged_files = found.damaged;
+            }
+            Err(err) => {
+                let what = format!("{}: cannot be read ({err})", data_dir.join("payouts").display());
+                self.report.damaged_files.push(what);
+            }
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Read-only: the directory is locked for reading, and the store is checked in a temporary copy, because opening one writes. The
 //! journal is the truth, so what is wrong in it is an error; a store that does not open is only noted, since a start makes it
-//! again, but one that contradicts the journal is an error. The same goes for id runs.
+//! again, but one that contradicts the journal is an error. The same goes for id runs. Statements and payout files are compared with the
+//! journal too; damage there is told by itself, since the ledger is whole without them.
 //!
 //! Shares the book, the id index and the formats with the server; shares nothing with the account actor that decided.
 
@@ -62,6 +63,12 @@ pub struct Report {
     pub store: String,
     /// What was said of the id runs; empty when they were not looked at.
     pub ids: String,
+    /// What was said of statements and payout files; empty when there are none, or they were not looked at.
+    #[serde(default)]
+    pub files: String,
+    /// Statements and payout files that are damaged, and what to do; the ledger itself may be whole.
+    #[serde(default)]
+    pub damaged_files: Vec<String>,
     /// What is wrong, in order of sequence; the first are listed.
     pub violations: Vec<String>,
     /// How many violations there are.
@@ -160,6 +167,7 @@ pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, Verify
     }
     if walked.is_ok() {
         check.id_runs(&directory.ids());
+        check.files(data_dir);
     }
     check.finish(true);
     match walked {
@@ -173,7 +181,7 @@ pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, Verify
     if let Some(copied) = &copied {
         report.store = copied.told_of(&directory, &report.store);
     }
-    report.ok = report.violation_count == 0;
+    report.ok = report.violation_count == 0 && report.damaged_files.is_empty();
     Ok(report)
 }
 

@@ -1,0 +1,95 @@
+//! Payout files that are damaged, taken away or lost: found out, and written again from the ledger.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a failed expectation is a failed test"
+)]
+
+#[path = "common/network.rs"]
+mod network;
+#[path = "common/ports.rs"]
+mod ports;
+#[path = "common/scheme.rs"]
+mod scheme;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use heng::backoffice::{Answer, Command, KeptFiles, Office, check_files};
+use heng::ledger::WindowState;
+use ports::Fused;
+use scheme::{a_day_at_the_bank, files, ledger, person, policy, run};
+
+/// What is found among the files of a directory.
+fn kept(ports: &Fused, directory: &Path) -> KeptFiles {
+    check_files(directory, &BTreeSet::new(), ports.network.lock().unwrap().book.windows()).unwrap()
+}
+
+#[test]
+fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_stays_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join("payouts").join(name);
+    // Each with all participants paid, and one that owes: a file of payouts and one of collections.
+    for format in ["pain.001", "csv"] {
+        let _before = fs::remove_dir_all(path(""));
+        let ports = ledger(&policy("multilateral", "scheme", format));
+        let write = |office: &mut Office<Fused>, scheme: &str, window| {
+            office.perform(Command::WriteFiles { scheme: scheme.to_owned(), window }, &person(1))
+        };
+        let mut office = Office::new(ports.clone(), directory.path());
+        office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+        for (scheme, window, status) in [("cards", 1, 409), ("cards", 9, 404), ("chips", 1, 404)] {
+            assert_eq!(write(&mut office, scheme, window).unwrap_err().status, status, "{scheme} {window}");
+        }
+        run(&ports, directory.path());
+        let expected = files(directory.path());
+        assert_eq!((expected.len(), kept(&ports, directory.path()).payouts), (4, 2), "{format}");
+        for (name, bytes) in &expected {
+            for at in (0..bytes.len()).step_by(31) {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << (at % 8);
+                let cut = if at % 62 == 0 { bytes[..at].to_vec() } else { damaged };
+                fs::write(path(name), cut).unwrap();
+                let found = kept(&ports, directory.path());
+                assert_eq!((found.payouts, found.damaged.len()), (1, 1), "{name}, byte {at}: {found:?}");
+                assert_eq!(run(&ports, directory.path()), 0);
+                let mut mended = files(directory.path());
+                mended.retain(|name, _| !name.ends_with(".damaged"));
+                assert_eq!(mended, expected, "{name}, byte {at}");
+            }
+        }
+        // A manifest that fits its file and not the journal; and one that is gone.
+        let manifest = expected.keys().find(|name| name.ends_with("collections.manifest.json")).unwrap();
+        let text = String::from_utf8(expected[manifest].clone()).unwrap();
+        fs::write(path(manifest), text.replace("\"count\": 1", "\"count\": 2")).unwrap();
+        assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
+        fs::remove_file(path(manifest)).unwrap();
+        assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
+        run(&ports, directory.path());
+        assert!(kept(&ports, directory.path()).damaged.is_empty());
+        // Taken to the bank.
+        let taken = expected.keys().find(|name| !name.contains("collections") && !name.ends_with("json")).unwrap();
+        fs::remove_file(path(taken)).unwrap();
+        run(&ports, directory.path());
+        assert!(!path(taken).exists());
+        assert_eq!(kept(&ports, directory.path()), KeptFiles { payouts: 1, taken: 1, ..KeptFiles::default() });
+        // After a restore nothing is there; somebody asks for it, also when the bank is done with it.
+        a_day_at_the_bank(&ports, directory.path());
+        let state = ports.network.lock().unwrap().book.windows().window((1, 1)).unwrap().state;
+        assert_eq!(state, WindowState::Reconciled);
+        fs::remove_dir_all(path("")).unwrap();
+        run(&ports, directory.path());
+        assert!(!path("").exists());
+        let answer = write(&mut Office::new(ports.clone(), directory.path()), "cards", 1).unwrap();
+        assert!(matches!(&answer, Answer::Files(files) if files.len() == 2), "{answer:?}");
+        assert_eq!(files(directory.path()), expected, "to the byte");
+        let mut network = ports.network.lock().unwrap();
+        network.check_agreement();
+        network.check_replay();
+    }
+}

@@ -63,10 +63,12 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
                 assert_eq!(mended, expected, "{name}, byte {at}");
             }
         }
-        // A manifest that fits its file and not the journal; and one that is gone.
+        // A manifest that fits its file and not the journal; one that says the same in other bytes; and one that is gone.
         let manifest = expected.keys().find(|name| name.ends_with("collections.manifest.json")).unwrap();
         let text = String::from_utf8(expected[manifest].clone()).unwrap();
         fs::write(path(manifest), text.replace("\"count\": 1", "\"count\": 2")).unwrap();
+        assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
+        fs::write(path(manifest), text.trim_end()).unwrap();
         assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
         fs::remove_file(path(manifest)).unwrap();
         assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);

@@ -1,5 +1,7 @@
 //! The operations port as the day simulation uses it: JSON over HTTP, in the name of the development gateway.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,7 +17,16 @@ pub(crate) struct Office {
 
 impl Office {
     pub(crate) fn new(operations: &str) -> Self {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        Self::with(operations, None)
+    }
+
+    /// One that gives up what is not answered within a time.
+    pub(crate) fn within(operations: &str, time: Duration) -> Self {
+        Self::with(operations, Some(time))
+    }
+
+    fn with(operations: &str, time: Option<Duration>) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(time).build().into();
         let key: Vec<String> = heng::protocol::DEVELOPMENT_KEY.iter().map(|byte| format!("{byte:02x}")).collect();
         let who = format!("{}:{}", heng::protocol::DEVELOPMENT_GATEWAY, key.concat());
         let authorization = format!("Basic {}", BASE64_STANDARD.encode(who));

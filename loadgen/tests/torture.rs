@@ -23,6 +23,9 @@ fn a_server_that_is_broken_in_every_way_loses_and_doubles_nothing() {
         assert_eq!(torture.get(nothing), Some(&0.into()), "{nothing}: {said}");
     }
     assert!(torture.get("acknowledged").unwrap().as_u64().unwrap() > 1_000, "{said}");
+    for some in ["statements", "windows"] {
+        assert!(torture.get(some).unwrap().as_u64().unwrap() > 0, "{some}: {said}");
+    }
     let skipped = torture.get("skipped").unwrap().as_array().unwrap();
     if !skipped.is_empty() {
         assert!(std::env::var_os("HENG_NOTHING_SKIPPED").is_none(), "skipped, and nothing may be: {skipped:?}");

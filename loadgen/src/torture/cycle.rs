@@ -15,7 +15,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::clock::{FAR, FakeClock, Says, draw};
-use super::damage::damage;
+use super::damage::{Damage, damage};
+use super::desk::{Desk, Errand, POLICY, POLICY_WITH_LIMITS};
 use super::errors::{Injected, wait_for_end};
 use super::load::{ACCOUNTS, CONNECTIONS, Caller, Order};
 use super::log::{Log, Wrong};
@@ -23,7 +24,6 @@ use super::proxy::Proxy;
 use super::site::Site;
 use super::{Fault, Report, pause};
 use crate::accounts::Range;
-use crate::run::LIMITS;
 use crate::spawn::{How, Spawned, Starting, server_program};
 use crate::workload::{ABROAD, account_id};
 
@@ -83,20 +83,22 @@ pub(crate) struct Ledger {
     until: Option<Instant>,
     /// Of the ledger that is there.
     known: Option<(Log, Vec<Caller>)>,
+    /// Its back office, unless that is at work.
+    desk: Option<Desk>,
 }
 
 impl Ledger {
     pub(crate) fn new(site: Site, seed: u64) -> Self {
         let clock = FakeClock::new(&site.root());
-        Self { site, seed, starts: 0, clock, until: None, known: None }
+        Self { site, seed, starts: 0, clock, until: None, known: None, desk: None }
     }
 
     /// How it is started next: with limits or without, as it began, and with any number of shards.
     fn how(&mut self) -> How<'static> {
         self.starts = self.starts.wrapping_add(1);
         let shards = self.starts.checked_rem(SHARDS).and_then(|shards| usize::try_from(shards).ok()).unwrap_or(0);
-        let policy = self.seed.is_multiple_of(3).then_some(LIMITS);
-        How { shards: shards.saturating_add(1), policy, more: &SMALL, environment: &[] }
+        let policy = if self.seed.is_multiple_of(3) { POLICY_WITH_LIMITS } else { POLICY };
+        How { shards: shards.saturating_add(1), policy: Some(policy), more: &SMALL, environment: &[] }
     }
 
     fn start(&mut self) -> anyhow::Result<Spawned> {
@@ -141,6 +143,7 @@ impl Ledger {
         if is_new {
             self.seed = self.seed.wrapping_add(1);
             runtime.block_on(open_accounts(&server.address))?;
+            self.desk = Some(Desk::open(&server, runtime.handle(), self.seed)?);
             let callers =
                 (0..CONNECTIONS).map(|number| Caller::new(self.seed, number)).collect::<anyhow::Result<_>>()?;
             self.known = Some((Log::new(u32::try_from(ACCOUNTS.saturating_add(ABROAD))?), callers));
@@ -151,7 +154,7 @@ impl Ledger {
         }
         self.check((runtime, &server), rng, report, false)?;
         probe(runtime, &server, rng, report);
-        let mut load = self.call(runtime, (&server.address, false));
+        let mut load = self.call(runtime, &server, (&server.address, false));
         pause(Duration::from_millis(rng.random_range(50..800)));
         match fault {
             Fault::Kill | Fault::Flip => server.signal("KILL")?,
@@ -260,7 +263,7 @@ impl Ledger {
         load.stop.store(true, Relaxed);
         self.hear(runtime, load, report);
         let proxy = runtime.block_on(Proxy::start(&server.address, rng.random()))?;
-        *load = self.call(runtime, (&proxy.address, true));
+        *load = self.call(runtime, server, (&proxy.address, true));
         pause(BAD_NETWORK);
         proxy.calm();
         probe(runtime, server, rng, report);
@@ -320,10 +323,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Starts all callers, towards an address, where they may stay or leave when a connection breaks.
-    fn call(&mut self, runtime: &Runtime, (address, stays): (&str, bool)) -> Load {
-        let mut load = Load { calls: JoinSet::new(), stop: Arc::new(AtomicBool::new(false)) };
+    /// Starts all callers, towards an address, where they may stay or leave when a connection breaks, and the back office.
+    fn call(&mut self, runtime: &Runtime, server: &Spawned, (address, stays): (&str, bool)) -> Load {
+        let mut load = Load { calls: JoinSet::new(), stop: Arc::new(AtomicBool::new(false)), desk: None };
         self.until = None;
+        load.desk = self.desk.take().map(|desk| {
+            let errand = Errand {
+                address: server.address.clone(),
+                operations: server.operations.clone(),
+                stop: Arc::clone(&load.stop),
+                handle: runtime.handle().clone(),
+            };
+            std::thread::spawn(move || desk.work(&errand))
+        });
         let Some((_, callers)) = &mut self.known else { return load };
         for caller in callers.drain(..) {
             let order = Order { address: address.to_owned(), stays, stop: Arc::clone(&load.stop) };
@@ -332,8 +344,17 @@ impl Ledger {
         load
     }
 
-    /// Waits for all callers and notes what they were told.
+    /// Waits for all callers and notes what they were told. The back office ends when its server is gone, or with the others.
     fn hear(&mut self, runtime: &Runtime, load: &mut Load, report: &mut Report) {
+        if let Some(desk) = load.desk.take() {
+            match desk.join() {
+                Ok(mut desk) => {
+                    desk.hear(self.until);
+                    self.desk = Some(desk);
+                }
+                Err(_panic) => report.failure = Some("the back office's thread ended in a panic".to_owned()),
+            }
+        }
         while let Some(called) = runtime.block_on(load.calls.join_next()) {
             self.note(called, report);
         }
@@ -389,6 +410,9 @@ impl Ledger {
         let before = acknowledged(&self.known);
         let wrong = self.compare(on, rng, all)?;
         report.add(&wrong);
+        if let Some(desk) = &mut self.desk {
+            report.add(&desk.check(on.1, &self.site.data(), on.0.handle())?);
+        }
         report.acknowledged = report.acknowledged.saturating_add(acknowledged(&self.known).saturating_sub(before));
         Ok(wrong)
     }
@@ -419,6 +443,9 @@ impl Ledger {
     fn damage_once(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
         let Some(damage) = damage(&self.site.data(), rng)? else { return Ok(()) };
         let (is_verified, _) = verify(&self.site.data())?;
+        if damage.is_beside() {
+            return self.mend(runtime, (&damage, is_verified), rng, report);
+        }
         let begun = self.start().and_then(|server| {
             let wrong = self.compare((runtime, &server), rng, true)?;
             server.signal("KILL")?;
@@ -445,6 +472,30 @@ impl Ledger {
         Ok(())
     }
 
+    /// A file of the back office is damaged: `verify` must have said so, and it must be as before when the server has mended it, or somebody has.
+    fn mend(
+        &mut self,
+        runtime: &Runtime,
+        (damage, is_verified): (&Damage, bool),
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let server = self.start()?;
+        let (path, whole) = damage.file();
+        let is_mended = Desk::mend(&server, path, whole)?;
+        if is_verified || !is_mended {
+            report.undetected_damage = report.undetected_damage.saturating_add(1);
+            let what = if is_verified { "verify found nothing" } else { "it was not mended" };
+            crate::run::say(&format!("UNDETECTED: {}: {what}", damage.what));
+        } else {
+            report.damage_found_by_verify = report.damage_found_by_verify.saturating_add(1);
+        }
+        self.check((runtime, &server), rng, report, false)?;
+        server.signal("KILL")?;
+        drop(server);
+        self.verify(report)
+    }
+
     /// Checks everything of the ledger that is there, which ends with it.
     pub(crate) fn finish(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
         if self.known.is_none() {
@@ -454,7 +505,10 @@ impl Ledger {
         self.check((runtime, &server), rng, report, true)?;
         server.stop()?;
         self.verify(report)?;
-        self.known = None;
+        let (statements, windows) = self.desk.as_ref().map(Desk::counts).unwrap_or_default();
+        report.statements = report.statements.saturating_add(statements);
+        report.windows = report.windows.saturating_add(windows);
+        (self.known, self.desk) = (None, None);
         Ok(())
     }
 }
@@ -467,6 +521,7 @@ type Called = (Caller, Vec<super::log::Exchange>);
 struct Load {
     calls: JoinSet<Called>,
     stop: Arc<AtomicBool>,
+    desk: Option<std::thread::JoinHandle<Desk>>,
 }
 
 /// Asks for something that moves nothing and goes all the way to the disk: a server that does not answer is stuck.

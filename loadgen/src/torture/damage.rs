@@ -23,13 +23,15 @@ pub(crate) struct Damage {
     at: u64,
     was: Vec<u8>,
     length: u64,
+    /// All of it, as it was; nothing of files that are large.
+    whole: Vec<u8>,
     pub(crate) what: String,
 }
 
 /// Damages one file of a data directory; none when there is nothing to damage.
 pub(crate) fn damage(data: &Path, rng: &mut StdRng) -> anyhow::Result<Option<Damage>> {
     let mut kinds = Vec::new();
-    for kind in ["journal", "store", "ids"] {
+    for kind in ["journal", "store", "ids", "statements", "payouts"] {
         let mut files = Vec::new();
         list(&data.join(kind), &mut files)?;
         files.retain(|(_, usable)| *usable > 0);
@@ -54,7 +56,10 @@ pub(crate) fn damage(data: &Path, rng: &mut StdRng) -> anyhow::Result<Option<Dam
     };
     let mut was = vec![0; usize::try_from(count)?];
     file.read_exact_at(&mut was, at)?;
-    let damage = Damage { path: path.clone(), at, was, length, what };
+    let mut damage = Damage { path: path.clone(), at, was, length, whole: Vec::new(), what };
+    if damage.is_beside() {
+        damage.whole = fs::read(path)?;
+    }
     if damage.what.contains("cut off") {
         file.set_len(at)?;
     } else {
@@ -72,6 +77,17 @@ impl Damage {
     /// Whether the file is the journal, which nothing else can replace.
     pub(crate) fn is_of_journal(&self) -> bool {
         self.path.extension().is_some_and(|extension| extension == "journal")
+    }
+
+    /// Whether it is a file of the back office: a statement, or a payout file with its manifest.
+    pub(crate) fn is_beside(&self) -> bool {
+        let directory = self.path.parent();
+        directory.is_some_and(|directory| directory.ends_with("statements") || directory.ends_with("payouts"))
+    }
+
+    /// That file, and all that was in it.
+    pub(crate) fn file(&self) -> (&Path, &[u8]) {
+        (&self.path, &self.whole)
     }
 
     /// Puts the bytes back, as from a backup.
@@ -99,7 +115,10 @@ fn list(directory: &Path, files: &mut Vec<(PathBuf, u64)>) -> anyhow::Result<()>
             list(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "journal") {
             files.push((path, 0));
-        } else if path.extension().is_none_or(|extension| extension != "tmp") {
+        } else if path
+            .extension()
+            .is_none_or(|extension| !["tmp", "part", "damaged"].iter().any(|other| extension == *other))
+        {
             files.push((path, entry.metadata()?.len()));
         }
     }

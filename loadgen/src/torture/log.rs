@@ -33,6 +33,8 @@ pub(crate) struct Wrong {
     pub(crate) back_in_time: u64,
     /// Minor units by which totals differ from what was accepted, or by which money was made or destroyed.
     pub(crate) money_drift: u64,
+    /// Times that windows which were closed were not settled.
+    pub(crate) unsettled: u64,
 }
 
 impl Wrong {
@@ -40,7 +42,7 @@ impl Wrong {
         *self == Self::default()
     }
 
-    fn tell(count: &mut u64, what: &str) {
+    pub(super) fn tell(count: &mut u64, what: &str) {
         *count = count.saturating_add(1);
         if *count <= TOLD_MAX {
             crate::run::say(what);
@@ -327,7 +329,7 @@ impl Log {
 }
 
 /// The records of some transfers.
-async fn find(client: &mut Client, ids: &[u128]) -> anyhow::Result<HashMap<u128, StoredRecord>> {
+pub(super) async fn find(client: &mut Client, ids: &[u128]) -> anyhow::Result<HashMap<u128, StoredRecord>> {
     let mut found = HashMap::new();
     for page in ids.chunks(PAGE) {
         for stored in client.transfers(page).await? {

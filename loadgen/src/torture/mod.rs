@@ -6,6 +6,7 @@
 mod clock;
 mod cycle;
 mod damage;
+mod desk;
 mod errors;
 mod load;
 mod log;
@@ -102,6 +103,9 @@ pub(crate) struct Report {
     seed: u64,
     /// Transfers that were answered, or found to be there, and are checked for ever after.
     acknowledged: u64,
+    /// Statements that were imported, and windows that were settled, which are checked likewise.
+    statements: u64,
+    windows: u64,
     lost: u64,
     doubled: u64,
     torn: u64,
@@ -125,7 +129,7 @@ pub(crate) struct Report {
     io_errors_outlived: u64,
     /// Requests whose answers came when the power was being cut, and promise nothing.
     excused: u64,
-    /// Times that a server, or a connection, neither ended nor answered.
+    /// Times that a server, or a connection, neither ended nor answered, or a window was not settled.
     stuck: u64,
     /// What ended it before all cycles were done, if anything did: a server that does not start again is such a thing.
     failure: Option<String>,
@@ -151,6 +155,7 @@ impl Report {
         self.torn = self.torn.saturating_add(wrong.torn);
         self.money_drift = self.money_drift.saturating_add(wrong.money_drift);
         self.back_in_time = self.back_in_time.saturating_add(wrong.back_in_time);
+        self.stuck = self.stuck.saturating_add(wrong.unsettled);
     }
 
     fn is_good(&self) -> bool {
@@ -167,6 +172,7 @@ impl Report {
             line("SKIPPED", format!("{skipped:?}: this machine does not let us make it"));
         }
         line("acknowledged", self.acknowledged.to_string());
+        line("back office", format!("{} statements, {} windows", self.statements, self.windows));
         line("lost", self.lost.to_string());
         line("doubled", self.doubled.to_string());
         line("torn", self.torn.to_string());

@@ -174,10 +174,12 @@ impl KnownIds {
         self.active.touch(ids);
     }
 
-    /// The same for ids that are pending: those are in memory.
+    /// The same for ids that are to be settled: those are in memory, and mostly in order.
     #[inline]
     pub fn touch_pending(&self, ids: &[TransferId]) {
-        self.active.touch(ids.iter().copied());
+        if ids.first().is_some_and(|first| self.active.is_unexpected(*first)) {
+            self.active.touch(ids.iter().copied());
+        }
     }
 
     #[inline]
@@ -239,10 +241,13 @@ impl KnownIds {
     #[inline]
     pub fn settle(&mut self, id: TransferId, sequence: Sequence) {
         self.settled = sequence;
-        if let Some((leaving, _)) = &mut self.leaving
-            && leaving.peek(id) == Admitted::Pending
-        {
-            return leaving.settle(id, sequence);
+        if let Some((leaving, _)) = &mut self.leaving {
+            if leaving.settle_next(id, sequence) {
+                return;
+            }
+            if leaving.peek(id) == Admitted::Pending {
+                return leaving.settle(id, sequence);
+            }
         }
         self.active.settle(id, sequence);
     }

@@ -18,7 +18,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use heng::flow::{Admission, AnswerSink, Batch, Helpers, Parcel, Span};
+use heng::flow::{Admission, AnswerSink, Helpers, Parcel, Span, Submission};
 use heng::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalOptions, JournalReader, PendingGroup, recover,
 };
@@ -59,16 +59,14 @@ impl AnswerSink for Nobody {
     fn answer(&self, _: Arc<Parcel>) {}
 }
 
-fn batch(transfers: &[Transfer]) -> Batch<Transfer> {
+fn batch(transfers: &[Transfer]) -> Submission {
     let count = transfers.len();
     let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
     let permit = Admission::new(count).admit(count).expect("room");
     let parcel = Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit);
-    let mut batch = Batch::default();
-    for (index, transfer) in (0..).zip(transfers) {
-        batch.push(&parcel, index, *transfer);
-    }
-    batch
+    let mut submission = Submission::default();
+    submission.push_all(&parcel, transfers.to_vec());
+    submission
 }
 
 fn account_actor(criterion: &mut Criterion) {
@@ -256,7 +254,7 @@ fn book(criterion: &mut Criterion) {
     group.bench_function("apply 8190", |bencher| {
         bencher.iter(|| {
             for transfer in &valid {
-                let slots = book.find_both(transfer);
+                let slots = book.find_both((transfer.debit, transfer.credit));
                 book.apply_transfer((transfer, Code::Accepted, GatewayId(1)), slots).expect("accepted");
             }
         });

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use allocation_counter::{AllocationInfo, measure};
-use heng::flow::{Admission, AnswerSink, Batch, Parcel, Span};
+use heng::flow::{Admission, AnswerSink, Parcel, Span, Submission};
 use heng::journal::PendingGroup;
 use heng::ledger::{
     AccountId, Book, BookAccount, Code, GatewayId, Grant, NewAccount, Operation, Policy, Record, Transfer, TransferId,
@@ -57,16 +57,14 @@ fn transfers(first: u64, flags: u16) -> Vec<Transfer> {
     (first..first + BATCH).map(make).collect()
 }
 
-fn batch(transfers: &[Transfer]) -> Batch<Transfer> {
+fn batch(transfers: &[Transfer]) -> Submission {
     let count = transfers.len();
     let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
     let permit = Admission::new(count).admit(count).expect("room");
     let parcel = Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit);
-    let mut batch = Batch::default();
-    for (index, transfer) in (0..).zip(transfers) {
-        batch.push(&parcel, index, *transfer);
-    }
-    batch
+    let mut submission = Submission::default();
+    submission.push_all(&parcel, transfers.to_vec());
+    submission
 }
 
 /// Allocations and bytes per transfer.

@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bound
 
 use crate::clearing::{ClearingHandle, ClearingMessage};
 use crate::engine::Engine;
-use crate::flow::{Admission, AnswerSink, Clock, Parcel, Span};
+use crate::flow::{Admission, AnswerSink, Asked, Clock, Parcel, Span};
 use crate::journal::JournalReader;
 use crate::ledger::{
     Book, Code, Distributions, GatewayId, Grant, Outcome, Participant, PayoutEntry, Policy, Record, Sequence,
@@ -192,7 +192,7 @@ impl Ports for EnginePorts {
         let permit = self.admission.admit(transfers.len()).ok_or_else(full)?;
         let span = Span { request_id: 0, answer_kind: 0, first: 0, count: transfers.len() };
         let parcel = Parcel::new((GatewayId(0), Grant::ALL), vec![span], Arc::new(Sink(answer)), permit);
-        self.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_gone| Trouble::Stopped)?;
+        self.router.send(RouterMessage::Transfers(parcel, Asked::new(transfers))).map_err(|_gone| Trouble::Stopped)?;
         Ok(self.wait(&outcomes)?.iter().map(|outcome| outcome.code).collect())
     }
 

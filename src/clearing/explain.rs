@@ -63,7 +63,7 @@ fn fill(book: &Book, orders: &[Order], desk: &mut Desk) -> Table<Account> {
     let mut ids: Vec<AccountId> = named.chain(book.policy().named_accounts()).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut accounts = Table::new(Account::id);
+    let mut accounts = Table::new();
     let known: Vec<_> = ids.into_iter().filter_map(|id| book.account(id)).collect();
     for account in &known {
         accounts.insert(Account::new(account));

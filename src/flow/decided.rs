@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Batch, Parcel};
-use crate::ledger::{AccountId, Code, Outcome, RECORD_BYTES, Record, Totals, join_to_next};
+use crate::ledger::{AccountId, Code, Outcome, RECORD_BYTES, Record, Totals, Transfer, encode_decided, join_to_next};
 
 /// What a shard decided, in order, for the settlement actor.
 #[derive(Debug, Default)]
@@ -40,6 +40,13 @@ impl Decided {
         self.records.extend_from_slice(&record.encode());
         self.recorded.push(parcel, index, code);
         debug_assert_eq!(self.records.len(), self.recorded.len().saturating_mul(RECORD_BYTES));
+    }
+
+    /// Adds a client's transfer and its outcome.
+    #[inline]
+    pub fn transfer(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, code: Code) {
+        self.records.extend_from_slice(&encode_decided(transfer, code, parcel.gateway()));
+        self.recorded.push(parcel, index, code);
     }
 
     /// Adds a record that the ledger made by itself.

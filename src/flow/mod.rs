@@ -24,6 +24,7 @@ mod helpers;
 mod inbox;
 mod pace;
 mod parcel;
+mod submission;
 mod work;
 
 pub use admission::{Admission, Permit};
@@ -35,4 +36,5 @@ pub use helpers::{Helper, Helpers, Stepper};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
 pub use pace::Pace;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};
+pub use submission::{Asked, Submission};
 pub use work::{Hosted, Work};

@@ -16,7 +16,7 @@ use super::handshake::greet;
 use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use crate::clearing::ReadAccounts;
-use crate::flow::{Admission, AnswerSink, Awake, Parcel, Permit, Span};
+use crate::flow::{Admission, AnswerSink, Asked, Awake, Parcel, Permit, Span};
 use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
@@ -412,7 +412,10 @@ impl Session {
         let Gathered { transfers, spans, permit } = std::mem::take(&mut self.gathered);
         let Some(permit) = permit else { return Ok(()) };
         let parcel = Parcel::new(self.asker(), spans, Arc::clone(&self.sink), permit);
-        self.context.router.send(RouterMessage::Transfers(parcel, transfers)).map_err(|_stopped| Code::Draining)
+        self.context
+            .router
+            .send(RouterMessage::Transfers(parcel, Asked::new(transfers)))
+            .map_err(|_stopped| Code::Draining)
     }
 
     fn open(&mut self, request_id: u64, accounts: Vec<NewAccount>) -> Result<(), Code> {

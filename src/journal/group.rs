@@ -119,11 +119,18 @@ impl GroupHeader {
 impl PendingGroup {
     /// An empty group.
     pub fn new(base_sequence: Sequence, time_ns: u64) -> Self {
+        Self::with_room(base_sequence, time_ns, 0)
+    }
+
+    /// An empty group with room for so many records: growing would copy them.
+    pub fn with_room(base_sequence: Sequence, time_ns: u64, records: usize) -> Self {
+        let mut bytes = Vec::with_capacity(records.saturating_mul(RECORD_BYTES).saturating_add(GROUP_HEADER_BYTES));
+        bytes.resize(GROUP_HEADER_BYTES, 0);
         Self {
             base_sequence,
             time_ns,
-            bytes: vec![0; GROUP_HEADER_BYTES],
-            ids: Vec::new(),
+            bytes,
+            ids: Vec::with_capacity(records),
             runs: Vec::new(),
             audits: Vec::new(),
             hash: [0; 32],
@@ -146,6 +153,12 @@ impl PendingGroup {
     /// Takes the audits out, when there are no records for them to wait for.
     pub fn take_audits(&mut self) -> Vec<AuditReply> {
         std::mem::take(&mut self.audits).into_iter().map(|(_, audit)| audit).collect()
+    }
+
+    /// Says when its first record is, nanoseconds since 1970 UTC; only while there is none.
+    pub fn begin_at(&mut self, time_ns: u64) {
+        debug_assert_eq!(self.count(), 0, "the times of records never change");
+        self.time_ns = time_ns;
     }
 
     /// Sequence of the first record.

@@ -28,7 +28,8 @@
 //! Whether an id was used before: [`crate::router`]. Hosting: [`crate::shard`]. Durable balances: [`super::Book`].
 
 use super::{
-    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, NewAccount, Totals, get,
+    AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, Identified, NewAccount,
+    Totals, get,
 };
 use crate::money::AMOUNT_MAX;
 use crate::planted::{self, Bug};
@@ -90,6 +91,13 @@ pub enum Decision {
     Rejected(Code),
     /// It depends on how an open reservation of this account ends. Nothing was changed.
     Undecided,
+}
+
+impl Identified for Account {
+    #[inline]
+    fn account_id(&self) -> AccountId {
+        self.id()
+    }
 }
 
 impl Account {

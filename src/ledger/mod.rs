@@ -72,8 +72,8 @@ pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{
     Applied, Book, BookAccount, BookError, BookState, BookSummary, Counters, DistributionRun, Distributions,
-    FormerLevel, FormerLevels, HOUSE, Leg, LegKey, LimitUse, Lives, Open, PENDINGS_PER_BLOCK, Participant, Piece,
-    PieceError, Position, Positions, SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window,
+    FormerLevel, FormerLevels, HOUSE, Leg, LegKey, LimitUse, Lives, Open, PENDINGS_PER_BLOCK, Participant, Parties,
+    Piece, PieceError, Position, Positions, SettlementPurpose, Shelf, Sum, TALLIES_PER_BLOCK, Tally, Totals, Window,
     WindowPieces, Windows,
 };
 pub use break_entry::{BreakAction, BreakEntry, BreakKey, Resolution, StatementEntry};
@@ -93,11 +93,11 @@ pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{
     GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
-    is_joined_to_next, join_to_next, record_transfer_id,
+    accepted_parties, encode_decided, is_joined_to_next, join_to_next, record_transfer_id,
 };
 pub use schedule::{Recurrence, Schedule};
 pub use scheme::{Atomicity, Netting, PayerText, PayoutFormat, Scheme};
-pub use table::{Slot, Table};
+pub use table::{Identified, Slot, Table};
 pub use tally::{Counted, LimitRule, Period, Scope, Subject};
 pub use transfer::{AccountClass, AccountFlags, AccountState, NewAccount, Outcome, Transfer};
 pub use watch::{WatchPer, WatchRule};

@@ -18,7 +18,7 @@
 //! total of 2^64 minor units or more. The highest bit of the state says that there is more.
 
 use super::fields::{get, narrow, set, wide};
-use super::{AccountFlags, AccountId, AccountState, BookAccount, NewAccount, Sequence, Totals};
+use super::{AccountFlags, AccountId, AccountState, BookAccount, Identified, NewAccount, Sequence, Totals};
 
 /// Bytes of an account in memory.
 const PACKED_BYTES: usize = 72;
@@ -108,6 +108,13 @@ pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
         credits_pending: wide(get::<52, 12>(bytes)),
     };
     BookAccount { totals, ..packed.account(&more) }
+}
+
+impl Identified for PackedAccount {
+    #[inline]
+    fn account_id(&self) -> AccountId {
+        self.id()
+    }
 }
 
 impl PackedAccount {

@@ -259,7 +259,7 @@ impl Record {
     #[inline]
     pub fn encode(&self) -> [u8; RECORD_BYTES] {
         let (kind, outcome, gateway, mut bytes) = match self {
-            Self::Transfer { transfer, outcome, gateway } => (KIND_TRANSFER, *outcome, *gateway, transfer.encode()),
+            Self::Transfer { transfer, outcome, gateway } => return encode_decided(transfer, *outcome, *gateway),
             Self::Account { account, gateway } => (KIND_ACCOUNT, Code::Accepted, *gateway, account.encode()),
             Self::Gateway(entry) => {
                 let mut bytes = [0; RECORD_BYTES];
@@ -288,11 +288,24 @@ impl Record {
             Self::Distribution(entry) => (KIND_DISTRIBUTION, Code::Accepted, entry.by, entry.encode()),
             Self::Break(entry) => (KIND_BREAK, Code::Accepted, entry.by, entry.encode()),
         };
-        set::<0, 2>(&mut bytes, kind.to_le_bytes());
-        set::<2, 2>(&mut bytes, outcome.number().to_le_bytes());
-        set::<4, 4>(&mut bytes, gateway.0.to_le_bytes());
+        stamp(&mut bytes, kind, outcome, gateway);
         bytes
     }
+}
+
+/// A record of a client's transfer and its outcome, encoded.
+#[inline]
+pub fn encode_decided(transfer: &Transfer, outcome: Code, gateway: GatewayId) -> [u8; RECORD_BYTES] {
+    let mut bytes = transfer.encode();
+    stamp(&mut bytes, KIND_TRANSFER, outcome, gateway);
+    bytes
+}
+
+#[inline]
+fn stamp(bytes: &mut [u8; RECORD_BYTES], kind: u16, outcome: Code, gateway: GatewayId) {
+    set::<0, 2>(bytes, kind.to_le_bytes());
+    set::<2, 2>(bytes, outcome.number().to_le_bytes());
+    set::<4, 4>(bytes, gateway.0.to_le_bytes());
 }
 
 /// Says of an encoded record that the next one belongs to the same atomic step.
@@ -315,6 +328,15 @@ pub fn record_transfer_id(bytes: &[u8; RECORD_BYTES]) -> TransferId {
     } else {
         TransferId::from_raw(0)
     }
+}
+
+/// The accounts of an encoded record that accepted a client's transfer. Cheaper than decoding it.
+#[inline]
+pub fn accepted_parties(bytes: &[u8; RECORD_BYTES]) -> Option<(AccountId, AccountId)> {
+    let outcome = u16::from_le_bytes(get::<2, 2>(bytes)) & !JOINED;
+    let is_accepted = u16::from_le_bytes(get::<0, 2>(bytes)) == KIND_TRANSFER && outcome == Code::Accepted.number();
+    let account = |bytes: [u8; 16]| AccountId::from_raw(u128::from_le_bytes(bytes));
+    is_accepted.then(|| (account(get::<32, 16>(bytes)), account(get::<48, 16>(bytes))))
 }
 
 impl Transfer {

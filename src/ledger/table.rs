@@ -15,19 +15,30 @@ const CHUNK_SLOTS: usize = 4_096;
 /// The place of an account in its table.
 pub type Slot = u32;
 
+/// What stands in a table: something that has an account's id.
+pub trait Identified {
+    /// The id.
+    fn account_id(&self) -> AccountId;
+}
+
 /// Values with an account id, in slots.
 #[derive(Debug)]
 pub struct Table<A> {
     chunks: Vec<Vec<A>>,
     index: HashTable<Slot>,
     hasher: DefaultHashBuilder,
-    id_of: fn(&A) -> AccountId,
 }
 
-impl<A> Table<A> {
-    /// An empty table, given how to read the id of a value.
-    pub fn new(id_of: fn(&A) -> AccountId) -> Self {
-        Self { chunks: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default(), id_of }
+impl<A: Identified> Default for Table<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<A: Identified> Table<A> {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self { chunks: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// The number of values.
@@ -44,7 +55,7 @@ impl<A> Table<A> {
     #[inline]
     pub fn find(&self, id: AccountId) -> Option<Slot> {
         let hash = self.hasher.hash_one(id.raw());
-        self.index.find(hash, |&slot| self.get(slot).is_some_and(|value| (self.id_of)(value) == id)).copied()
+        self.index.find(hash, |&slot| self.get(slot).is_some_and(|value| value.account_id() == id)).copied()
     }
 
     /// The slot to which the hash of an id leads, without a look at what is there. Whoever looks many up asks for all guesses first, and
@@ -58,7 +69,7 @@ impl<A> Table<A> {
     #[inline]
     pub fn confirm(&self, id: AccountId, guess: Option<Slot>) -> Option<Slot> {
         let value = self.get(guess?)?;
-        if (self.id_of)(value) == id { guess } else { self.find(id) }
+        if value.account_id() == id { guess } else { self.find(id) }
     }
 
     /// Brings the values of some slots into the cache, given how to read a little of all of one; finding one needs only its id.
@@ -88,7 +99,7 @@ impl<A> Table<A> {
     ///
     /// When the id is there already, or with 2^32 values.
     pub fn insert(&mut self, value: A) -> Slot {
-        let id = (self.id_of)(&value);
+        let id = value.account_id();
         assert!(self.find(id).is_none(), "account {id} inserted twice");
         #[expect(clippy::expect_used, reason = "2^32 accounts are far beyond one partition's memory")]
         let slot = Slot::try_from(self.len()).expect("fewer than 2^32 accounts");
@@ -99,11 +110,11 @@ impl<A> Table<A> {
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.push(value);
         }
-        let Self { chunks, index, hasher, id_of } = self;
+        let Self { chunks, index, hasher } = self;
         index.insert_unique(hasher.hash_one(id.raw()), slot, |&slot| {
             let place = usize::try_from(slot).unwrap_or(usize::MAX);
             let value = chunks.get(place / CHUNK_SLOTS).and_then(|chunk| chunk.get(place % CHUNK_SLOTS));
-            hasher.hash_one(value.map_or(0, |value| id_of(value).raw()))
+            hasher.hash_one(value.map_or(0, |value| value.account_id().raw()))
         });
         slot
     }
@@ -118,9 +129,15 @@ impl<A> Table<A> {
 mod tests {
     use super::*;
 
+    impl Identified for AccountId {
+        fn account_id(&self) -> AccountId {
+            *self
+        }
+    }
+
     #[test]
     fn every_inserted_id_is_found_in_its_slot() {
-        let mut table = Table::new(|id: &AccountId| *id);
+        let mut table: Table<AccountId> = Table::new();
         for number in 1..=20_000_u128 {
             let slot = table.insert(AccountId::from_raw(number * 7));
             assert_eq!(u128::from(slot), number - 1);

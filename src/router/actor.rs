@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::ids::Admitted;
 use super::known::KnownIds;
 use super::repeats::{Lookup, RepeatSender, repeat};
-use crate::flow::{Batch, Inbox, InboxSender, Parcel, Stopped, Work};
+use crate::flow::{Asked, Batch, Inbox, InboxSender, Parcel, Stopped, Submission, Work};
 use crate::journal::Group;
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer, TransferId};
 use crate::planted::{self, Bug};
@@ -26,7 +26,7 @@ pub type FindReply = Box<dyn FnOnce(Vec<Option<Sequence>>) + Send>;
 /// A message to the router; see the module for who sends it.
 pub enum RouterMessage {
     /// Have these decided, in this order; outcome `i` of the parcel is transfer `i`'s.
-    Transfers(Arc<Parcel>, Vec<Transfer>),
+    Transfers(Arc<Parcel>, Asked),
     /// Have these opened; outcome `i` of the parcel is account `i`'s.
     Accounts(Arc<Parcel>, Vec<NewAccount>),
     /// Where are the records of these ids?
@@ -90,6 +90,8 @@ pub struct RouterActor {
     settlement: SettlementHandle,
     repeats: RepeatSender,
     outgoing: Outgoing,
+    /// Of the parcel at hand: what does not go to a shard.
+    others: Vec<(u32, Admitted)>,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,7 @@ struct Waiting {
 /// What is to be sent at the end of a drain.
 #[derive(Debug)]
 struct Outgoing {
-    transfers: Vec<Batch<Transfer>>,
+    transfers: Vec<Submission>,
     accounts: Vec<Batch<NewAccount>>,
     /// Per shard.
     orders: Vec<Vec<Vec<Item>>>,
@@ -120,17 +122,58 @@ impl RouterActor {
         repeats: RepeatSender,
     ) -> Self {
         let outgoing = Outgoing {
-            transfers: shards.iter().map(|_| Batch::default()).collect(),
+            transfers: shards.iter().map(|_| Submission::default()).collect(),
             accounts: shards.iter().map(|_| Batch::default()).collect(),
             orders: shards.iter().map(|_| Vec::new()).collect(),
             repeats: Batch::default(),
             resolved: Batch::default(),
         };
         let (waiting, waiting_originals) = (HashMap::new(), HashMap::new());
-        Self { ids, waiting, waiting_originals, inbox, shards, settlement, repeats, outgoing }
+        Self { ids, waiting, waiting_originals, inbox, shards, settlement, repeats, outgoing, others: Vec::new() }
     }
 
-    fn transfers(&mut self, parcel: &Arc<Parcel>, transfers: &[Transfer]) {
+    fn transfers(&mut self, parcel: &Arc<Parcel>, asked: Asked) {
+        if !asked.are_single {
+            return self.mixed(parcel, &asked.transfers);
+        }
+        let Asked { transfers, ids, .. } = asked;
+        if ids.is_empty() {
+            self.look_up(&transfers, |transfer| transfer.id);
+        } else {
+            self.look_up(&ids, |id| *id);
+        }
+        if self.others.is_empty()
+            && let [only] = self.outgoing.transfers.as_mut_slice()
+        {
+            return only.push_all(parcel, transfers);
+        }
+        let others = std::mem::take(&mut self.others);
+        let mut next = others.iter().peekable();
+        for (index, transfer) in (0..).zip(&transfers) {
+            match next.next_if(|(other, _)| *other == index) {
+                Some((_, admitted)) => self.not_new(parcel, index, transfer, *admitted),
+                None => self.submit(parcel, index, transfer),
+            }
+        }
+    }
+
+    /// Looks the ids of a parcel up, and notes what is not new.
+    fn look_up<T>(&mut self, items: &[T], id_of: impl Fn(&T) -> TransferId + Copy) {
+        let mut index = 0_u32;
+        for block in items.chunks(LOOKUP_BLOCK) {
+            self.ids.touch(block.iter().map(id_of));
+            for id in block.iter().map(id_of) {
+                let admitted = if id.is_valid() { self.ids.admit(id) } else { Admitted::Pending };
+                if admitted != Admitted::New {
+                    self.others.push((index, admitted));
+                }
+                index = index.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Transfers with transactions among them.
+    fn mixed(&mut self, parcel: &Arc<Parcel>, transfers: &[Transfer]) {
         let mut index = 0_u32;
         // The transaction that is being gathered; the session has checked that none is left open.
         let mut items = Vec::new();
@@ -143,7 +186,11 @@ impl RouterActor {
                         self.transaction(std::mem::take(&mut items));
                     }
                 } else {
-                    self.transfer(parcel, index, transfer);
+                    let id = transfer.id;
+                    match if id.is_valid() { self.ids.admit(id) } else { Admitted::Pending } {
+                        Admitted::New => self.submit(parcel, index, transfer),
+                        admitted => self.not_new(parcel, index, transfer, admitted),
+                    }
                 }
                 index = index.wrapping_add(1);
             }
@@ -173,24 +220,13 @@ impl RouterActor {
             return self.whole(shard, items, originals);
         }
         for (mut item, admitted) in items.into_iter().zip(new) {
-            let (id, parcel, index) = (item.order.transfer.id, &item.parcel, item.index);
-            match admitted {
-                Admitted::New => {
-                    item.order.refused = Some(Code::TransactionFailed);
-                    if let Some(orders) = self.outgoing.orders.get_mut(shard) {
-                        orders.push(vec![item]);
-                    }
+            if admitted == Admitted::New {
+                item.order.refused = Some(Code::TransactionFailed);
+                if let Some(orders) = self.outgoing.orders.get_mut(shard) {
+                    orders.push(vec![item]);
                 }
-                Admitted::Pending if !id.is_valid() => {
-                    self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));
-                }
-                Admitted::Pending => {
-                    let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: item.order.transfer };
-                    self.waiting.entry(id).or_default().push(waiting);
-                }
-                Admitted::Known(sequence) => {
-                    self.outgoing.repeats.push(parcel, index, (item.order.transfer, sequence));
-                }
+            } else {
+                self.not_new(&item.parcel, item.index, &item.order.transfer, admitted);
             }
         }
     }
@@ -209,23 +245,21 @@ impl RouterActor {
     }
 
     #[inline]
-    fn transfer(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer) {
-        if !transfer.id.is_valid() {
-            return self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));
+    fn submit(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer) {
+        let shard = transfer.debit.shard(self.shards.len());
+        if let Some(submission) = self.outgoing.transfers.get_mut(shard) {
+            submission.push(parcel, index, *transfer);
         }
-        match self.ids.admit(transfer.id) {
-            Admitted::New => {
-                let shard = transfer.debit.shard(self.shards.len());
-                if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
-                    batch.push(parcel, index, *transfer);
-                }
+    }
+
+    /// What is known of this id already; an id that is not valid comes as a pending one.
+    fn not_new(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, admitted: Admitted) {
+        match admitted {
+            _ if !transfer.id.is_valid() => {
+                self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));
             }
-            Admitted::Pending if planted::is(Bug::PendingRepeatDecided) => {
-                let shard = transfer.debit.shard(self.shards.len());
-                if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
-                    batch.push(parcel, index, *transfer);
-                }
-            }
+            Admitted::New => self.submit(parcel, index, transfer),
+            Admitted::Pending if planted::is(Bug::PendingRepeatDecided) => self.submit(parcel, index, transfer),
             Admitted::Pending => {
                 let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: *transfer };
                 self.waiting.entry(transfer.id).or_default().push(waiting);
@@ -267,7 +301,7 @@ impl RouterActor {
 
     fn handle_message(&mut self, message: RouterMessage) -> Result<(), Stopped> {
         match message {
-            RouterMessage::Transfers(parcel, transfers) => self.transfers(&parcel, &transfers),
+            RouterMessage::Transfers(parcel, asked) => self.transfers(&parcel, asked),
             RouterMessage::Accounts(parcel, accounts) => {
                 for (index, account) in (0..).zip(accounts) {
                     if let Some(batch) = self.outgoing.accounts.get_mut(account.id.shard(self.shards.len())) {

@@ -128,9 +128,7 @@ impl Sequencer {
         if self.open.count() >= self.group_records_max {
             self.close(now_ns);
         } else if self.open.count() == 0 && (now_ns > self.open.time_ns() || planted::is(Bug::TimeGoesBack)) {
-            let mut fresh = PendingGroup::new(self.open.base_sequence(), now_ns);
-            self.open.take_audits().into_iter().for_each(|audit| fresh.push_audit(audit));
-            self.open = fresh;
+            self.open.begin_at(now_ns);
         }
     }
 
@@ -139,7 +137,9 @@ impl Sequencer {
         let count = u64::try_from(self.open.count()).unwrap_or(u64::MAX);
         let after = self.open.time_ns().saturating_add(count);
         let time_ns = if planted::is(Bug::TimeGoesBack) && now_ns > 0 { now_ns } else { now_ns.max(after) };
-        PendingGroup::new(self.open.last_sequence().saturating_add(1), time_ns)
+        // It will probably be as large.
+        let room = self.open.count().min(self.group_records_max);
+        PendingGroup::with_room(self.open.last_sequence().saturating_add(1), time_ns, room)
     }
 
     fn wait(&mut self, parcel: Answer) {

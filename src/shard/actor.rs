@@ -2,8 +2,8 @@
 
 use super::core::Core;
 use super::legs::{Item, ShardMessage};
-use crate::flow::{Batch, Inbox, InboxSender, Stopped, Work};
-use crate::ledger::{Life, NewAccount, Slot, Transfer, TransferId};
+use crate::flow::{Batch, Inbox, InboxSender, Stopped, Submission, Work};
+use crate::ledger::{Life, NewAccount, Slot, TransferId};
 use crate::planted::{self, Bug};
 use crate::settlement::{SettlementHandle, SettlementMessage, Timekeeper};
 
@@ -39,7 +39,7 @@ impl ShardHandle {
     }
 
     /// Has transfers decided whose debit accounts are hosted there. Never blocks; outcomes go to their parcels.
-    pub fn submit(&self, transfers: Batch<Transfer>) -> Result<(), Stopped> {
+    pub fn submit(&self, transfers: Submission) -> Result<(), Stopped> {
         self.0.send(ShardMessage::Submit(transfers))
     }
 

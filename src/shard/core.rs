@@ -24,10 +24,10 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::legs::{Finished, Item, Leg, Loan, ShardMessage};
+use super::legs::{Finished, Item, Leg, Loan, Payer, ShardMessage};
 use super::office::Office;
 use super::sides::credit_leg;
-use crate::flow::{AuditReply, Batch, Decided, Parcel, Tagged};
+use crate::flow::{AuditReply, Batch, Decided, Parcel, Submission};
 use crate::ledger::{
     Account, BookAccount, Code, Decision, Desk, NewAccount, Order, Original, Outcome, Policy, Record, Slot, Table,
     Transfer,
@@ -143,7 +143,7 @@ impl Core {
     pub fn new(shard: usize, shards: usize, policy: &Arc<Policy>) -> Self {
         Self {
             shard,
-            accounts: Table::new(Account::id),
+            accounts: Table::new(),
             policy: Arc::clone(policy),
             office: (shard == 0).then(|| Office::new(Desk::new(Arc::clone(policy)))),
             parked: HashMap::new(),
@@ -257,57 +257,74 @@ impl Core {
         }
     }
 
-    fn submit(&mut self, batch: &Batch<Transfer>) {
-        let records = batch.len().saturating_mul(crate::ledger::RECORD_BYTES);
+    fn submit(&mut self, submission: &Submission) {
+        let records = submission.len().saturating_mul(crate::ledger::RECORD_BYTES);
         self.output.decided(self.shard).records.reserve(records);
-        let mut rest = batch.items();
-        while !rest.is_empty() {
-            let block = rest.get(..LOOKUP_BLOCK).unwrap_or(rest);
-            let mut slots = [(None, None); LOOKUP_BLOCK];
-            // In loops of their own, so short that the cache misses overlap.
-            for (found, tagged) in slots.iter_mut().zip(block) {
-                let is_local = tagged.item.credit.shard(self.shards()) == self.shard;
-                let credit = if is_local { self.accounts.guess(tagged.item.credit) } else { None };
-                *found = (self.accounts.guess(tagged.item.debit), credit);
+        let mut items = submission.items();
+        let mut block: Vec<(Origin<'_>, &Transfer)> = Vec::with_capacity(LOOKUP_BLOCK);
+        // The transaction that is being gathered; it may go on beyond a block.
+        let mut transaction = Vec::new();
+        loop {
+            block.clear();
+            let some = items.by_ref().take(LOOKUP_BLOCK);
+            block.extend(some.map(|(parcel, index, transfer)| (Origin { parcel, index }, transfer)));
+            if block.is_empty() {
+                break;
             }
-            for ((debit, credit), tagged) in slots.iter_mut().zip(block) {
-                *debit = self.accounts.confirm(tagged.item.debit, *debit);
-                *credit = self.accounts.confirm(tagged.item.credit, *credit);
-            }
-            self.accounts.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]), Account::touch);
-            if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
-                for (debit, _) in &slots {
-                    office.desk.touch(*debit);
-                }
-            }
-            let mut done = 0_usize;
-            while let (Some(tagged), Some(slots)) = (block.get(done), slots.get(done)) {
-                if self.policy.leaves_alone(&tagged.item) {
-                    if let Some(parcel) = batch.parcel(tagged.parcel) {
-                        self.transfer(Origin { parcel, index: tagged.index }, &tagged.item, *slots);
-                    }
-                    done = done.saturating_add(1);
+            let slots = self.look_up(&block);
+            for (&(origin, transfer), &slots) in block.iter().zip(&slots) {
+                if transaction.is_empty() && self.decide_single(origin, transfer, slots) {
                     continue;
                 }
-                if tagged.item.is_plain() && self.shards() == 1 && self.policy.charges_nothing(&tagged.item) {
-                    if let Some(parcel) = batch.parcel(tagged.parcel) {
-                        self.counted(Origin { parcel, index: tagged.index }, &tagged.item, *slots);
-                    }
-                    done = done.saturating_add(1);
-                    continue;
+                transaction.push(Item::new(origin.parcel, origin.index, *transfer));
+                if !transfer.is_linked() {
+                    self.transaction(std::mem::take(&mut transaction));
                 }
-                // A transaction may go on beyond the block.
-                let from = rest.get(done..).unwrap_or_default();
-                let count = transaction_len(from, Transfer::is_linked);
-                let items = from.get(..count).unwrap_or_default().iter().filter_map(|tagged| {
-                    let parcel = batch.parcel(tagged.parcel)?;
-                    Some(Item::new(parcel, tagged.index, tagged.item))
-                });
-                self.transaction(items.collect());
-                done = done.saturating_add(count);
             }
-            rest = rest.get(done..).unwrap_or_default();
         }
+        if !transaction.is_empty() {
+            self.transaction(transaction);
+        }
+    }
+
+    /// The slots of a block of transfers, in loops of their own, so short that the cache misses overlap.
+    #[inline]
+    fn look_up(&self, block: &[(Origin<'_>, &Transfer)]) -> [(Option<Slot>, Option<Slot>); LOOKUP_BLOCK] {
+        let mut slots = [(None, None); LOOKUP_BLOCK];
+        let mut seen = 0;
+        for (found, (_, transfer)) in slots.iter_mut().zip(block) {
+            // A transfer lies in two cache lines.
+            seen ^= transfer.flags;
+            let is_local = transfer.credit.shard(self.shards()) == self.shard;
+            let credit = if is_local { self.accounts.guess(transfer.credit) } else { None };
+            *found = (self.accounts.guess(transfer.debit), credit);
+        }
+        std::hint::black_box(seen);
+        for ((debit, credit), (_, transfer)) in slots.iter_mut().zip(block) {
+            *debit = self.accounts.confirm(transfer.debit, *debit);
+            *credit = self.accounts.confirm(transfer.credit, *credit);
+        }
+        self.accounts.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]), Account::touch);
+        if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
+            for (debit, _) in &slots {
+                office.desk.touch(*debit);
+            }
+        }
+        slots
+    }
+
+    /// Decides a transfer that is no transaction and needs no desk; answers whether it is such a one.
+    #[inline]
+    fn decide_single(&mut self, origin: Origin<'_>, transfer: &Transfer, slots: (Option<Slot>, Option<Slot>)) -> bool {
+        if self.policy.leaves_alone(transfer) {
+            self.transfer(origin, transfer, slots);
+            return true;
+        }
+        let is_counted = transfer.is_plain() && self.shards() == 1 && self.policy.charges_nothing(transfer);
+        if is_counted {
+            self.counted(origin, transfer, slots);
+        }
+        is_counted
     }
 
     /// Whether an account is at the desk.
@@ -367,11 +384,11 @@ impl Core {
                 self.park(slot, origin, transfer);
             }
             Decision::Accepted => {
-                let leg = Leg { transfer: *transfer, debit_slot: slot, currency, class };
+                let payer = Payer { slot, currency, class };
                 if is_here {
-                    self.both_here(origin, leg, credit_slot);
+                    self.both_here(origin, (transfer, payer), credit_slot);
                 } else if let Some(legs) = self.output.legs.get_mut(home) {
-                    legs.push(origin.parcel, origin.index, leg);
+                    legs.push(origin.parcel, origin.index, Leg { transfer: *transfer, payer });
                 }
             }
         }
@@ -379,8 +396,7 @@ impl Core {
 
     #[inline]
     pub(super) fn decide(&mut self, Origin { parcel, index }: Origin<'_>, transfer: &Transfer, code: Code) {
-        let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
-        self.output.decided(self.shard).record(parcel, index, &record, code);
+        self.output.decided(self.shard).transfer(parcel, index, transfer, code);
     }
 
     fn finish(&mut self, from: usize, ended: &[Finished]) {
@@ -500,7 +516,7 @@ impl Core {
             }
             let code = match slot.and_then(|slot| self.accounts.get_mut(slot)) {
                 None => Code::CreditAccountUnknown,
-                Some(credit) => match credit_leg(&self.policy, credit, &leg, true) {
+                Some(credit) => match credit_leg(&self.policy, credit, (&leg.transfer, leg.payer), true) {
                     Decision::Accepted => Code::Accepted,
                     Decision::Rejected(code) => code,
                     Decision::Undecided => Code::ExceedsDebits,
@@ -518,12 +534,6 @@ impl Core {
         let reply = AuditReply { shard: self.shard, accounts, finished: self.finished.clone() };
         self.output.decided(self.shard).audit = Some(reply);
     }
-}
-
-/// How many of these items belong to the first one's transaction.
-fn transaction_len<T>(items: &[Tagged<T>], is_linked: impl Fn(&T) -> bool) -> usize {
-    let linked = items.iter().take_while(|tagged| is_linked(&tagged.item)).count();
-    linked.saturating_add(1).min(items.len())
 }
 
 impl Item {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::flow::{Batch, Parcel};
+use crate::flow::{Batch, Parcel, Submission};
 use crate::ledger::{Account, AccountClass, AccountId, Life, NewAccount, Order, Slot, Transfer, TransferId};
 
 /// A message to a shard; see the module for who sends it.
 #[derive(Debug)]
 pub enum ShardMessage {
     /// Decide these transfers. Those of a transaction follow each other in one batch.
-    Submit(Batch<Transfer>),
+    Submit(Submission),
     /// Decide these transactions, of which something is known already.
     Orders(Vec<Vec<Item>>),
     /// Open these accounts.
@@ -87,11 +87,18 @@ pub struct Item {
 pub struct Leg {
     /// The whole transfer.
     pub transfer: Transfer,
-    /// The debit account's slot at its shard.
-    pub debit_slot: Slot,
-    /// The debit account's currency.
+    /// The debit account.
+    pub payer: Payer,
+}
+
+/// What the credit side needs to know of the debit account.
+#[derive(Clone, Copy, Debug)]
+pub struct Payer {
+    /// Its slot at its shard.
+    pub slot: Slot,
+    /// Its currency.
     pub currency: u16,
-    /// The debit account's class.
+    /// Its class.
     pub class: AccountClass,
 }
 

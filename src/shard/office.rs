@@ -234,7 +234,7 @@ impl Core {
         let decision = match office.guests.account_mut(leg.transfer.credit) {
             None => Decision::Rejected(Code::CreditAccountUnknown),
             // It came because nothing of it is reserved.
-            Some(credit) => credit_leg(&self.policy, credit, leg, true),
+            Some(credit) => credit_leg(&self.policy, credit, (&leg.transfer, leg.payer), true),
         };
         let code = match decision {
             Decision::Accepted => Code::Accepted,
@@ -383,9 +383,8 @@ impl Core {
         if code.is_accepted() {
             self.count_as_of(second);
         }
-        let record = Record::Transfer { transfer: *transfer, outcome: code, gateway: parcel.gateway() };
         let decider = self.decider();
-        self.output.decided(decider).record(parcel, origin.index, &record, code);
+        self.output.decided(decider).transfer(parcel, origin.index, transfer, code);
     }
 
     /// What is decided next is counted as of this second: settlement notes it before those records.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use heng::flow::{Admission, AnswerSink, Batch, Decided, Parcel, Span};
+use heng::flow::{Admission, AnswerSink, Batch, Decided, Parcel, Span, Submission};
 use heng::ledger::{
     Book, Code, GatewayId, Grant, NewAccount, Order, Original, Policy, PolicyPart, RECORD_BYTES, Record, Transfer,
     is_joined_to_next,
@@ -101,11 +101,11 @@ impl Network {
             });
             queue.push_back(ShardMessage::Orders(vec![items.collect()]));
         } else {
-            let mut batch = Batch::default();
+            let mut submission = Submission::default();
             for (index, transfer) in (0..).zip(transfers) {
-                batch.push(&parcel, index, *transfer);
+                submission.push(&parcel, index, *transfer);
             }
-            queue.push_back(ShardMessage::Submit(batch));
+            queue.push_back(ShardMessage::Submit(submission));
         }
     }
 

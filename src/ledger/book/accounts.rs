@@ -16,7 +16,7 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn new() -> Self {
-        Self { table: Table::new(PackedAccount::id), more: HashMap::new() }
+        Self { table: Table::new(), more: HashMap::new() }
     }
 
     pub(super) fn insert(&mut self, account: &BookAccount) -> Slot {

@@ -1,29 +1,32 @@
 //! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
 
-use super::{Book, Slot, Transfer};
+use super::{AccountId, Book, Slot};
 use crate::ledger::PackedAccount;
+
+/// The accounts that a transfer debits and credits.
+pub type Parties = (AccountId, AccountId);
 
 impl Book {
     /// Finds the slots that a transfer will touch.
     #[inline]
-    pub fn find_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.table.find(transfer.debit), self.accounts.table.find(transfer.credit))
+    pub fn find_both(&self, (debit, credit): Parties) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.table.find(debit), self.accounts.table.find(credit))
     }
 
     /// Guesses the slots that a transfer will touch, ahead of [`Self::apply`], by the hashes of their ids alone.
     #[inline]
-    pub fn guess_both(&self, transfer: &Transfer) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.table.guess(transfer.debit), self.accounts.table.guess(transfer.credit))
+    pub fn guess_both(&self, (debit, credit): Parties) -> (Option<Slot>, Option<Slot>) {
+        (self.accounts.table.guess(debit), self.accounts.table.guess(credit))
     }
 
     /// The slots that a transfer will touch, given [`Self::guess_both`] of it.
     #[inline]
     pub fn confirm_both(
         &self,
-        transfer: &Transfer,
+        (debit, credit): Parties,
         guess: (Option<Slot>, Option<Slot>),
     ) -> (Option<Slot>, Option<Slot>) {
-        (self.accounts.table.confirm(transfer.debit, guess.0), self.accounts.table.confirm(transfer.credit, guess.1))
+        (self.accounts.table.confirm(debit, guess.0), self.accounts.table.confirm(credit, guess.1))
     }
 
     /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.

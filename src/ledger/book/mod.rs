@@ -19,6 +19,7 @@
 
 mod accounts;
 mod ahead;
+mod classes;
 mod counters;
 mod distributions;
 mod levels;
@@ -47,6 +48,8 @@ use super::{
     Transfer, encode_account,
 };
 use accounts::Accounts;
+pub use ahead::Parties;
+use classes::ClassSums;
 pub use counters::{Counters, TALLIES_PER_BLOCK, Tally};
 pub use distributions::{DistributionRun, Distributions};
 pub use levels::{FormerLevel, FormerLevels};
@@ -166,8 +169,7 @@ pub struct Book {
     summary_at: Sequence,
     /// Records up to here may be about things that the checkpoint has forgotten.
     horizon: Sequence,
-    /// Per currency and class: sum of the balances.
-    classes: BTreeMap<(u16, u8), i128>,
+    classes: ClassSums,
     /// Limits that did not hold.
     notes: Vec<BookError>,
     sequence: Sequence,
@@ -195,7 +197,7 @@ impl Book {
             summary: BookSummary::default(),
             summary_at: 0,
             horizon: 0,
-            classes: BTreeMap::new(),
+            classes: ClassSums::default(),
             notes: Vec::new(),
             sequence: 0,
         }
@@ -289,7 +291,7 @@ impl Book {
 
     /// Per currency and number of the class: sum of the balances.
     pub fn classes(&self) -> &BTreeMap<(u16, u8), i128> {
-        &self.classes
+        self.classes.sums()
     }
 
     /// Per currency number: sum of the amounts posted, and how many.
@@ -299,8 +301,7 @@ impl Book {
 
     /// Adds an account from a checkpoint, in order of slot. The caller has checked that the id is new.
     pub fn load_account(&mut self, account: &BookAccount) {
-        let sum = self.classes.entry((account.properties.currency, account.properties.class)).or_default();
-        *sum = sum.saturating_add(account.balance());
+        self.classes.add((account.properties.currency, account.properties.class), account.balance());
         self.accounts.insert(account);
     }
 
@@ -337,7 +338,8 @@ impl Book {
     pub fn apply(&mut self, time_ns: u64, record: &Record) -> Result<Applied, BookError> {
         match record {
             Record::Transfer { transfer, outcome, gateway } => {
-                let slots = if outcome.is_accepted() { self.find_both(transfer) } else { (None, None) };
+                let parties = (transfer.debit, transfer.credit);
+                let slots = if outcome.is_accepted() { self.find_both(parties) } else { (None, None) };
                 self.apply_transfer((transfer, *outcome, *gateway), slots)
             }
             Record::Internal { transfer, gateway } => self.apply_internal(transfer, *gateway),
@@ -400,7 +402,7 @@ impl Book {
 
     fn apply_internal(&mut self, transfer: &Transfer, gateway: GatewayId) -> Result<Applied, BookError> {
         self.next();
-        let slots = self.find_both(transfer);
+        let slots = self.find_both((transfer.debit, transfer.credit));
         if transfer.amount == 0 {
             return Err(self.broken(transfer, "the ledger itself moved nothing"));
         }
@@ -437,13 +439,11 @@ impl Book {
         let classes = ((currency, debit.class()), (currency, credit.class()));
         let posted = self.accounts.post(debit_slot, sequence, |totals| effect.on_debit(totals));
         applied.debit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
-        if effect.posts && applied.debit_previous < sequence {
-            self.add_class(classes.0, signed(transfer.amount).saturating_neg());
-        }
         let posted = self.accounts.post(credit_slot, sequence, |totals| effect.on_credit(totals));
         applied.credit_previous = posted.map_err(|rule| self.broken(transfer, rule))?;
-        if effect.posts && applied.credit_previous < sequence {
-            self.add_class(classes.1, signed(transfer.amount));
+        if effect.posts {
+            let is_new = (applied.debit_previous < sequence, applied.credit_previous < sequence);
+            self.classes.moved(classes, is_new, transfer.amount);
         }
         if effect.posts && sequence > self.summary_at {
             let turnover = self.summary.turnover.entry(currency).or_default();
@@ -470,11 +470,6 @@ impl Book {
             self.follow_limits(transfer, by_client, counted);
         }
         Ok(applied)
-    }
-
-    fn add_class(&mut self, class: (u16, u8), amount: i128) {
-        let sum = self.classes.entry(class).or_default();
-        *sum = sum.saturating_add(amount);
     }
 
     /// What a record that posts means for windows.

@@ -98,7 +98,7 @@ impl Book {
         BookState {
             sequence: self.sequence,
             accounts: self.len(),
-            classes: self.classes.iter().filter(|(_, sum)| **sum != 0).map(|(key, sum)| (*key, *sum)).collect(),
+            classes: self.classes.sums().iter().filter(|(_, sum)| **sum != 0).map(|(key, sum)| (*key, *sum)).collect(),
             pendings: Sum::of(open.pendings.iter().map(|pending| pending.encode().to_vec())),
             // What was reversed or cancelled is left out: after a crash, a hold that was voided around a checkpoint has such an
             // entry that a whole replay does not make.

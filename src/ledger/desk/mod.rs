@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn what_the_store_has_is_forgotten_and_still_counts() {
         let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
-        let mut accounts = Table::new(Account::id);
+        let mut accounts = Table::new();
         for id in [debtor, creditor] {
             accounts.insert(Account::new(&BookAccount::open(&NewAccount {
                 id,

@@ -1,0 +1,179 @@
+//! Transfers on their way to a shard: as they came, for as long as nobody has to take them apart.
+//!
+//! A request's transfers are 128 bytes each, and were read by a thread with a cache of its own. So the router looks at a list of their ids
+//! alone, and what is new goes on to the shard as a whole, without being copied. Only where something of it goes elsewhere (a repeat, another shard,
+//! a transaction) it is put together anew.
+
+use std::sync::Arc;
+
+use super::Parcel;
+use crate::ledger::{Transfer, TransferId};
+
+/// Transfers from which on their ids are listed: a few are as quickly looked through.
+const LISTED_MIN: usize = 16;
+
+/// The transfers of a parcel, as a session hands them on; transfer `i` has outcome `i`.
+#[derive(Debug)]
+pub struct Asked {
+    /// In the order in which they came.
+    pub transfers: Vec<Transfer>,
+    /// Their ids, where they are many.
+    pub ids: Vec<TransferId>,
+    /// Whether each stands for itself: no transactions, and nothing that is about an earlier transfer.
+    pub are_single: bool,
+}
+
+impl Asked {
+    /// Takes note of what the router asks for.
+    pub fn new(transfers: Vec<Transfer>) -> Self {
+        let are_single =
+            !transfers.iter().any(|transfer| transfer.is_linked() || transfer.operation().names_original());
+        let listed = if are_single && transfers.len() >= LISTED_MIN { transfers.as_slice() } else { &[] };
+        let ids = listed.iter().map(|transfer| transfer.id).collect();
+        Self { transfers, ids, are_single }
+    }
+}
+
+/// Transfers for one shard, in order.
+#[derive(Debug, Default)]
+pub struct Submission {
+    parts: Vec<Part>,
+    len: usize,
+}
+
+/// Some of the transfers of one parcel.
+#[derive(Debug)]
+struct Part {
+    parcel: Arc<Parcel>,
+    places: Places,
+    transfers: Vec<Transfer>,
+}
+
+/// Which outcomes of their parcel some transfers have.
+#[derive(Debug)]
+enum Places {
+    /// This one and those that follow.
+    From(u32),
+    /// These.
+    Each(Vec<u32>),
+}
+
+impl Places {
+    fn at(&self, place: usize) -> u32 {
+        match self {
+            Self::From(first) => first.saturating_add(u32::try_from(place).unwrap_or(u32::MAX)),
+            Self::Each(places) => places.get(place).copied().unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Notes the place of the transfer after `len` others.
+    fn push(&mut self, len: usize, index: u32) {
+        if self.at(len) == index && matches!(self, Self::From(_)) {
+            return;
+        }
+        if let Self::From(_) = self {
+            *self = Self::Each((0..len).map(|place| self.at(place)).collect());
+        }
+        if let Self::Each(places) = self {
+            places.push(index);
+        }
+    }
+}
+
+impl Submission {
+    /// Adds a transfer whose outcome is at `index` of its parcel.
+    pub fn push(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: Transfer) {
+        self.len = self.len.saturating_add(1);
+        if let Some(last) = self.parts.last_mut().filter(|last| Arc::ptr_eq(&last.parcel, parcel)) {
+            last.places.push(last.transfers.len(), index);
+            last.transfers.push(transfer);
+        } else {
+            let (parcel, places) = (Arc::clone(parcel), Places::From(index));
+            self.parts.push(Part { parcel, places, transfers: vec![transfer] });
+        }
+    }
+
+    /// Adds all transfers of a parcel, without copying them.
+    pub fn push_all(&mut self, parcel: &Arc<Parcel>, transfers: Vec<Transfer>) {
+        self.len = self.len.saturating_add(transfers.len());
+        self.parts.push(Part { parcel: Arc::clone(parcel), places: Places::From(0), transfers });
+    }
+
+    /// Each transfer with its parcel and the place of its outcome there, in order.
+    pub fn items(&self) -> impl Iterator<Item = (&Arc<Parcel>, u32, &Transfer)> {
+        self.parts.iter().flat_map(|Part { parcel, places, transfers }| {
+            transfers.iter().enumerate().map(move |(place, transfer)| (parcel, places.at(place), transfer))
+        })
+    }
+
+    /// The number of transfers.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Admission, AnswerSink, Span};
+    use crate::ledger::{GatewayId, Grant, LINKED};
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl AnswerSink for Nobody {
+        fn answer(&self, _: Arc<Parcel>) {}
+    }
+
+    fn parcel(count: usize) -> Arc<Parcel> {
+        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
+        let permit = Admission::new(count).admit(count).unwrap();
+        Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit)
+    }
+
+    fn transfer(id: u32) -> Transfer {
+        Transfer { id: TransferId::from_raw(id.into()), ..Transfer::default() }
+    }
+
+    #[test]
+    fn each_transfer_keeps_its_parcel_and_place_however_it_was_added() {
+        let (first, second) = (parcel(9), parcel(3));
+        let mut submission = Submission::default();
+        for index in [0, 1, 4, 5, 8] {
+            submission.push(&first, index, transfer(index));
+        }
+        submission.push_all(&second, (0..3).map(transfer).collect());
+        for index in [2, 3] {
+            submission.push(&first, index, transfer(index));
+        }
+        let expected = [(0, 0), (0, 1), (0, 4), (0, 5), (0, 8), (1, 0), (1, 1), (1, 2), (0, 2), (0, 3)];
+        let items: Vec<_> = submission
+            .items()
+            .map(|(parcel, index, transfer)| {
+                assert_eq!(transfer.id.raw(), u128::from(index));
+                (u32::from(Arc::ptr_eq(parcel, &second)), index)
+            })
+            .collect();
+        assert_eq!(items, expected);
+        assert_eq!((submission.len(), submission.is_empty(), Submission::default().is_empty()), (10, false, true));
+    }
+
+    #[test]
+    fn what_is_more_than_single_transfers_is_noticed() {
+        let many: Vec<Transfer> = (0..20).map(transfer).collect();
+        let asked = Asked::new(many.clone());
+        assert!(asked.are_single && asked.ids.len() == 20);
+        let linked = Transfer { flags: LINKED, ..transfer(1) };
+        let about = Transfer { flags: crate::ledger::Operation::Refund as u16, ..transfer(1) };
+        for other in [linked, about] {
+            let asked = Asked::new(many.iter().copied().chain([other]).collect());
+            assert!(!asked.are_single && asked.ids.is_empty());
+        }
+        assert!(Asked::new(many[..3].to_vec()).ids.is_empty(), "few need no list");
+    }
+}

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct Admission {
     inside: AtomicUsize,
+    /// Parcels among the permits; counted by the whole.
+    parcels: AtomicUsize,
     limit: usize,
     /// Where there must be room too.
     whole: Option<Arc<Self>>,
@@ -20,24 +22,29 @@ pub struct Admission {
 pub struct Permit {
     admission: Arc<Admission>,
     items: usize,
+    is_parcel: bool,
 }
 
 impl Admission {
     /// Admits at most `limit` items at once.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: None })
+        Arc::new(Self::with(limit, None))
     }
 
     /// A part of a whole: admits at most a quarter of the whole's limit, but at least `least`, and only what the whole admits. So
     /// one peer cannot take all the room.
     pub fn share(whole: &Arc<Self>, least: usize) -> Arc<Self> {
         let limit = whole.limit.checked_div(4).unwrap_or(0).max(least);
-        Arc::new(Self { inside: AtomicUsize::new(0), limit, whole: Some(Arc::clone(whole)) })
+        Arc::new(Self::with(limit, Some(Arc::clone(whole))))
     }
 
     /// A part of a whole that has no limit of its own, to count what is inside of some kind.
     pub fn part(whole: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self { inside: AtomicUsize::new(0), limit: usize::MAX, whole: Some(Arc::clone(whole)) })
+        Arc::new(Self::with(usize::MAX, Some(Arc::clone(whole))))
+    }
+
+    fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
+        Self { inside: AtomicUsize::new(0), parcels: AtomicUsize::new(0), limit, whole }
     }
 
     /// Whether there is room for some items now. Only a hint: others may take it.
@@ -48,7 +55,7 @@ impl Admission {
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
     pub fn admit(self: &Arc<Self>, items: usize) -> Option<Permit> {
-        self.take(items).then(|| Permit { admission: Arc::clone(self), items })
+        self.take(items).then(|| Permit { admission: Arc::clone(self), items, is_parcel: false })
     }
 
     fn take(&self, items: usize) -> bool {
@@ -76,6 +83,15 @@ impl Admission {
     pub fn inside(&self) -> usize {
         self.inside.load(Ordering::Acquire)
     }
+
+    /// The number of parcels on their way now, all shares together.
+    pub fn parcels(&self) -> usize {
+        self.counts_parcels().parcels.load(Ordering::Relaxed)
+    }
+
+    fn counts_parcels(&self) -> &Self {
+        self.whole.as_deref().map_or(self, Self::counts_parcels)
+    }
 }
 
 impl Permit {
@@ -83,13 +99,27 @@ impl Permit {
     #[must_use]
     pub fn join(mut self, mut other: Self) -> Self {
         debug_assert!(Arc::ptr_eq(&self.admission, &other.admission), "permits of one admission");
+        debug_assert!(!other.is_parcel, "what is on its way stays as it is");
         self.items = self.items.saturating_add(std::mem::take(&mut other.items));
+        self
+    }
+
+    /// Counts what it is for as a parcel on its way.
+    #[must_use]
+    pub fn for_parcel(mut self) -> Self {
+        if !self.is_parcel {
+            self.is_parcel = true;
+            self.admission.counts_parcels().parcels.fetch_add(1, Ordering::Relaxed);
+        }
         self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.is_parcel {
+            self.admission.counts_parcels().parcels.fetch_sub(1, Ordering::Relaxed);
+        }
         self.admission.give_back(self.items);
     }
 }
@@ -125,10 +155,11 @@ mod tests {
         assert!(other.admit(31).is_some());
         assert_eq!((whole.inside(), one.inside(), other.inside()), (0, 0, 0));
         let part = Admission::part(&one);
-        let some = part.admit(10).unwrap();
+        let some = part.admit(10).unwrap().for_parcel().for_parcel();
+        assert_eq!((whole.parcels(), other.parcels()), (1, 1), "counted once, for all");
         assert_eq!((whole.inside(), one.inside(), part.inside()), (10, 10, 10));
         assert!(part.admit(1).is_none() && !part.has_room(1) && part.inside() == 10, "what it is a part of is full");
         drop(some);
-        assert_eq!((whole.inside(), one.inside(), part.inside()), (0, 0, 0));
+        assert_eq!((whole.inside(), one.inside(), part.inside(), whole.parcels()), (0, 0, 0, 0));
     }
 }

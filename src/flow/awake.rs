@@ -2,16 +2,21 @@
 //!
 //! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
 //! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
-//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way: then
-//! whoever has work needs the processors.
+//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way, be it
+//! in a few large requests or in many small ones: then whoever has work needs the processors, and is interrupted all the time by those who only look out.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use super::admission::Admission;
 
 /// Items inside beyond which nobody stays awake.
 const FEW: usize = 1_024;
+
+/// Parcels on their way beyond which nobody stays awake: two for each processor. With one, two and four connections that send one transfer at a time
+/// it brings something on two processors, with eight nothing, with sixteen it takes an eighth of the rate, and half of the processor time.
+static FEW_PARCELS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from).saturating_mul(2));
 
 /// Vain waits after which it is tried only now and then.
 const VAIN_MAX: u32 = 8;
@@ -35,7 +40,7 @@ impl Awake {
 
     /// Until when it is worth it to look out; `None` for not at all.
     pub fn begin(&mut self) -> Option<Instant> {
-        if self.admission.inside() > FEW {
+        if self.admission.inside() > FEW || self.admission.parcels() > *FEW_PARCELS {
             return None;
         }
         let is_worth = self.vain < VAIN_MAX || self.vain.is_multiple_of(NOW_AND_THEN);
@@ -99,6 +104,10 @@ mod tests {
         let much = admission.admit(FEW + 1);
         assert!(!in_vain(&mut awake), "much is under way");
         drop(much);
+        assert!(in_vain(&mut awake));
+        let many: Vec<_> = (0..=*FEW_PARCELS).map(|_| admission.admit(1).unwrap().for_parcel()).collect();
+        assert!(!in_vain(&mut awake), "many are under way");
+        drop(many);
         assert!(in_vain(&mut awake));
         let mut never = Awake::new(Duration::ZERO, &admission);
         assert!(!in_vain(&mut never));

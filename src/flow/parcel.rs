@@ -65,7 +65,7 @@ impl Parcel {
         let open = spans.iter().map(|span| span.count).sum();
         let times = ParcelTimes { received: Instant::now(), decided: None, durable: None };
         let state = Mutex::new(State { outcomes: vec![None; open], open, times });
-        Arc::new(Self { gateway, grant, spans, sink, state, _permit: permit })
+        Arc::new(Self { gateway, grant, spans, sink, state, _permit: permit.for_parcel() })
     }
 
     /// Who asked.

@@ -53,35 +53,61 @@ fn filled(directory: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// A pace: so many bytes so often, so many times.
+/// A pace: so often, so many times.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Paced {
-    pub(crate) bytes: usize,
+pub(crate) struct Pace {
     pub(crate) every: Duration,
     pub(crate) count: u32,
 }
 
-/// The 99th percentile of writing so many bytes with `fdatasync` at a pace, milliseconds from the intended time: what the disk takes alone at
-/// the pace of a load. In a temporary directory, into a file that was filled before.
+/// The 99th percentile of doing something at a pace, milliseconds from the intended time: what a part of the machine takes alone at the pace of a load.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread meanwhile")]
-pub(crate) fn paced_p99_ms(pace: Paced) -> anyhow::Result<f64> {
-    const PLACES: u32 = 64;
-    let mut file = tempfile::tempfile()?;
-    let bytes = vec![7; pace.bytes];
-    (0..PLACES).try_for_each(|_| file.write_all(&bytes))?;
-    file.sync_all()?;
+fn paced_p99_ms(pace: Pace, mut each: impl FnMut(u32) -> std::io::Result<()>) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let mut took = Vec::new();
     for number in 0..pace.count {
         let intended = begun.checked_add(pace.every.saturating_mul(number)).context("a time beyond all clocks")?;
         std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-        let offset = u64::from(number.checked_rem(PLACES).unwrap_or(0)).saturating_mul(u64::try_from(pace.bytes)?);
-        file.write_all_at(&bytes, offset)?;
-        file.sync_data()?;
+        each(number)?;
         took.push(intended.elapsed().as_secs_f64() * 1e3);
     }
     took.sort_by(f64::total_cmp);
     Ok(at(&took, 990))
+}
+
+/// The disk alone: writing so many bytes with `fdatasync`, in a temporary directory, into a file that was filled before.
+pub(crate) fn disk_p99_ms(pace: Pace, bytes: usize) -> anyhow::Result<f64> {
+    const PLACES: u32 = 64;
+    let mut file = tempfile::tempfile()?;
+    let written = vec![7; bytes];
+    (0..PLACES).try_for_each(|_| file.write_all(&written))?;
+    file.sync_all()?;
+    let width = u64::try_from(bytes)?;
+    paced_p99_ms(pace, |number| {
+        file.write_all_at(&written, u64::from(number.checked_rem(PLACES).unwrap_or(0)).saturating_mul(width))?;
+        file.sync_data()
+    })
+}
+
+/// A processor alone: a computation that takes so long when nothing disturbs it. In a virtual machine it may be slow, or away, for a while.
+pub(crate) fn processor_p99_ms(pace: Pace, work: Duration) -> anyhow::Result<f64> {
+    const ROUNDS: u32 = 50_000;
+    const TRIES: u32 = 400;
+    let once = || {
+        let begun = Instant::now();
+        std::hint::black_box((0..ROUNDS).fold(1_u64, |mixed, round| {
+            std::hint::black_box(mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15)).rotate_left(31) ^ u64::from(round)
+        }));
+        begun.elapsed()
+    };
+    let undisturbed = (0..TRIES).map(|_| once()).min().unwrap_or_default();
+    let times = work.as_nanos().checked_div(undisturbed.as_nanos()).context("a clock that stands still")?;
+    paced_p99_ms(pace, |_| {
+        for _ in 0..times {
+            once();
+        }
+        Ok(())
+    })
 }
 
 /// Pause between two syncs of a [`Probe`].

@@ -11,7 +11,7 @@ use crate::flow::AuditReply;
 use crate::journal::Group;
 use crate::ledger::{
     AccountClass, Applied, Book, BookError, Code, GatewayId, Life, Record, Sequence, Slot, Transfer, TransferId,
-    accepted_parties,
+    accepted_parties, record_about,
 };
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::{ClassFunds, Telemetry};
@@ -106,6 +106,9 @@ impl Core {
                 }
             }
             self.book.touch(ahead.iter().flat_map(|(_, (debit, credit))| [*debit, *credit]));
+            for (bytes, _) in &ahead {
+                self.book.touch_about(record_about(bytes));
+            }
             self.book.touch_limits(ahead.iter().map(|(_, slots)| slots.0));
             for (bytes, slots) in ahead.drain(..) {
                 let decider = runs.next().flatten();

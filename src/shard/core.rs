@@ -277,7 +277,14 @@ impl Core {
                     continue;
                 }
                 transaction.push(Item::new(origin.parcel, origin.index, *transfer));
-                if !transfer.is_linked() {
+                if transfer.is_linked() {
+                    continue;
+                }
+                if self.shards() == 1 && !self.waits(&transaction) {
+                    // At once, so the memory serves the next one.
+                    self.decide_here(&transaction);
+                    transaction.clear();
+                } else {
                     self.transaction(std::mem::take(&mut transaction));
                 }
             }
@@ -305,9 +312,14 @@ impl Core {
             *credit = self.accounts.confirm(transfer.credit, *credit);
         }
         self.accounts.touch(slots.iter().flat_map(|&(debit, credit)| [debit, credit]), Account::touch);
-        if let Some(office) = self.office.as_ref().filter(|_| self.policy.has_limits()) {
-            for (debit, _) in &slots {
-                office.desk.touch(*debit);
+        if let Some(office) = &self.office {
+            for (_, transfer) in block {
+                office.desk.touch_about(transfer);
+            }
+            if self.policy.has_limits() {
+                for (debit, _) in &slots {
+                    office.desk.touch(*debit);
+                }
             }
         }
         slots
@@ -335,6 +347,12 @@ impl Core {
     /// Whether what comes for an account must wait here; for one that the desk has, or will have, it goes there instead.
     fn is_waited_for(&self, slot: Slot) -> bool {
         self.accounts.get(slot).is_some_and(Account::is_parked) && !self.loans.contains_key(&slot)
+    }
+
+    /// Whether a transaction comes behind others that wait for its first account.
+    fn waits(&self, items: &[Item]) -> bool {
+        let first = items.first().and_then(|item| self.accounts.find(item.order.transfer.debit));
+        first.is_some_and(|slot| self.is_waited_for(slot))
     }
 
     /// Brings a transaction to the desk; behind what waits for its first account.

@@ -363,7 +363,7 @@ impl Core {
     }
 
     /// Decides a transaction whose accounts are all here, because there is one shard.
-    fn decide_here(&mut self, items: &[Item]) {
+    pub(super) fn decide_here(&mut self, items: &[Item]) {
         let Some(mut office) = self.office.take() else { return };
         office.orders.clear();
         office.orders.extend(items.iter().map(|item| item.order));
@@ -444,8 +444,7 @@ impl Core {
             for (leg, Item { parcel, index, order }) in items.iter().enumerate() {
                 joined(output);
                 let code = if leg == refusal.leg { refusal.code } else { Code::TransactionFailed };
-                let record = Record::Transfer { transfer: order.transfer, outcome: code, gateway: order.gateway };
-                output.record(parcel, *index, &record, code);
+                output.transfer(parcel, *index, &order.transfer, code);
             }
             return;
         }
@@ -457,10 +456,8 @@ impl Core {
         for made in desk.made() {
             joined(output);
             match made.leg.and_then(|leg| items.get(leg)) {
-                Some(Item { parcel, index, order }) => {
-                    let outcome = Code::Accepted;
-                    let record = Record::Transfer { transfer: made.transfer, outcome, gateway: order.gateway };
-                    output.record(parcel, *index, &record, outcome);
+                Some(Item { parcel, index, .. }) => {
+                    output.transfer(parcel, *index, &made.transfer, Code::Accepted);
                 }
                 None => output.internal(&Record::Internal { transfer: made.transfer, gateway }),
             }

@@ -1,7 +1,7 @@
 //! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
 
 use super::{AccountId, Book, Slot};
-use crate::ledger::PackedAccount;
+use crate::ledger::{PackedAccount, TransferId};
 
 /// The accounts that a transfer debits and credits.
 pub type Parties = (AccountId, AccountId);
@@ -33,6 +33,14 @@ impl Book {
     #[inline]
     pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
         self.accounts.table.touch(slots, PackedAccount::touch);
+    }
+
+    /// Brings a hold or delayed transfer that a record is about into the cache, ahead of [`Self::apply`].
+    #[inline]
+    pub fn touch_about(&self, about: Option<TransferId>) {
+        if let Some(about) = about {
+            std::hint::black_box(self.open.pendings.get(about).map(|pending| pending.head));
+        }
     }
 
     /// Brings what limits count for some payers into the cache, ahead of [`Self::apply`].

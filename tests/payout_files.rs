@@ -66,8 +66,16 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
         // A manifest that fits its file and not the journal; one that says the same in other bytes; and one that is gone.
         let manifest = expected.keys().find(|name| name.ends_with("collections.manifest.json")).unwrap();
         let text = String::from_utf8(expected[manifest].clone()).unwrap();
-        fs::write(path(manifest), text.replace("\"count\": 1", "\"count\": 2")).unwrap();
-        assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
+        for (was, is) in [("\"count\": 1", "\"count\": 2"), ("\"sum_minor_units\": \"", "\"sum_minor_units\": \"1")] {
+            let changed = text.replace(was, is);
+            assert_ne!(changed, text);
+            fs::write(path(manifest), changed).unwrap();
+            assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
+            run(&ports, directory.path());
+            let mut mended = files(directory.path());
+            mended.retain(|name, _| !name.ends_with(".damaged"));
+            assert_eq!(mended, expected, "{is}");
+        }
         fs::write(path(manifest), text.trim_end()).unwrap();
         assert_eq!(kept(&ports, directory.path()).damaged.len(), 1);
         fs::remove_file(path(manifest)).unwrap();

@@ -67,14 +67,8 @@ pub fn check_files(data_dir: &Path, statements: &BTreeSet<[u8; 32]>, windows: &W
             found.taken = found.taken.saturating_add(1);
             continue;
         };
-        let is_collection = is_of_collections(&name);
         let payouts = windows.payouts().values().filter(|payout| payout.window == window.key());
-        let read = pair.read().and_then(|whole| {
-            says(&whole, payouts.filter(|payout| payout.is_collection == is_collection))
-                .then_some(())
-                .ok_or("and the journal differ in their payouts")
-        });
-        match read {
+        match pair.check(&name, payouts) {
             Ok(()) => found.payouts = found.payouts.saturating_add(1),
             Err(why) => found.damaged.push(format!(
                 "the payout file {} {why}: give it to no bank; `heng clearing files` writes it again",
@@ -97,6 +91,13 @@ impl Pair {
             return Err("is not what its manifest says");
         }
         Ok(Whole { manifest, bytes })
+    }
+
+    /// Reads both, and compares them with the payouts of their window; an error says what is wrong.
+    fn check<'a>(&self, name: &str, payouts: impl Iterator<Item = &'a PayoutEntry>) -> Result<(), &'static str> {
+        let (whole, is_collection) = (self.read()?, is_of_collections(name));
+        let says_so = says(&whole, payouts.filter(|payout| payout.is_collection == is_collection));
+        says_so.then_some(()).ok_or("and the journal differ in their payouts")
     }
 }
 
@@ -157,11 +158,16 @@ impl<P: Ports> Office<P> {
         }
         let trouble = |path: &Path, source| Trouble::File { path: path.to_owned(), source };
         let found = pairs(&self.payouts).map_err(|err| trouble(&self.payouts, err))?;
+        let keys: BTreeSet<(u16, u32)> = settled.keys().copied().collect();
+        let payouts: Vec<PayoutEntry> = self.ports.inspect(move |book| {
+            book.windows().payouts().values().filter(|payout| keys.contains(&payout.window)).copied().collect()
+        })?;
         for (name, pair) in found {
             let (Some(path), Some(window)) = (&pair.file, window_of(&name).and_then(|key| settled.get(&key))) else {
                 continue;
             };
-            let Err(why) = pair.read() else { continue };
+            let of_window = payouts.iter().filter(|payout| payout.window == window.key());
+            let Err(why) = pair.check(&name, of_window) else { continue };
             for path in [Some(path), pair.manifest.as_ref()].into_iter().flatten() {
                 let aside = path.with_added_extension("damaged");
                 fs::copy(path, &aside).map_err(|err| trouble(&aside, err))?;

@@ -1,7 +1,7 @@
 //! Files beside the journal: whether statements and payout files are as they were written, and payout files written again.
 //!
 //! A statement is kept under its hash, which the journal has, so damage shows; only the same file, imported again, puts it right. A payout
-//! file follows from the journal, and its manifest has its hash: one that differs from it goes to no bank. When the office starts it is set
+//! file follows from the journal, and its manifest has its hash: one that differs from either goes to no bank. When the office starts it is set
 //! aside and written again, as long as the bank has not done all that is in it.
 //!
 //! What is not there is not damaged: whoever hands a file to the bank may take it away, and one that came back by itself might be handed in

@@ -16,7 +16,7 @@ use crate::ledger::{
 use crate::store::{Gateways, IndexEntry, LinkLog, StoreJob, StoreWriter};
 use crate::telemetry::{ClassFunds, Telemetry};
 
-/// Records decoded and looked up ahead, so that their cache misses overlap.
+/// Records looked up ahead, so that their cache misses overlap.
 const LOOKUP_BLOCK: usize = 32;
 
 /// Lives that the desk is told at a time to forget: about a tenth of a millisecond of its time.

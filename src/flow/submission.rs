@@ -1,8 +1,8 @@
 //! Transfers on their way to a shard: as they came, for as long as nobody has to take them apart.
 //!
 //! A request's transfers are 128 bytes each, and were read by a thread with a cache of its own. So the router looks at a list of their ids
-//! alone, and what is new goes on to the shard as a whole, without being copied. Only where something of it goes elsewhere (a repeat, another shard,
-//! a transaction) it is put together anew.
+//! alone where they are many, and with one shard what is new goes on to it as a whole, without being copied. Where something of it goes elsewhere (a repeat,
+//! a refund, a transaction), and always with several shards, it is put together anew.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Asked {
     pub transfers: Vec<Transfer>,
     /// Their ids, where they are many.
     pub ids: Vec<TransferId>,
-    /// Whether each stands for itself: no transactions, and nothing that is about an earlier transfer.
+    /// Whether each stands for itself: no transactions, no refunds and no reversals.
     pub are_single: bool,
 }
 

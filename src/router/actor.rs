@@ -90,7 +90,7 @@ pub struct RouterActor {
     settlement: SettlementHandle,
     repeats: RepeatSender,
     outgoing: Outgoing,
-    /// Of the parcel at hand: what does not go to a shard.
+    /// Of the parcel at hand: what is not new.
     others: Vec<(u32, Admitted)>,
 }
 

@@ -11,7 +11,7 @@ pub(super) type ClassKey = (u16, u8);
 #[derive(Debug, Default)]
 pub(super) struct ClassSums {
     sums: BTreeMap<ClassKey, i128>,
-    /// One of them: the last within which money moved.
+    /// One of them: that of the last credit that was added.
     within: Option<ClassKey>,
 }
 

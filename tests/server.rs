@@ -114,6 +114,49 @@ fn a_repeat_gets_the_first_outcome_also_in_one_request_and_after_a_restart() {
     }
 }
 
+/// A request so large that its ids are listed: what is not new of it is answered at its own place, and all others are decided at theirs.
+#[test]
+fn what_is_known_among_many_is_answered_at_its_place_and_all_others_are_decided() {
+    for shards in [1, 3] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = TestServer::start(Settings { shards: Some(shards), ..settings(directory.path()) });
+        runtime().block_on(async {
+            let mut client = server.client().await;
+            let accounts: Vec<_> = (1..=42).map(|id| account(id, AccountFlags::default())).collect();
+            client.open_accounts(&accounts).await.unwrap();
+            // Each has a payer, a payee and an amount of its own.
+            let made = |n: u128| transfer(1_000 + n, 42 - n, n + 1, 1 << n);
+            let known = client.submit(&[made(5), made(11)]).await.unwrap();
+            let mut transfers: Vec<_> = (0..20).map(made).collect();
+            transfers[11].amount += 1;
+            transfers[13] = transfer(0, 1, 2, 3);
+            transfers[15] = transfers[14];
+            transfers[17] = transfer(transfers[16].id.raw(), 1, 2, 3);
+            let outcomes = client.submit(&transfers).await.unwrap();
+            for (place, outcome) in outcomes.iter().enumerate() {
+                let expected = match place {
+                    11 | 17 => Code::IdReused,
+                    13 => Code::IdInvalid,
+                    _ => Code::Accepted,
+                };
+                assert_eq!((outcome.code, outcome.repeated), (expected, place == 5 || place == 15), "{place}");
+                let stored = client.transfers(&[transfers[place].id.raw()]).await;
+                if expected == Code::Accepted {
+                    assert_eq!(stored.unwrap()[0].sequence, outcome.sequence, "{place}");
+                }
+            }
+            assert_eq!((outcomes[5].sequence, outcomes[15].sequence), (known[0].sequence, outcomes[14].sequence));
+            let received = client.accounts(&(1..=21).collect::<Vec<_>>()).await.unwrap().1;
+            for (n, payee) in (0..20).zip(&received) {
+                let expected = if [13, 15, 17].contains(&n) { 0 } else { 1_u128 << n };
+                assert_eq!(payee.totals.credits_posted, expected, "{n}");
+            }
+        });
+        server.stop().unwrap();
+        assert!(heng::verify::verify(directory.path()).unwrap().ok);
+    }
+}
+
 #[test]
 fn any_number_of_shards_gives_the_same_balances_over_tcp() {
     let mut seen = Vec::new();

@@ -457,7 +457,21 @@ mod tests {
                 user_data_64: small.4, user_data_128: transfer.user_data_128,
             };
             prop_assert_eq!(NewAccount::decode(&account.encode()), account);
-            prop_assert_eq!(record_transfer_id(&Record::Transfer { transfer, outcome, gateway }.encode()), transfer.id);
+            let encoded = Record::Transfer { transfer, outcome, gateway }.encode();
+            prop_assert_eq!(record_transfer_id(&encoded), transfer.id);
+            prop_assert_eq!(encoded, encode_decided(&transfer, outcome, gateway));
+            let parties = outcome.is_accepted().then_some((transfer.debit, transfer.credit));
+            prop_assert_eq!(accepted_parties(&encoded), parties);
+            prop_assert_eq!(accepted_parties(&Record::Account { account, gateway }.encode()), None);
+            for flags in 0..16 {
+                let transfer = Transfer { flags, ..transfer };
+                let operation = transfer.operation();
+                let acts = operation.names_pending()
+                    || matches!(operation, Operation::Arrive | Operation::Release | Operation::Expire);
+                let about = acts.then_some(TransferId::from_raw(transfer.related));
+                prop_assert_eq!(record_about(&Record::Internal { transfer, gateway }.encode()), about);
+                prop_assert_eq!(record_about(&encode_decided(&transfer, outcome, gateway)), about);
+            }
             for record in [
                 Record::Transfer { transfer, outcome, gateway },
                 Record::Account { account, gateway },

@@ -225,6 +225,8 @@ impl RouterActor {
                 if let Some(orders) = self.outgoing.orders.get_mut(shard) {
                     orders.push(vec![item]);
                 }
+            } else if admitted == Admitted::Pending && item.order.transfer.id.is_valid() {
+                self.wait(&item.parcel, item.index, &item.order.transfer);
             } else {
                 self.not_new(&item.parcel, item.index, &item.order.transfer, admitted);
             }
@@ -260,12 +262,15 @@ impl RouterActor {
             }
             Admitted::New => self.submit(parcel, index, transfer),
             Admitted::Pending if planted::is(Bug::PendingRepeatDecided) => self.submit(parcel, index, transfer),
-            Admitted::Pending => {
-                let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: *transfer };
-                self.waiting.entry(transfer.id).or_default().push(waiting);
-            }
+            Admitted::Pending => self.wait(parcel, index, transfer),
             Admitted::Known(sequence) => self.outgoing.repeats.push(parcel, index, (*transfer, sequence)),
         }
+    }
+
+    /// A repeat of a pending id waits for that one's record.
+    fn wait(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer) {
+        let waiting = Waiting { parcel: Arc::clone(parcel), index, transfer: *transfer };
+        self.waiting.entry(transfer.id).or_default().push(waiting);
     }
 
     fn durable(&mut self, group: &Group) {

@@ -17,7 +17,7 @@ use crate::ledger::{Sequence, TransferId};
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;
 
-/// Entries among which the next id to be settled is looked for before the table is asked: with several shards some others come in between.
+/// Entries that are passed over for the next id to be settled before the table is asked: with several shards some others come in between.
 const NEXT_AMONG: usize = 4;
 
 /// Places of an empty table.
@@ -193,9 +193,12 @@ impl IdIndex {
         self.entries.get(at).filter(|entry| entry.low == low && entry.high == high).map(|_| at)
     }
 
-    /// Whether the table will be asked for this id when it is settled.
-    pub fn is_unexpected(&self, id: TransferId) -> bool {
-        self.among_next(id).is_none()
+    /// Whether these ids are just those that are probably settled next, so that the table will not be asked for them.
+    pub fn expects(&self, ids: &[TransferId]) -> bool {
+        let next = self.entries.get(self.next..).unwrap_or_default().get(..ids.len()).unwrap_or_default();
+        let ends = (ids.first().zip(next.first()), ids.last().zip(next.last()));
+        let is_there = |end: Option<(&TransferId, &Entry)>| end.is_some_and(|(id, entry)| entry.id() == id.raw());
+        is_there(ends.0) && is_there(ends.1)
     }
 
     /// Uses the memory of the table, which is asked at random places: a page that is used for the first time costs as much as eight transfers, and

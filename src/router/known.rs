@@ -177,7 +177,7 @@ impl KnownIds {
     /// The same for ids that are to be settled: those are in memory, and mostly in order.
     #[inline]
     pub fn touch_pending(&self, ids: &[TransferId]) {
-        if ids.first().is_some_and(|first| self.active.is_unexpected(*first)) {
+        if !self.active.expects(ids) {
             self.active.touch(ids.iter().copied());
         }
     }

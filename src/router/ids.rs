@@ -230,7 +230,7 @@ impl IdIndex {
     }
 
     /// All ids with their records, in order of admission; pending ones are left out.
-    pub fn entries(&self) -> impl Iterator<Item = (u128, Sequence)> + '_ {
+    pub fn entries(&self) -> impl Iterator<Item = (u128, Sequence)> + Clone + '_ {
         let settled = self.entries.iter().filter(|entry| entry.sequence != PENDING);
         settled.map(|entry| (entry.id(), entry.sequence))
     }

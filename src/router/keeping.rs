@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, unbounded};
 
 use super::ids::IdIndex;
+use super::order::ordered;
 use super::run::{Entry, Run};
 use crate::flow::{Helper, Helpers};
 use crate::ledger::Sequence;
@@ -104,8 +105,7 @@ pub(super) fn start(
 fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            entries.clear();
-            entries.extend(index.entries());
+            ordered(index.entries(), entries);
             // Whoever asks for it next can have it whole.
             drop(index);
             Ok(Done::Written(Run::write(directory, entries, records)?))

@@ -27,6 +27,7 @@ mod actor;
 mod ids;
 mod keeping;
 mod known;
+mod order;
 mod repeats;
 mod run;
 mod runs;

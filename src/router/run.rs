@@ -33,8 +33,6 @@ const FILTER_BITS: usize = 16;
 const BREATHED_AFTER: usize = 1 << 13;
 /// Entries after which the disk is given what there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
-/// Entries of a part that is in order from which on it is long.
-const PART: usize = 1 << 10;
 /// Words of a filter block: one cache line.
 const LINE_WORDS: usize = 8;
 
@@ -174,13 +172,6 @@ impl Writer {
     }
 }
 
-/// Ids mostly come in order, or in long parts that are: the stable sort makes use of that, and needs memory for it; without, the other one is faster.
-#[expect(clippy::stable_sort_primitive, reason = "the stable one is not chosen for its stability")]
-fn sort(entries: &mut [Entry]) {
-    let parts = entries.windows(2).filter(|pair| matches!(pair, [one, next] if one > next)).count();
-    if parts < entries.len() / PART { entries.sort() } else { entries.sort_unstable() }
-}
-
 /// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
 #[inline]
 fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
@@ -199,9 +190,8 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 }
 
 impl Run {
-    /// Sorts entries and writes them as a run with the ids of all records after the first sequence and up to the second. Blocks.
-    pub(super) fn write(directory: &Path, entries: &mut [Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
-        sort(entries);
+    /// Writes entries, which are in order, as a run with the ids of all records after the first sequence and up to the second. Blocks.
+    pub(super) fn write(directory: &Path, entries: &[Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
         let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
         entries.iter().try_for_each(|entry| writer.push(*entry))?;
         writer.finish(records, &directory.join(name(records.1)))
@@ -442,12 +432,18 @@ mod tests {
         u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
     }
 
+    fn in_order(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_unstable();
+        entries
+    }
+
     #[test]
     fn what_was_written_is_found_and_nothing_else_also_after_merging() {
         let directory = tempfile::tempdir().unwrap();
         let write = |from: u64| {
-            let mut entries: Vec<_> = (from..from + 1_000).map(|number| (spread(number), number)).collect();
-            Arc::new(Run::write(directory.path(), &mut entries, (from - 1, from + 999)).unwrap())
+            let entries = in_order((from..from + 1_000).map(|number| (spread(number), number)));
+            Arc::new(Run::write(directory.path(), &entries, (from - 1, from + 999)).unwrap())
         };
         let runs = [write(1), write(1_001), write(2_001)];
         let check = |runs: &[Arc<Run>]| {
@@ -486,8 +482,8 @@ mod tests {
         for (first, second) in [(1..=500, 400..=900), (1..=340, 171..=340), (1..=340, 1..=170), (1..=170, 1..=900)] {
             let last = *first.end().max(second.end());
             let write = |ids: std::ops::RangeInclusive<u64>, covers| {
-                let mut entries: Vec<_> = ids.map(|number| (u128::from(number), number)).collect();
-                Arc::new(Run::write(directory.path(), &mut entries, (covers - 1, covers)).unwrap())
+                let entries: Vec<_> = ids.map(|number| (u128::from(number), number)).collect();
+                Arc::new(Run::write(directory.path(), &entries, (covers - 1, covers)).unwrap())
             };
             let runs = [write(first, 1), write(second, 2)];
             let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
@@ -500,8 +496,8 @@ mod tests {
     #[test]
     fn few_ids_that_are_not_there_are_looked_for() {
         let directory = tempfile::tempdir().unwrap();
-        let mut entries: Vec<_> = (1..=100_000).map(|number| (spread(number), number)).collect();
-        let run = Run::write(directory.path(), &mut entries, (0, 1)).unwrap();
+        let entries = in_order((1..=100_000).map(|number| (spread(number), number)));
+        let run = Run::write(directory.path(), &entries, (0, 1)).unwrap();
         let passed = |number: u64| {
             let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
             bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
@@ -514,8 +510,8 @@ mod tests {
     #[test]
     fn damage_is_an_error_and_never_an_answer() {
         let directory = tempfile::tempdir().unwrap();
-        let mut entries: Vec<_> = (1..=500).map(|number| (spread(number), number)).collect();
-        let path = Run::write(directory.path(), &mut entries, (0, 9)).unwrap().path;
+        let entries = in_order((1..=500).map(|number| (spread(number), number)));
+        let path = Run::write(directory.path(), &entries, (0, 9)).unwrap().path;
         let whole = fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(97) {
             let mut bytes = whole.clone();

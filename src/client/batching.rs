@@ -1,7 +1,7 @@
 //! One connection for many callers: what they ask for while requests are under way goes together in the next one.
 //!
 //! A caller waits for its own outcomes only. Transfers of one call stay together and in order; calls of different callers are in the order in
-//! which they came. One request is under way at a time, or two when they are large; under load they grow by themselves. When the connection
+//! which they came. One request is under way at a time, or several when they are large; under load they grow by themselves. When the connection
 //! breaks everybody who waits is told, and everybody who calls afterwards; nothing is sent again by itself. A call that is given up may have been
 //! sent, and is not taken back.
 //!
@@ -24,10 +24,10 @@ use crate::ledger::{Code, Outcome, Transfer};
 use crate::protocol::check_transactions;
 
 /// Requests under way at a time.
-const REQUESTS: usize = 2;
+const REQUESTS: usize = 8;
 
-/// Transfers for which a second request is worth its while. With fewer, those who are answered by the first rather go together with those who wait.
-const SECOND_MIN: usize = 512;
+/// Transfers for which one more request is worth its while. With fewer, those who are answered by the last one rather go together with those who wait.
+const LARGE: usize = 512;
 
 /// Transfers that wait to be sent; who comes then waits to be let in.
 const TRANSFERS_MAX: usize = 65_536;
@@ -65,8 +65,8 @@ struct State {
     filled: VecDeque<Filled>,
     /// Transfers in them.
     transfers: usize,
-    /// Calls in the batch that was sent last.
-    calls: usize,
+    /// The tasks that wait for the batch that was sent last, and whether those are several calls.
+    last: (usize, bool),
     /// Callers for whom there was no room, by the tickets in the order of which they are let in.
     outside: BTreeMap<u64, Waker>,
     /// Tickets given.
@@ -222,9 +222,9 @@ impl Call<'_> {
         context: &Context<'_>,
         take: impl Fn(&[Outcome]) -> Result<T, ClientError>,
     ) -> Poll<Result<T, ClientError>> {
-        let ticket = match &self.place {
+        let ticket = match &mut self.place {
             Place::Joined(batch, part) => {
-                return batch.poll(*part, context).map(|own| own.map_err(Failure::error).and_then(take));
+                return batch.poll(part, context).map(|own| own.map_err(Failure::error).and_then(take));
             }
             Place::Outside(ticket) => Some(*ticket),
             Place::New => None,
@@ -266,7 +266,7 @@ fn refused(code: Code) -> ClientError {
 impl State {
     fn may_send(&self) -> bool {
         let waiting = self.filled.front().map_or(0, |filled| filled.transfers.len());
-        let is_large = waiting >= SECOND_MIN || self.filled.len() > 1;
+        let is_large = waiting >= LARGE || self.filled.len() > 1;
         waiting > 0 && (self.requests.is_empty() || self.requests.len() < REQUESTS && is_large)
     }
 
@@ -312,7 +312,7 @@ impl Shared {
             Some(last) if fits(&last) => last,
             last => {
                 state.filled.extend(last);
-                let batch = Arc::new(Batch::new(state.calls));
+                let batch = Arc::new(Batch::new(state.last.0));
                 Filled { transfers: state.spare.pop().unwrap_or_default(), batch }
             }
         };
@@ -344,7 +344,7 @@ impl Shared {
         let request = last.wrapping_add(1);
         state.requests.insert(request, (Instant::now(), Sent { transfers, batch }));
         state.transfers = state.transfers.saturating_sub(transfers);
-        state.calls = filled.batch.calls();
+        state.last = filled.batch.size();
         let next = state.next_outside();
         drop(state);
         next.into_iter().for_each(Waker::wake);
@@ -430,7 +430,7 @@ async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Share
                     sender.ping(0);
                     flush(&mut sender, &shared).await;
                 }
-                if shared.lock().calls > 1 {
+                if shared.lock().last.1 {
                     // Those who were woken at the same time call first.
                     tokio::task::yield_now().await;
                 }

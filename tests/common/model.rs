@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use Verb::{Balancing, Capture, Change, Delayed, Exchange, Hold, More, Pay, Raise, Refund, Require, Reversal, Void};
 use heng::ledger::{AccountId, Code, LINKED, Transfer, TransferId};
+use rpds::RedBlackTreeMap;
 
 pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 pub(crate) const DAY_S: u64 = 86_400;
@@ -196,7 +197,7 @@ pub(crate) struct Model {
     pub(crate) clock: Option<u64>,
     pub(crate) gateway: u32,
     pub(crate) accounts: BTreeMap<u128, Account>,
-    pub(crate) items: BTreeMap<u128, Item>,
+    pub(crate) items: RedBlackTreeMap<u128, Item>,
     /// By limit (0 day, 1 sliding), subject and period: sum and count.
     counts: BTreeMap<(u8, u128, u64), (i128, i128)>,
     /// What the ledger took by itself from payees: from, to, amount.
@@ -210,7 +211,7 @@ impl Model {
         let account =
             |(id, kind, class, level, currency)| (id, Account { kind, class, level, currency, ..Account::default() });
         let accounts = ACCOUNTS.into_iter().map(account).collect();
-        let (items, counts, bounds) = (BTreeMap::new(), BTreeMap::new(), BOUNDS);
+        let (items, counts, bounds) = (RedBlackTreeMap::new(), BTreeMap::new(), BOUNDS);
         let (charged, withheld) = (Vec::new(), Vec::new());
         Self { rules, bounds, now: 1_000, clock: None, gateway: 1, accounts, items, counts, charged, withheld }
     }
@@ -262,7 +263,7 @@ impl Model {
     }
 
     fn note(&mut self, ask: &Ask, amount: u128, has_moved: bool) {
-        self.items.insert(ask.id, Item { ask: Ask { amount, ..*ask }, has_moved, ..Item::default() });
+        self.items.insert_mut(ask.id, Item { ask: Ask { amount, ..*ask }, has_moved, ..Item::default() });
     }
 
     fn total(&mut self, id: u128, which: usize, amount: i128) {

@@ -45,6 +45,9 @@ pub(super) const READING_MAX: usize = 8_190;
 /// Time for a peer to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// While it looks out for an answer, a session leaves its thread to other sessions so often: to do it takes as long as several looks, and wakes another thread.
+const TURN: Duration = Duration::from_micros(30);
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -227,8 +230,13 @@ impl Session {
         }
         let Some(until) = self.awake.begin() else { return };
         while answers.is_empty() && Instant::now() < until {
-            std::thread::yield_now();
-            tokio::task::yield_now().await;
+            let turn = Instant::now().checked_add(TURN).unwrap_or(until);
+            while answers.is_empty() && Instant::now() < turn {
+                std::thread::yield_now();
+            }
+            if answers.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
         self.awake.end(!answers.is_empty());
     }

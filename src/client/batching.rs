@@ -23,7 +23,7 @@ use super::connection::{Answer, AnswerReceiver, ClientError, Connection, Credent
 use crate::ledger::{Code, Outcome, Transfer};
 use crate::protocol::check_transactions;
 
-/// Requests under way at a time.
+/// Requests under way at a time, at most.
 const REQUESTS: usize = 8;
 
 /// Transfers for which one more request is worth its while. With fewer, those who are answered by the last one rather go together with those who wait.

@@ -2,7 +2,15 @@
 //!
 //! Ids come in order, in long parts that are in order, or in none (random ones, or those of many callers who share a connection). In none, most of
 //! them still lie about evenly between the first and the last. So each goes at once to about where it belongs, and only neighbours are sorted.
-//! Where they do not lie evenly, there are more neighbours to sort: never slower than sorting all of them by more than a quarter.
+//! Where they do not lie evenly, there are more neighbours to sort; at worst all of them are, after some looks at each.
+//!
+//! # Invariants
+//!
+//! 1. All entries that were given are there, each as often as it was given, and nothing else.
+//!
+//! # Not here
+//!
+//! What becomes of them ([`super::run`]); when ([`super::keeping`]).
 
 use super::run::Entry;
 

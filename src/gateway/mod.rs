@@ -17,6 +17,7 @@
 mod handshake;
 mod incoming;
 mod listener;
+mod outgoing;
 mod queries;
 mod reads;
 mod session;

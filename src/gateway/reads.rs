@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::outgoing::{Outgoing, error_frame};
 use super::queries::{account_at, may_have_events, read_history, read_query, read_records};
-use super::session::{Outgoing, READING_MAX, Session, error_frame};
+use super::session::{READING_MAX, Session};
 use crate::clearing::{ClearingMessage, ReadAccounts};
 use crate::flow::Permit;
 use crate::ledger::{AccountId, Code, Order, Original, Record, Sequence, StoredRecord, TransferId};

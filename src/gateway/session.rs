@@ -8,29 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::handshake::greet;
 use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
-use crate::clearing::ReadAccounts;
+use super::outgoing::{Outgoing, Replies, Sink};
 use crate::flow::{Admission, AnswerSink, Asked, Awake, Parcel, Permit, Span};
 use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
-    ListRequest, Query, begin_frame, decode_ids, decode_new_accounts, decode_transfers, encode_accounts, encode_error,
-    encode_frame, encode_outcomes, end_frame,
+    ListRequest, Query, decode_ids, decode_new_accounts, decode_transfers,
 };
 use crate::router::RouterMessage;
-use crate::telemetry::{Recorder, Stage};
 
 /// Bytes read at a time when no frame announces more.
 const READ_BYTES: usize = 64 << 10;
-
-/// Parcels answered with one write.
-const PARCELS_PER_WRITE: usize = 64;
 
 /// Frames that bring nothing, pings and what is refused, after which a connection is not read from until its interval is over: 10,000 a second. A refused
 /// body counts as one more for each page, or for each four pages that were not received.
@@ -63,24 +57,6 @@ pub(super) enum Ended {
     Broken(io::Error),
 }
 
-/// Something to be written; it holds its room until it is encoded.
-#[derive(Debug)]
-pub(super) enum Outgoing {
-    Parcel(Arc<Parcel>),
-    Accounts { kind: Kind, request_id: u64, read: ReadAccounts, room: Permit },
-    Frame { frame: Vec<u8>, room: Permit },
-}
-
-#[derive(Debug)]
-struct Sink(mpsc::UnboundedSender<Outgoing>);
-
-impl AnswerSink for Sink {
-    fn answer(&self, parcel: Arc<Parcel>) {
-        // A peer that left does not hear its outcomes; it asks again with the same ids.
-        let _gone = self.0.send(Outgoing::Parcel(parcel));
-    }
-}
-
 /// Transfers that were read together.
 #[derive(Debug, Default)]
 struct Gathered {
@@ -109,26 +85,7 @@ pub(super) struct Session {
     /// Frames that brought nothing since then.
     idle_frames: (u32, Instant),
     gathered: Gathered,
-    /// Frames to write at once: welcome, pong, refusals.
-    reply: Vec<u8>,
-    recorder: Recorder,
-}
-
-thread_local! {
-    /// One recorder per worker thread and telemetry; a process has few servers, so a short list will do.
-    static RECORDERS: std::cell::RefCell<Vec<(usize, Recorder)>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-fn recorder(context: &GatewayContext) -> Recorder {
-    let key = Arc::as_ptr(context.telemetry.counters()).addr();
-    RECORDERS.with_borrow_mut(|recorders| {
-        if let Some((_, recorder)) = recorders.iter().find(|(known, _)| *known == key) {
-            return recorder.clone();
-        }
-        let recorder = context.telemetry.stages().recorder();
-        recorders.push((key, recorder.clone()));
-        recorder
-    })
+    replies: Replies,
 }
 
 impl Session {
@@ -141,7 +98,7 @@ impl Session {
         let (outgoing, answers) = mpsc::unbounded_channel();
         let room = Admission::share(&context.admission, usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX));
         let mut session = Self {
-            recorder: recorder(&context),
+            replies: Replies::new(&context),
             reading: Admission::part(&room),
             awake: Awake::new(context.limits.stay_awake, &context.admission),
             is_behind: false,
@@ -154,7 +111,6 @@ impl Session {
             in_flight: 0,
             idle_frames: (0, Instant::now()),
             gathered: Gathered::default(),
-            reply: Vec::new(),
         };
         let ended = session.serve(&mut reader, &mut writer, answers, drain).await;
         match &ended {
@@ -197,7 +153,7 @@ impl Session {
                     }
                 }
                 Some(first) = answers.recv() => {
-                    self.encode_answers(first, &mut answers);
+                    self.in_flight = self.in_flight.saturating_sub(self.replies.answer(first, &mut answers));
                 }
                 () = until(incoming.paused_until), if incoming.paused_until.is_some() => incoming.paused_until = None,
                 read = incoming.read(reader), if is_taking => match read {
@@ -329,7 +285,7 @@ impl Session {
             }
             let (gateway, welcome) = greet(&self.context, header, body)?;
             self.gateway = Some(gateway);
-            encode_frame(&mut self.reply, Kind::Welcome, id, &welcome.encode());
+            self.replies.frame(Kind::Welcome, id, &welcome.encode());
             return Ok(());
         }
         self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
@@ -361,7 +317,7 @@ impl Session {
         match kind {
             Kind::Ping => {
                 self.idle_frames.0 = self.idle_frames.0.saturating_add(1);
-                encode_frame(&mut self.reply, Kind::Pong, id, body);
+                self.replies.frame(Kind::Pong, id, body);
                 return Ok(());
             }
             Kind::Hello => return Err(Code::HandshakeRepeated),
@@ -452,81 +408,18 @@ impl Session {
     fn refuse(&mut self, request_id: u64, code: Code) {
         self.context.telemetry.counters().requests_refused_total.fetch_add(1, Relaxed);
         self.idle_frames.0 = self.idle_frames.0.saturating_add(1);
-        self.reply.extend_from_slice(&error_frame(request_id, code));
-    }
-
-    /// Encodes an answer, and those that wait behind it, for one write.
-    fn encode_answers(&mut self, first: Outgoing, answers: &mut mpsc::UnboundedReceiver<Outgoing>) {
-        let mut next = Some(first);
-        let mut encoded = 0_usize;
-        while let Some(outgoing) = next {
-            self.encode_answer(outgoing);
-            encoded = encoded.saturating_add(1);
-            next = if encoded < PARCELS_PER_WRITE { answers.try_recv().ok() } else { None };
-        }
-    }
-
-    fn encode_answer(&mut self, outgoing: Outgoing) {
-        let mut answered = 1;
-        match outgoing {
-            Outgoing::Frame { frame, room } => {
-                self.reply.extend_from_slice(&frame);
-                drop(room);
-            }
-            Outgoing::Accounts { kind, request_id, read, room } => {
-                let at = begin_frame(&mut self.reply);
-                encode_accounts(&mut self.reply, read.sequence, &read.accounts);
-                end_frame(&mut self.reply, at, kind, request_id);
-                drop(room);
-            }
-            Outgoing::Parcel(parcel) => {
-                for span in parcel.spans() {
-                    let at = begin_frame(&mut self.reply);
-                    encode_outcomes(&mut self.reply, &parcel.outcomes(span));
-                    let kind = Kind::from_number(span.answer_kind).unwrap_or(Kind::Error);
-                    end_frame(&mut self.reply, at, kind, span.request_id);
-                }
-                answered = u32::try_from(parcel.spans().len()).unwrap_or(u32::MAX);
-                self.record(&parcel, u64::from(answered));
-            }
-        }
-        self.in_flight = self.in_flight.saturating_sub(answered);
-    }
-
-    fn record(&self, parcel: &Parcel, requests: u64) {
-        let times = parcel.times();
-        let now = Instant::now();
-        let decided = times.decided.unwrap_or(now);
-        let durable = times.durable.unwrap_or(now).max(decided);
-        let record = |stage, time| self.recorder.record_us_times(stage, time, requests);
-        record(Stage::Decided, decided.saturating_duration_since(times.received));
-        record(Stage::Durable, durable.saturating_duration_since(decided));
-        record(Stage::Answered, now.saturating_duration_since(durable));
-        record(Stage::Commit, now.saturating_duration_since(times.received));
+        self.replies.refusal(request_id, code);
     }
 
     /// Writes what there is to write. While the peer does not take it, nothing more is read from it.
     async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), Ended> {
-        if self.reply.is_empty() {
+        if self.replies.is_empty() {
             return Ok(());
         }
-        let mut pending = self.reply.as_slice();
-        let written = tokio::time::timeout(self.context.limits.write_timeout, async {
-            while pending.has_remaining() {
-                writer.write_buf(&mut pending).await?;
-            }
-            Ok(())
-        });
-        let result = match written.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(err)) => Err(Ended::Broken(err)),
+        match tokio::time::timeout(self.context.limits.write_timeout, self.replies.write(writer)).await {
+            Ok(written) => written.map_err(Ended::Broken),
             Err(_elapsed) => Err(Ended::WriteTimeout),
-        };
-        self.reply.clear();
-        if self.reply.capacity() > READ_BYTES.saturating_mul(16) {
-            self.reply.shrink_to(READ_BYTES);
         }
-        result
     }
 }
 
@@ -552,12 +445,4 @@ fn check_first(header: &FrameHeader) -> Result<(), Code> {
     } else {
         Err(Code::BodyMalformed)
     }
-}
-
-pub(super) fn error_frame(request_id: u64, code: Code) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let at = begin_frame(&mut frame);
-    encode_error(&mut frame, code, code.meaning());
-    end_frame(&mut frame, at, Kind::Error, request_id);
-    frame
 }

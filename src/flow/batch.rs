@@ -44,11 +44,6 @@ impl<T> Batch<T> {
         self.items.push(Tagged { parcel: u32::MAX, index: 0, item });
     }
 
-    /// Makes room for more items.
-    pub fn reserve(&mut self, items: usize) {
-        self.items.reserve(items);
-    }
-
     /// The items in order.
     pub fn items(&self) -> &[Tagged<T>] {
         &self.items

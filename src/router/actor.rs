@@ -151,7 +151,7 @@ impl RouterActor {
         let mut next = others.iter().peekable();
         for (index, transfer) in (0..).zip(&transfers) {
             match next.next_if(|(other, _)| *other == index) {
-                Some((_, admitted)) => self.not_new(parcel, index, transfer, *admitted),
+                Some((_, admitted)) => self.route(parcel, index, transfer, *admitted),
                 None => self.submit(parcel, index, transfer),
             }
         }
@@ -187,10 +187,8 @@ impl RouterActor {
                     }
                 } else {
                     let id = transfer.id;
-                    match if id.is_valid() { self.ids.admit(id) } else { Admitted::Pending } {
-                        Admitted::New => self.submit(parcel, index, transfer),
-                        admitted => self.not_new(parcel, index, transfer, admitted),
-                    }
+                    let admitted = if id.is_valid() { self.ids.admit(id) } else { Admitted::Pending };
+                    self.route(parcel, index, transfer, admitted);
                 }
                 index = index.wrapping_add(1);
             }
@@ -228,7 +226,7 @@ impl RouterActor {
             } else if admitted == Admitted::Pending && item.order.transfer.id.is_valid() {
                 self.wait(&item.parcel, item.index, &item.order.transfer);
             } else {
-                self.not_new(&item.parcel, item.index, &item.order.transfer, admitted);
+                self.route(&item.parcel, item.index, &item.order.transfer, admitted);
             }
         }
     }
@@ -254,8 +252,8 @@ impl RouterActor {
         }
     }
 
-    /// What is known of this id already; an id that is not valid comes as a pending one.
-    fn not_new(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, admitted: Admitted) {
+    /// Sends a transfer where it belongs by what is known of its id; an id that is not valid comes as a pending one.
+    fn route(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: &Transfer, admitted: Admitted) {
         match admitted {
             _ if !transfer.id.is_valid() => {
                 self.outgoing.resolved.push(parcel, index, Outcome::unrecorded(Code::IdInvalid));

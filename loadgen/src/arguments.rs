@@ -56,6 +56,9 @@ pub(crate) enum Limits {
     Off,
 }
 
+/// Threads of a run that does not say how many.
+const THREADS_MAX: usize = 2;
+
 /// Open accounts, drive transfers, print rate and latency, verify every account.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -84,6 +87,9 @@ pub(crate) struct RunArguments {
     /// as many requests as --in-flight says.
     #[arg(long, default_value_t = 0, conflicts_with_all = ["in_flight", "rate", "close_every_ms"])]
     pub(crate) callers: u64,
+    /// Threads of the generator; 0: one for each connection, two at most. What shares a connection is looked after at less cost by one thread.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
     /// Transfers per second to offer, all connections together, evenly spaced; 0: as fast as answers come.
     #[arg(long, default_value_t = 0)]
     pub(crate) rate: u64,
@@ -141,4 +147,43 @@ pub(crate) struct RunArguments {
     /// The gateway's key, 64 hexadecimal digits.
     #[arg(long, env = "HENG_KEY", requires = "gateway", hide_env_values = true)]
     pub(crate) key: Option<String>,
+}
+
+impl RunArguments {
+    /// Threads that drive the connections, that of the reads among them.
+    pub(crate) fn threads(&self) -> usize {
+        let connections = self.connections.saturating_add(u64::from(self.reads > 0));
+        if self.threads > 0 {
+            self.threads
+        } else {
+            usize::try_from(connections).unwrap_or(THREADS_MAX).min(THREADS_MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Just {
+        #[command(flatten)]
+        run: RunArguments,
+    }
+
+    #[test]
+    fn a_connection_has_a_thread_until_there_are_two() {
+        for (arguments, threads) in [
+            ("--connections 1", 1),
+            ("--connections 1 --reads 10", 2),
+            ("--connections 2", 2),
+            ("--connections 64", 2),
+            ("--connections 1 --threads 4", 4),
+        ] {
+            let run = Just::parse_from(["run", "--spawn"].into_iter().chain(arguments.split(' '))).run;
+            assert_eq!(run.threads(), threads, "{arguments}");
+        }
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) struct Conditions {
     pub(crate) connections: u64,
     pub(crate) in_flight: u64,
     pub(crate) callers: u64,
+    pub(crate) threads: usize,
     pub(crate) rate: u64,
     pub(crate) distribution: String,
     pub(crate) ids: String,

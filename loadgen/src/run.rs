@@ -78,7 +78,8 @@ pub(crate) fn perform(arguments: &RunArguments) -> anyhow::Result<Report> {
     if let Some(server) = &server {
         say(&format!("server: process {}, {}, http://{}/metrics", server.pid(), server.address, server.operations));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads()).enable_all().build()?;
     let operations = server.as_ref().map(|server| server.operations.clone());
     let (mut report, opened) =
         runtime.block_on(Run { arguments, address, operations, server: server.as_ref() }.go())?;
@@ -299,6 +300,7 @@ impl Run<'_> {
                 connections: arguments.connections,
                 in_flight: arguments.in_flight,
                 callers: arguments.callers,
+                threads: arguments.threads(),
                 rate: arguments.rate,
                 distribution: format!("{:?}", arguments.distribution),
                 ids: format!("{:?}", arguments.ids),

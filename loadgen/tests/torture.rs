@@ -17,13 +17,13 @@ fn a_server_that_is_broken_in_every_way_loses_and_doubles_nothing() {
     assert!(output.status.success(), "{said}");
     let torture: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(torture.get("cycles"), Some(&9.into()), "{said}");
-    let nothing =
-        ["lost", "doubled", "torn", "money_drift", "back_in_time", "undetected_damage", "verify_failures", "stuck"];
-    for nothing in nothing {
+    let wrong = ["lost", "doubled", "torn", "money_drift", "back_in_time", "taken_over"];
+    let unseen = ["undetected_damage", "verify_failures", "stuck"];
+    for nothing in wrong.into_iter().chain(unseen) {
         assert_eq!(torture.get(nothing), Some(&0.into()), "{nothing}: {said}");
     }
     assert!(torture.get("acknowledged").unwrap().as_u64().unwrap() > 1_000, "{said}");
-    for some in ["statements", "windows"] {
+    for some in ["statements", "windows", "rivals_refused"] {
         assert!(torture.get(some).unwrap().as_u64().unwrap() > 0, "{some}: {said}");
     }
     let skipped = torture.get("skipped").unwrap().as_array().unwrap();

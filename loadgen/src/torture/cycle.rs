@@ -1,19 +1,18 @@
 //! One ledger that is broken again and again: start, check, load, break, verify.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use heng::client::{Client, Credentials};
-use heng::ledger::{Operation, Transfer, TransferId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use super::ask::{AGAIN, answers, open_accounts, probe, require, verify};
 use super::clock::{FAR, FakeClock, Says, draw};
 use super::damage::{Damage, damage};
 use super::desk::{Desk, Errand, POLICY, POLICY_WITH_LIMITS};
@@ -21,11 +20,11 @@ use super::errors::{Injected, wait_for_end};
 use super::load::{ACCOUNTS, CONNECTIONS, Caller, Order};
 use super::log::{Log, Wrong};
 use super::proxy::Proxy;
+use super::rival::{Rival, challenge};
 use super::site::Site;
 use super::{Fault, Report, pause};
-use crate::accounts::Range;
-use crate::spawn::{How, Spawned, Starting, server_program};
-use crate::workload::{ABROAD, account_id};
+use crate::spawn::{How, Spawned, Starting};
+use crate::workload::ABROAD;
 
 /// Transfers after which a new ledger is begun, so that checking all of one stays quick.
 const TRANSFERS_MAX: usize = 400_000;
@@ -62,14 +61,14 @@ const SMALL: [&str; 8] = [
 const BROKEN_RECOVERIES: f64 = 0.3;
 const RECOVERY_MS: u64 = 80;
 
+/// How often a process that stands still never goes on.
+const DEAD: f64 = 0.3;
+
 /// How long calls fail for a server that lives with it.
 const ERRORS: Duration = Duration::from_secs(3);
 
 /// How long a full disk takes to end a server that writes.
 const FULL: Duration = Duration::from_mins(1);
-
-/// How soon a process that stood still, or was started, answers.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// A ledger and what is known of it.
 #[derive(Debug)]
@@ -208,7 +207,8 @@ impl Ledger {
         server.signal("KILL")
     }
 
-    /// The process stands still for a while; then all goes on as before.
+    /// The process stands still for a while, in which a second one is started on its data. Then all goes on as before, or the first is killed as it
+    /// stands.
     fn stand_still(
         &mut self,
         (runtime, server): (&Runtime, &Spawned),
@@ -220,6 +220,16 @@ impl Ledger {
         // Seldom as long as clients wait at most.
         let most = if rng.random_bool(0.9) { 1_500 } else { 20_000 };
         pause(Duration::from_millis(rng.random_range(50..most)));
+        match challenge(&self.site.data())? {
+            Rival::Refused => report.rivals_refused = report.rivals_refused.saturating_add(1),
+            Rival::Came(how) => {
+                report.taken_over = report.taken_over.saturating_add(1);
+                crate::run::say(&format!("TAKEN OVER: {how}"));
+            }
+        }
+        if rng.random_bool(DEAD) {
+            return server.signal("KILL");
+        }
         server.signal("CONT")?;
         probe(runtime, server, rng, report);
         load.stop.store(true, Relaxed);
@@ -522,45 +532,4 @@ struct Load {
     calls: JoinSet<Called>,
     stop: Arc<AtomicBool>,
     desk: Option<std::thread::JoinHandle<Desk>>,
-}
-
-/// Asks for something that moves nothing and goes all the way to the disk: a server that does not answer is stuck.
-fn probe(runtime: &Runtime, server: &Spawned, rng: &mut StdRng, report: &mut Report) {
-    let begun = Instant::now();
-    let is_stuck = !answers(runtime, server, rng);
-    report.stuck = report.stuck.saturating_add(u64::from(is_stuck));
-    report.answered_again.push(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-}
-
-fn answers(runtime: &Runtime, server: &Spawned, rng: &mut StdRng) -> bool {
-    let answered = runtime.block_on(async { tokio::time::timeout(AGAIN, require(&server.address, rng)).await });
-    answered.is_ok_and(|answered| answered.is_ok())
-}
-
-/// Answers with the ledger's time.
-async fn require(address: &str, rng: &mut StdRng) -> anyhow::Result<u64> {
-    let mut client = Client::connect(address, &Credentials::development()).await?;
-    let asked = Transfer {
-        id: TransferId::from_raw(rng.random::<u128>() | 1 << 127),
-        debit: account_id(1, 0),
-        amount: 1,
-        code: 1,
-        flags: Operation::Require as u16,
-        ..Transfer::default()
-    };
-    let outcomes = client.submit(&[asked]).await?;
-    let outcome = outcomes.first().filter(|outcome| outcome.sequence > 0).context("it was not recorded")?;
-    Ok(outcome.time_ns)
-}
-
-async fn open_accounts(address: &str) -> anyhow::Result<()> {
-    let mut client = Client::connect(address, &Credentials::development()).await?;
-    Range { first: 1, accounts: ACCOUNTS, abroad: ABROAD }.open(&mut client).await
-}
-
-/// What `heng verify` finds in a stopped server's data, and says.
-fn verify(data: &Path) -> anyhow::Result<(bool, String)> {
-    let output =
-        Command::new(server_program()?).args(["verify", "--data-dir"]).arg(data).stdin(Stdio::null()).output()?;
-    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }

@@ -3,6 +3,7 @@
 //! What is checked knows nothing of the server's insides: a log of what was sent and answered ([`log`]), and the public protocol. The moments
 //! and places of all faults follow from the seed; what the machine does between them does not, so a run is not repeated to the byte.
 
+mod ask;
 mod clock;
 mod cycle;
 mod damage;
@@ -11,6 +12,7 @@ mod errors;
 mod load;
 mod log;
 mod proxy;
+mod rival;
 mod site;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ pub(crate) enum Fault {
     DiskFull,
     /// A bit flipped, a page of zeros or an end cut off in any file of the stopped server.
     Flip,
-    /// The process stands still for a while, up to 20 s.
+    /// The process stands still for a while, up to 20 s, and a second server is started on its data; then it goes on, or is killed as it stands.
     Stop,
     /// The clock goes an hour ahead, an hour back, to and fro, and stops. Needs `libfaketime`.
     Clock,
@@ -122,6 +124,9 @@ pub(crate) struct Report {
     recoveries_broken: u64,
     /// Times that a clock was set.
     clock_jumps: u64,
+    /// Second servers that refused to start while the first stood still, and those that did not.
+    rivals_refused: u64,
+    taken_over: u64,
     /// Connections that a bad network broke amid something.
     connections_broken: u64,
     /// I/O errors that ended the server, and those that it lived with.
@@ -159,8 +164,9 @@ impl Report {
     }
 
     fn is_good(&self) -> bool {
-        let bad = [self.lost, self.doubled, self.torn, self.money_drift, self.back_in_time, self.undetected_damage];
-        bad == [0; 6] && self.verify_failures == 0 && self.stuck == 0 && self.failure.is_none()
+        let wrong = [self.lost, self.doubled, self.torn, self.money_drift, self.back_in_time];
+        let unseen = [self.undetected_damage, self.taken_over, self.verify_failures, self.stuck];
+        wrong == [0; 5] && unseen == [0; 4] && self.failure.is_none()
     }
 
     fn describe(&self) -> String {
@@ -188,6 +194,8 @@ impl Report {
         line("recoveries", format!("{} were broken off", self.recoveries_broken));
         line("I/O errors", format!("{} ended the server, {} did not", self.io_errors_ended, self.io_errors_outlived));
         line("clock", format!("set {} times", self.clock_jumps));
+        let taken_over = self.taken_over;
+        line("second servers", format!("{} refused to start, {taken_over} TOOK THE DATA", self.rivals_refused));
         line("network", format!("broke {} connections", self.connections_broken));
         line("excused", format!("{} requests were answered when the power was being cut", self.excused));
         line("verify failures", self.verify_failures.to_string());

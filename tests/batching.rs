@@ -190,6 +190,20 @@ fn who_finds_no_room_is_let_in_later() {
     server.stop().unwrap();
 }
 
+/// A runtime that is dropped as soon as the connection is there has not looked at its tasks even once.
+#[test]
+fn a_connection_whose_runtime_was_only_for_connecting_is_told_to_be_broken() {
+    let (server, _directory) = TestServer::quick();
+    let address = server.ready.listen.to_string();
+    let only_to_connect = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = only_to_connect.block_on(connect(&address));
+    drop(only_to_connect);
+    let limit = std::time::Duration::from_secs(10);
+    let told = runtime().block_on(async { tokio::time::timeout(limit, client.submit_one(transfer(1, 1, 2, 1))).await });
+    assert!(matches!(told.unwrap(), Err(ClientError::Broken(_))));
+    server.stop().unwrap();
+}
+
 /// The connection lives on the runtime it was made on: with that gone, nobody waits for ever.
 #[test]
 fn when_the_connections_runtime_is_gone_everybody_is_told() {

@@ -162,8 +162,10 @@ impl BatchingClient {
         let keep_alive = Duration::from_millis((connection.welcome().idle_timeout_ms >> 1).into());
         let (sender, receiver) = connection.split();
         let shared = Arc::new(Shared { items_max, state: Mutex::default(), work: Notify::new() });
-        tokio::spawn(receive(receiver, Arc::clone(&shared)));
-        tokio::spawn(send(sender, keep_alive, Arc::clone(&shared)));
+        // Guarded from here on: a runtime may be dropped before it has looked at a task.
+        let guard = || Guard { shared: Arc::clone(&shared), is_done: false };
+        tokio::spawn(receive(receiver, guard()));
+        tokio::spawn(send(sender, keep_alive, guard()));
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
@@ -415,8 +417,8 @@ impl Drop for Guard {
 }
 
 /// The sending side: until nobody calls any more, or the connection has broken.
-async fn send(mut sender: RequestSender, keep_alive: Duration, shared: Arc<Shared>) {
-    let mut guard = Guard { shared: Arc::clone(&shared), is_done: false };
+async fn send(mut sender: RequestSender, keep_alive: Duration, mut guard: Guard) {
+    let shared = Arc::clone(&guard.shared);
     let mut last = 0;
     loop {
         match shared.next(last) {
@@ -450,8 +452,8 @@ async fn flush(sender: &mut RequestSender, shared: &Shared) {
 }
 
 /// The receiving side: to the end of the connection.
-async fn receive(mut receiver: AnswerReceiver, shared: Arc<Shared>) {
-    let _guard = Guard { shared: Arc::clone(&shared), is_done: false };
+async fn receive(mut receiver: AnswerReceiver, guard: Guard) {
+    let shared = &guard.shared;
     let mut look = tokio::time::interval(LOOK);
     loop {
         let answer = tokio::select! {

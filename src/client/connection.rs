@@ -119,6 +119,8 @@ pub struct Connection {
 pub struct RequestSender {
     writer: OwnedWriteHalf,
     out: Vec<u8>,
+    /// So many bytes of it have been sent.
+    sent: usize,
 }
 
 /// The receiving side.
@@ -146,7 +148,7 @@ impl Connection {
         let connected = TcpStream::connect(address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         let stream = connected.map_err(|source| ClientError::Connect { address: address.to_string(), source })?;
         let (reader, writer) = stream.into_split();
-        let mut sender = RequestSender { writer, out: Vec::new() };
+        let mut sender = RequestSender { writer, out: Vec::new(), sent: 0 };
         let mut receiver = AnswerReceiver { reader, buffer: BytesMut::new() };
         protocol::encode_frame(&mut sender.out, Kind::Hello, 0, &hello);
         sender.flush().await?;
@@ -234,14 +236,20 @@ impl RequestSender {
 
     /// Bytes queued.
     pub fn queued_bytes(&self) -> usize {
-        self.out.len()
+        self.out.len().saturating_sub(self.sent)
     }
 
-    /// Sends what is queued.
+    /// Sends what is queued. Given up, it goes on where it was when it is called again.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        let sent = self.writer.write_all(&self.out).await;
+        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.writer.write(rest).await.map_err(ClientError::Broken)? {
+                0 => return Err(ClientError::Broken(io::ErrorKind::WriteZero.into())),
+                sent => self.sent = self.sent.saturating_add(sent),
+            }
+        }
         self.out.clear();
-        sent.map_err(ClientError::Broken)
+        self.sent = 0;
+        Ok(())
     }
 }
 

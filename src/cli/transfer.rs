@@ -155,7 +155,7 @@ fn records(query: &Query, remote: &Remote) -> Done {
         loop {
             let (next, page) = client.query(&query).await?;
             all.extend(page);
-            if next == 0 || query.kind == QueryKind::Life {
+            if next == 0 {
                 return Ok(all);
             }
             query.from = next;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::session::{Ended, Session};
 use crate::clearing::ClearingHandle;
@@ -52,6 +52,8 @@ pub struct GatewayContext {
     pub router: RouterHandle,
     /// Where reads go.
     pub clearing: ClearingHandle,
+    /// Lookups that may be under way on threads that wait, all connections together.
+    pub lookups: Arc<Semaphore>,
     /// Where records are read.
     pub reader: Arc<JournalReader>,
     /// Where histories are found.

@@ -14,12 +14,15 @@
 //!
 //! The bytes ([`crate::protocol`]); deciding ([`crate::router`], [`crate::shard`]).
 
+mod events;
 mod handshake;
 mod incoming;
 mod listener;
+mod lookup;
 mod outgoing;
 mod queries;
 mod reads;
 mod session;
 
 pub use listener::{GatewayContext, GatewayLimits, converse, serve};
+pub use lookup::ALL_LOOKUPS_MAX;

@@ -12,7 +12,7 @@ use crate::telemetry::chain;
 /// Entries or records looked at for one request; where to go on is answered.
 const LOOKED_AT_MAX: usize = 200_000;
 
-/// Records looked at for the life of a transfer, which is told in one piece: about a second.
+/// Records looked at for a page of the life of a transfer, from its own on: about a second.
 const LIFE_LOOKED_AT_MAX: usize = 4_000_000;
 
 /// Entries walked back for a balance of the past.
@@ -185,25 +185,31 @@ fn life(context: &GatewayContext, query: &Query, first: Sequence) -> Result<(Seq
     let Record::Transfer { transfer, .. } = &root.record else { return Err(Code::BodyMalformed) };
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let mut about = std::collections::BTreeSet::from([transfer.id.raw()]);
-    let (mut records, mut looked_at) = (vec![root], 0_usize);
-    let until = durable(context);
-    // Oldest first, because what is about a capture comes after the capture.
-    let next = context.reader.scan(first.saturating_add(1).max(query.from), until, &mut |stored| {
-        looked_at = looked_at.saturating_add(1);
-        if let Record::Transfer { transfer, .. } | Record::Internal { transfer, .. } = &stored.record {
-            let is_about = transfer.operation() != Operation::Exchange && about.contains(&transfer.related);
-            if is_about {
-                about.insert(transfer.id.raw());
-                records.push(stored);
+    let mut records: Vec<_> = (query.from <= first).then_some(root).into_iter().collect();
+    let (mut next, mut looked_at, until) = (first.saturating_add(1), 0_usize, durable(context));
+    if records.len() < limit {
+        // Oldest first, because what is about a capture comes after the capture; what an earlier page told says what this one is about.
+        let scanned = context.reader.scan(next, until, &mut |stored| {
+            looked_at = looked_at.saturating_add(1);
+            if let Record::Transfer { transfer, .. } | Record::Internal { transfer, .. } = &stored.record {
+                let is_about = transfer.operation() != Operation::Exchange && about.contains(&transfer.related);
+                if is_about {
+                    about.insert(transfer.id.raw());
+                    records.extend((stored.sequence >= query.from).then_some(stored));
+                }
             }
-        }
-        records.len() < limit && looked_at < LIFE_LOOKED_AT_MAX
-    });
-    let next = next.map_err(|err| {
-        tracing::error!(first, err = %chain(&err), "cannot scan the journal");
-        Code::Internal
-    })?;
-    Ok((if next > until { 0 } else { next }, records))
+            records.len() < limit && looked_at < LIFE_LOOKED_AT_MAX
+        });
+        next = scanned.map_err(|err| {
+            tracing::error!(first, err = %chain(&err), "cannot scan the journal");
+            Code::Internal
+        })?;
+    }
+    if next > until {
+        return Ok((0, records));
+    }
+    // A part of a life would be taken for the whole.
+    if records.len() < limit { Err(Code::HistoryTooLong) } else { Ok((next, records)) }
 }
 
 /// An account as it was after a record or at the end of a time, found by taking its later entries back. State, level and overdraft

@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::events::Behind;
 use super::handshake::greet;
 use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
+use super::lookup::LOOKUPS_MAX;
 use super::outgoing::{Outgoing, Replies, Sink};
 use crate::flow::{Admission, AnswerSink, Asked, Awake, Parcel, Permit, Span};
 use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
@@ -65,6 +67,14 @@ struct Gathered {
     permit: Option<Permit>,
 }
 
+/// How far a buffer was looked through.
+enum Parsed {
+    /// Every frame that has come whole was taken.
+    All,
+    /// Frames wait in it until less is being read.
+    Behind,
+}
+
 /// A connection's state.
 pub(super) struct Session {
     pub(super) context: Arc<GatewayContext>,
@@ -75,8 +85,11 @@ pub(super) struct Session {
     pub(super) room: Arc<Admission>,
     /// The part of it that is being read.
     pub(super) reading: Arc<Admission>,
+    /// Lookups for it that may be under way on threads that wait.
+    pub(super) lookups: Arc<Semaphore>,
+    pub(super) drain: watch::Receiver<bool>,
     /// Whether frames wait in the buffer until less is being read.
-    is_behind: bool,
+    pub(super) behind: Arc<Behind>,
     /// Bounded by the requests in flight.
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     sink: Arc<dyn AnswerSink>,
@@ -101,7 +114,9 @@ impl Session {
             replies: Replies::new(&context),
             reading: Admission::part(&room),
             awake: Awake::new(context.limits.stay_awake, &context.admission),
-            is_behind: false,
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            drain: drain.clone(),
+            behind: Arc::default(),
             room,
             context,
             gateway: None,
@@ -139,13 +154,16 @@ impl Session {
         let mut clock = tokio::time::interval(self.tick());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut draining = false;
+        let behind = Arc::clone(&self.behind);
         loop {
-            let is_taking = !draining && incoming.paused_until.is_none() && !self.is_behind;
+            let is_behind = behind.is_behind.load(Relaxed) && !draining;
+            let is_taking = !draining && incoming.paused_until.is_none() && !is_behind;
             let mut has_come = false;
             tokio::select! {
                 biased;
                 () = drained(&mut drain), if !draining => draining = true,
-                _ = clock.tick() => {
+                // Once it drains only what is inside is waited for, and what has come in part is not late.
+                _ = clock.tick(), if !draining => {
                     let partial = incoming.partial_since.map(|since| since.elapsed());
                     if self.is_overdue(incoming.last_frame.elapsed(), partial) {
                         self.refuse(0, Code::TimedOut);
@@ -153,8 +171,14 @@ impl Session {
                     }
                 }
                 Some(first) = answers.recv() => {
-                    self.in_flight = self.in_flight.saturating_sub(self.replies.answer(first, &mut answers));
+                    let answered = self.replies.answer(first, &mut answers);
+                    self.in_flight = self.in_flight.saturating_sub(answered);
+                    if answered > 0 && self.in_flight == 0 {
+                        // Who waited for this was not idle meanwhile.
+                        incoming.last_frame = Instant::now();
+                    }
                 }
+                () = behind.less.notified(), if is_behind => {}
                 () = until(incoming.paused_until), if incoming.paused_until.is_some() => incoming.paused_until = None,
                 read = incoming.read(reader), if is_taking => match read {
                     Ok(0) => return Ended::ByPeer,
@@ -162,7 +186,7 @@ impl Session {
                     Ok(_) => has_come = true,
                 },
             }
-            has_come |= self.is_behind && !draining && self.reading.inside() < READING_MAX;
+            has_come |= is_behind && self.reading.inside() < READING_MAX;
             if has_come && let Err(code) = self.take(&mut incoming) {
                 self.refuse(0, code);
                 return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
@@ -200,10 +224,11 @@ impl Session {
     /// Takes what has come, and hands it on. An error closes the connection.
     fn take(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
         let before = incoming.buffer.len();
-        self.is_behind = false;
         let parsed = self.parse(incoming);
-        incoming.looked_through(incoming.buffer.len() != before, self.is_behind);
-        parsed.and_then(|()| self.hand_on())?;
+        let is_behind = matches!(parsed, Ok(Parsed::Behind));
+        self.behind.is_behind.store(is_behind, Relaxed);
+        incoming.looked_through(incoming.buffer.len() != before, is_behind);
+        parsed.and_then(|_| self.hand_on())?;
         incoming.paused_until = self.pause();
         Ok(())
     }
@@ -236,7 +261,7 @@ impl Session {
     }
 
     /// Takes all whole frames out of the buffer. An error closes the connection.
-    fn parse(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
+    fn parse(&mut self, incoming: &mut Incoming) -> Result<Parsed, Code> {
         loop {
             let buffer = &mut incoming.buffer;
             let Some(head) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
@@ -248,7 +273,7 @@ impl Session {
                 if buffer.capacity().saturating_sub(buffer.len()) < FIRST_READ_BYTES / 2 {
                     buffer.reserve(READ_BYTES);
                 }
-                return Ok(());
+                return Ok(Parsed::All);
             };
             let header = FrameHeader::decode(head)?;
             if self.gateway.is_none() {
@@ -266,11 +291,10 @@ impl Session {
                     self.refuse_body(header.request_id, Code::Busy, cost);
                     incoming.skip(missing);
                 }
-                return Ok(());
+                return Ok(Parsed::All);
             }
             if self.reading.inside() >= READING_MAX {
-                self.is_behind = true;
-                return Ok(());
+                return Ok(Parsed::Behind);
             }
             let frame = incoming.take(frame_bytes);
             self.frame(&header, frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())?;

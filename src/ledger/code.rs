@@ -113,7 +113,7 @@ codes! {
     1011 HandshakeRepeated "handshake_repeated", "A second hello on one connection. The connection is closed.", "Correct the client.";
     1012 TransactionOpen "transaction_open", "The last transfer of the request is linked to a next one. Nothing of the request was decided.", "Send whole transactions.";
     1013 TransactionTooLong "transaction_too_long", "A transaction of the request has more than 64 transfers. Nothing of the request was decided.", "Send shorter transactions.";
-    1014 HistoryTooLong "history_too_long", "More than a million entries would have to be walked back.", "Ask for a later moment, or page from the newest entry.";
+    1014 HistoryTooLong "history_too_long", "More would have to be looked through than one request may: a million entries of an account, or four million records after a transfer.", "Ask for a later moment, or page through the account's entries from the newest.";
     1020 Busy "busy", "Too much is in flight. Nothing of the request was decided.", "Wait a little, then send the same request again.";
     1021 Draining "draining", "The server is stopping. Nothing of the request was decided.", "Reconnect later; send the same request again.";
     1022 TooManyConnections "too_many_connections", "The server has as many connections as it takes. The connection is closed.", "Reconnect later, or use fewer connections.";

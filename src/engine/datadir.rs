@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::journal::sync_directory;
 
+/// Directories above the data directory whose entries are made durable.
+const SYNCED_PARENTS: usize = 2;
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -39,10 +42,13 @@ impl DataDir {
     /// Takes a directory for writing, making it if there is none.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
         let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
-        if !path.is_dir() {
-            fs::create_dir_all(path).map_err(io_error)?;
-            if let Some(parent) = path.parent() {
-                sync_directory(parent).map_err(io_error)?;
+        fs::create_dir_all(path).map_err(io_error)?;
+        // At every start: whoever made the directories, or a start that was broken off, may not have.
+        for parent in path.canonicalize().map_err(io_error)?.ancestors().skip(1).take(SYNCED_PARENTS) {
+            match sync_directory(parent) {
+                // Who may not read it has not made anything there either.
+                Err(err) if err.kind() == io::ErrorKind::PermissionDenied => break,
+                synced => synced.map_err(io_error)?,
             }
         }
         let lock =

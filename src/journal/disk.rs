@@ -49,13 +49,11 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// Uses a directory, which is made durable if it is new.
+    /// Uses a directory, making it if there is none; that it is there is durable, also if somebody else made it.
     pub fn create(directory: &Path) -> io::Result<Self> {
-        if !directory.exists() {
-            fs::create_dir_all(directory)?;
-            if let Some(parent) = directory.parent() {
-                sync_directory(parent)?;
-            }
+        fs::create_dir_all(directory)?;
+        if let Some(parent) = directory.parent() {
+            sync_directory(parent)?;
         }
         Ok(Self { directory: directory.to_owned(), writable: true, files: Mutex::default() })
     }

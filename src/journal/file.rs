@@ -1,7 +1,7 @@
 //! The journal in segment files: the one writer.
 //!
-//! The next segment is made ready by a helper thread while this one fills, so that changing over costs nothing; when the disk
-//! is full that is known a whole segment ahead.
+//! The next segment is made ready by a helper thread while this one fills, so that changing over costs nothing. When it cannot be made, as on a
+//! disk that is full just then, that is said a whole segment ahead, and tried once more when it is needed.
 
 use std::io;
 use std::sync::Arc;
@@ -92,7 +92,9 @@ impl FileJournal {
                 if let Some(cold) = number.checked_sub(SEGMENTS_WARM) {
                     disk.cool(cold);
                 }
-                disk.create(number, bytes)
+                disk.create(number, bytes).inspect_err(|err| {
+                    tracing::warn!(number, %err, "the next journal segment cannot be made; it is tried again when this one is full, and then nothing more is written");
+                })
             };
             if self.options.ahead {
                 Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare)?)
@@ -108,8 +110,15 @@ impl FileJournal {
     /// Goes on in the next segment, waiting for it if it is not ready.
     fn roll(&mut self) -> io::Result<()> {
         let ready = self.next_segment.take().ok_or_else(|| io::Error::other("no next segment"))?;
-        ready.wait()?;
-        self.tail.segment = self.tail.segment.saturating_add(1);
+        let number = self.tail.segment.saturating_add(1);
+        if let Err(err) = ready.wait() {
+            // Nothing of it was written, so it may be tried again; but one that has its name has failed later, and is not trusted.
+            if self.disk.list()?.contains(&number) {
+                return Err(err);
+            }
+            self.disk.create(number, self.options.segment_bytes)?;
+        }
+        self.tail.segment = number;
         self.tail.offset = 0;
         self.segment_bytes = self.disk.size(self.tail.segment)?;
         let numbers = self.disk.list()?;

@@ -125,6 +125,8 @@ pub fn recover(
         let written = write_again(disk.as_ref(), &last_group);
         written.map_err(|source| JournalError::Io { place: disk.name(last_group.segment), source })?;
     }
+    // Also where nothing was written yet: a start that was broken off may have left names that only the cache knows.
+    disk.sync_names().map_err(|source| JournalError::Io { place: disk.name(recovered.tail.segment), source })?;
     Ok(recovered)
 }
 
@@ -141,8 +143,7 @@ fn write_again(disk: &dyn Disk, group: &LastGroup) -> std::io::Result<()> {
     let mut bytes = vec![0; usize::try_from(group.to.saturating_sub(group.from)).unwrap_or(0)];
     disk.read_at(group.segment, group.from, &mut bytes)?;
     disk.write_at(group.segment, group.from, &bytes)?;
-    disk.sync(group.segment)?;
-    disk.sync_names()
+    disk.sync(group.segment)
 }
 
 struct Walk<'a> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
@@ -17,12 +18,17 @@ const SEGMENT_BYTES: u64 = 4_096;
 struct MemoryDisk {
     segments: Mutex<BTreeMap<u64, Vec<u8>>>,
     calls_left: Mutex<Option<usize>>,
+    /// Calls that found no room.
+    refused: AtomicUsize,
 }
 
 impl MemoryDisk {
     fn spend(&self) -> io::Result<()> {
         match self.calls_left.lock().unwrap().as_mut() {
-            Some(0) => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(0) => {
+                self.refused.fetch_add(1, Relaxed);
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -111,6 +117,32 @@ fn reopen(disk: &Arc<dyn Disk>) -> Result<(Vec<u64>, FileJournal, Arc<JournalRea
     let options = JournalOptions { segment_bytes: SEGMENT_BYTES, ahead: true };
     let journal = FileJournal::open(Arc::clone(disk), options, recovered.tail, Arc::clone(&reader)).unwrap();
     Ok((ids, journal, reader, recovered))
+}
+
+#[test]
+fn a_disk_that_was_full_when_the_next_segment_was_to_be_made_stops_nobody_once_it_has_room() {
+    let (memory, disk) = start();
+    fill(&disk, &[1]);
+    memory.segments.lock().unwrap().remove(&2).unwrap();
+    let reader = JournalReader::new(Arc::clone(&disk));
+    let recovered = recover(&disk, &reader, (0, 0), &mut |_, _| Ok(())).unwrap();
+    *memory.calls_left.lock().unwrap() = Some(0);
+    let options = JournalOptions { segment_bytes: SEGMENT_BYTES, ahead: true };
+    let mut journal = FileJournal::open(Arc::clone(&disk), options, recovered.tail, reader).unwrap();
+    while memory.refused.load(Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    *memory.calls_left.lock().unwrap() = None;
+    let mut next = 2;
+    while journal.tail().segment == 1 {
+        let epoch = journal.epoch();
+        let appended = journal.append(epoch, next, &mut group(next, 1));
+        assert!(matches!(appended, Appended::Durable), "{appended:?}");
+        next += 1;
+    }
+    drop(journal);
+    let (ids, ..) = reopen(&disk).unwrap();
+    assert_eq!(ids.len() as u64, next - 1);
 }
 
 /// Appends groups of these sizes; answers how many records are durable.

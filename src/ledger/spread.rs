@@ -35,6 +35,11 @@ impl<K: Eq + Hash, V> Spread<K, V> {
         self.parts.get(self.part(key))?.get(key)
     }
 
+    /// All values, in no order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.parts.iter().flat_map(HashMap::values)
+    }
+
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let part = self.part(&key);
         let before = self.parts.get_mut(part)?.insert(key, value);
@@ -69,6 +74,7 @@ mod tests {
         for key in 0..10_000_u128 {
             assert_eq!(spread.get(&(key << 40)), Some(&if key == 7 { 8 } else { key }));
         }
+        assert_eq!(spread.values().count(), 10_000);
         assert_eq!((spread.remove(&(3 << 40)), spread.remove(&(3 << 40)), spread.len()), (Some(3), None, 9_999));
     }
 }

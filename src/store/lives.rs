@@ -59,9 +59,23 @@ fn mark(path: &Path) -> PathBuf {
     path.with_extension("distrusted")
 }
 
-/// Whether a store was found damaged while it was in use; not any more after this call.
-pub(super) fn take_mark(path: &Path) -> bool {
-    fs::remove_file(mark(path)).is_ok()
+/// Whether a store was found damaged while it was in use, or may be.
+pub(super) fn is_marked(path: &Path) -> bool {
+    mark(path).exists()
+}
+
+/// Has the next start make the store again from the journal.
+pub(super) fn set_mark(path: &Path) {
+    let marked = fs::write(mark(path), []);
+    tracing::error!(?marked, "the store is not to be trusted; the next start makes it again from the journal");
+}
+
+/// Once the store is set aside.
+pub(super) fn clear_mark(path: &Path) -> io::Result<()> {
+    match fs::remove_file(mark(path)) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
+    }
 }
 
 /// Whether an error tells of what the store contains. An operating system that refuses, as when the disk is full, says nothing of that.
@@ -80,8 +94,7 @@ impl LifeStore for Store {
     fn kept(&self, id: TransferId) -> Option<KeptLife> {
         self.read_life(id).unwrap_or_else(|err| {
             if is_damage(&err) {
-                let marked = fs::write(mark(self.path()), []);
-                tracing::error!(?marked, "the store is damaged; the next start makes it again from the journal");
+                set_mark(self.path());
             }
             panic!("the store cannot be read: {}", chain(&err))
         })

@@ -88,6 +88,9 @@ impl<K: Copy + Eq + Hash, T> Shelf<K, T> {
             let is_newer = self.at(known).is_none_or(|known| newer(entry, known));
             if is_newer {
                 self.remove(key);
+            } else {
+                // The older one is not to be found there again.
+                self.touch(place);
             }
             is_newer
         });

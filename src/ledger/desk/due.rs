@@ -6,7 +6,19 @@ use super::operations::internal;
 use super::{Accounts, Desk};
 use crate::ledger::{Operation, Pending, PendingKind, TransferId};
 
+/// Times kept for each thing that is open, beyond some for nothing: most holds are captured long before they would expire.
+const TIMES_EACH: usize = 4;
+const TIMES_SPARE: usize = 65_536;
+
 impl Desk {
+    /// Forgets the times of what is not open any more, when there are too many of them.
+    pub(super) fn forget_gone(&mut self) {
+        if self.due.len() > self.pendings.len().saturating_mul(TIMES_EACH).saturating_add(TIMES_SPARE) {
+            let open = self.pendings.values().filter(|pending| pending.time_ns != 0);
+            self.due = open.map(|pending| Reverse((pending.time_ns, pending.id))).collect();
+        }
+    }
+
     /// Takes the next thing whose time has come, with its accounts; `None` when there is none.
     pub fn next_due(&mut self) -> Option<Pending> {
         while let Some(&Reverse((time_ns, id))) = self.due.peek().filter(|first| first.0.0 <= self.now_ns) {

@@ -237,6 +237,7 @@ impl Desk {
                 self.due.push(Reverse((time_ns, id)));
             }
         }
+        self.forget_gone();
         Ok(())
     }
 
@@ -436,6 +437,43 @@ mod tests {
         fn checkpoint(&self) -> Sequence {
             self.1.head
         }
+    }
+
+    #[test]
+    fn times_of_what_is_gone_are_not_kept_until_they_come() {
+        let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
+        let mut accounts = Table::new();
+        for id in [debtor, creditor] {
+            accounts.insert(Account::new(&BookAccount::open(&NewAccount {
+                id,
+                currency: 978,
+                ..NewAccount::default()
+            })));
+        }
+        let mut desk = Desk::new(Arc::default());
+        let mut decide = |desk: &mut Desk, id: u128, operation: Operation, transfer: Transfer| {
+            let id = TransferId::from_raw(id);
+            let transfer = Transfer { id, debit: debtor, credit: creditor, flags: operation as u16, ..transfer };
+            let original = Original::NotAsked;
+            let order = Order { transfer, gateway: GatewayId(1), grant: Grant::ALL, original, refused: None };
+            desk.decide(&mut accounts, &[order]).unwrap();
+        };
+        let far = u64::MAX - 1;
+        for number in 1..=70_000 {
+            let time_ns = if number == 1 { 50 } else { far };
+            decide(&mut desk, number, Operation::Hold, Transfer { amount: 1, time_ns, ..Transfer::default() });
+            if number > 2 {
+                let related = number;
+                decide(&mut desk, number + 1_000_000, Operation::Void, Transfer { related, ..Transfer::default() });
+            }
+        }
+        assert_eq!(desk.pendings.len(), 2);
+        assert!(desk.due.len() < 66_000, "{}", desk.due.len());
+        desk.set_time(60);
+        assert_eq!(desk.next_due().map(|due| due.id.raw()), Some(1), "what is open falls due as before");
+        assert!(desk.next_due().is_none());
+        desk.set_time(far);
+        assert_eq!(desk.next_due().map(|due| due.id.raw()), Some(2));
     }
 
     #[test]

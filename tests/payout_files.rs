@@ -20,14 +20,20 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use heng::backoffice::{Answer, Command, KeptFiles, Office, check_files};
-use heng::ledger::WindowState;
+use heng::backoffice::{Answer, Command, KeptFiles, Office, Problem, check_files};
+use heng::ledger::{PayoutEntry, PayoutState, WindowState};
 use ports::Fused;
 use scheme::{a_day_at_the_bank, files, ledger, person, policy, run};
 
 /// What is found among the files of a directory.
 fn kept(ports: &Fused, directory: &Path) -> KeptFiles {
     check_files(directory, &BTreeSet::new(), ports.network.lock().unwrap().book.windows()).unwrap()
+}
+
+/// Asks for the files of a window.
+fn write(ports: &Fused, directory: &Path, scheme: &str, window: u32) -> Result<Answer, Problem> {
+    let command = Command::WriteFiles { scheme: scheme.to_owned(), window };
+    Office::new(ports.clone(), directory).perform(command, &person(1))
 }
 
 #[test]
@@ -38,13 +44,14 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
     for format in ["pain.001", "csv"] {
         let _before = fs::remove_dir_all(path(""));
         let ports = ledger(&policy("multilateral", "scheme", format));
-        let write = |office: &mut Office<Fused>, scheme: &str, window| {
-            office.perform(Command::WriteFiles { scheme: scheme.to_owned(), window }, &person(1))
-        };
         let mut office = Office::new(ports.clone(), directory.path());
         office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
         for (scheme, window, status) in [("cards", 1, 409), ("cards", 9, 404), ("chips", 1, 404)] {
-            assert_eq!(write(&mut office, scheme, window).unwrap_err().status, status, "{scheme} {window}");
+            assert_eq!(
+                write(&ports, directory.path(), scheme, window).unwrap_err().status,
+                status,
+                "{scheme} {window}"
+            );
         }
         run(&ports, directory.path());
         let expected = files(directory.path());
@@ -88,6 +95,23 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
         run(&ports, directory.path());
         assert!(!path(taken).exists());
         assert_eq!(kept(&ports, directory.path()), KeptFiles { payouts: 1, taken: 1, ..KeptFiles::default() });
+        let mut network = ports.network.lock().unwrap();
+        network.check_agreement();
+        network.check_replay();
+    }
+}
+
+#[test]
+fn files_that_are_lost_are_written_again_without_what_the_bank_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join("payouts").join(name);
+    for format in ["pain.001", "csv"] {
+        let _before = fs::remove_dir_all(path(""));
+        let ports = ledger(&policy("multilateral", "scheme", format));
+        let mut office = Office::new(ports.clone(), directory.path());
+        office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+        run(&ports, directory.path());
+        let expected = files(directory.path());
         // After a restore nothing is there; somebody asks for it, also when the bank is done with it.
         a_day_at_the_bank(&ports, directory.path());
         let state = ports.network.lock().unwrap().book.windows().window((1, 1)).unwrap().state;
@@ -95,11 +119,25 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
         fs::remove_dir_all(path("")).unwrap();
         run(&ports, directory.path());
         assert!(!path("").exists());
-        let answer = write(&mut Office::new(ports.clone(), directory.path()), "cards", 1).unwrap();
+        let answer = write(&ports, directory.path(), "cards", 1).unwrap();
         assert!(matches!(&answer, Answer::Files(files) if files.len() == 2), "{answer:?}");
+        // What the bank refused is back on the participant's account, and would be paid twice.
+        let payouts: Vec<_> = ports.network.lock().unwrap().book.windows().payouts().values().copied().collect();
+        let (refused, done): (Vec<_>, Vec<_>) = payouts.iter().partition(|known| known.state == PayoutState::Returned);
+        assert!(!refused.is_empty() && done.len() > 1);
+        let again = files(directory.path());
+        let named = |id: &str| again.values().any(|bytes| String::from_utf8_lossy(bytes).contains(id));
+        let id = |payout: &PayoutEntry| format!("{:032x}", payout.id.raw());
+        assert!(done.iter().all(|payout| named(&id(payout))) && !refused.iter().any(|payout| named(&id(payout))));
+        let (other, same): (Vec<_>, Vec<_>) = again.iter().partition(|(name, bytes)| expected[*name] != **bytes);
+        assert!(other.len() == 2 && same.len() == 2, "the collections and their manifest, to the byte");
+        assert!(other.iter().all(|(name, _)| !name.contains("collections")), "{other:?}");
+        assert!(kept(&ports, directory.path()).damaged.is_empty());
+        // What is there and right is not written over: it may be on its way to the bank.
+        for (name, bytes) in &expected {
+            fs::write(path(name), bytes).unwrap();
+        }
+        write(&ports, directory.path(), "cards", 1).unwrap();
         assert_eq!(files(directory.path()), expected, "to the byte");
-        let mut network = ports.network.lock().unwrap();
-        network.check_agreement();
-        network.check_replay();
     }
 }

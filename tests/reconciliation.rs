@@ -50,6 +50,14 @@ decimal = ","
 date = "day"
 amount = "amount"
 reference = "reference"
+[[statement_csv]]
+name = "provider"
+separator = ";"
+decimal = ","
+date = "day"
+amount = "amount"
+reference = "reference"
+fee = "fee"
 "#;
 
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -521,6 +529,32 @@ fn a_bank_that_does_nothing_is_noticed() {
             format!(":20:S{day}\n:25:DE89370400440532013000\n:60F:C2611{day}EUR1,00\n:62F:C2611{day}EUR1,00\n-\n");
         assert_eq!(import(&mut office, &file).unwrap(), (0, open), "{day}");
     }
+}
+
+/// A provider takes a fee for what it declined; that the payment itself is missing is told all the same.
+#[test]
+fn a_fee_for_what_did_not_come_does_not_hide_that_it_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(directory.path());
+    {
+        let mut network = ports.network.lock().unwrap();
+        let expected = transfer(200, (900, 800), 10_000, 8);
+        network.submit(&[Transfer { user_data_128: 1_234_567_890, ..expected }]);
+        network.settle();
+    }
+    let mut office = Office::new(ports, directory.path());
+    let import_fee = Import {
+        account: "custody".to_owned(),
+        mapping: Some("provider".to_owned()),
+        incomplete: false,
+        overlap: None,
+        content: b"day;amount;fee;reference\n2026-11-23;0,00;0,30;1234567890\n".to_vec(),
+    };
+    office.perform(Command::Import(import_fee), &person(1)).unwrap();
+    import(&mut office, ":20:S\n:25:DE89370400440532013000\n:60F:C261126EUR1,00\n:62F:C261126EUR1,00\n-\n").unwrap();
+    let told = breaks(&mut office, None);
+    assert!(kinds(&told).contains(&("missing", -10_000)), "{:?}", kinds(&told));
+    assert!(kinds(&told).contains(&("extra", -30)), "{:?}", kinds(&told));
 }
 
 #[test]

@@ -127,14 +127,7 @@ fn a_frozen_account_is_left_out_and_the_others_are_settled() {
     for atomic in ["scheme", "participant"] {
         let directory = tempfile::tempdir().unwrap();
         let ports = ledger(&policy("multilateral", atomic, "csv"));
-        let frozen =
-            heng::ledger::AccountChange { state: Some(AccountState::Frozen), ..heng::ledger::AccountChange::default() };
-        let change = frozen.request(AccountId::from_raw(1));
-        let mut network = ports.network.lock().unwrap();
-        network.submit(&[Transfer { id: TransferId::from_raw(77), ..change }]);
-        network.settle();
-        assert_eq!(network.codes[&77], Code::Accepted);
-        drop(network);
+        set_state(&ports, 77, AccountState::Frozen);
         a_day(&ports, directory.path(), None);
         let (balances, payouts, state) = outcome(&ports);
         assert_eq!((balances[0], state), (8_400, WindowState::Reconciled), "{atomic}");
@@ -142,6 +135,52 @@ fn a_frozen_account_is_left_out_and_the_others_are_settled() {
         let csv = String::from_utf8(files(directory.path())["cards-00001-000001-2026-11-23.csv"].clone()).unwrap();
         assert!(csv.contains(",'=cmd|' /C calc'!A0,") && csv.lines().count() == 3, "{csv}");
     }
+}
+
+fn set_state(ports: &Fused, id: u128, state: AccountState) {
+    let change = heng::ledger::AccountChange { state: Some(state), ..heng::ledger::AccountChange::default() };
+    let mut network = ports.network.lock().unwrap();
+    network.submit(&[Transfer { id: TransferId::from_raw(id), ..change.request(AccountId::from_raw(1)) }]);
+    network.settle();
+    assert_eq!(network.codes[&id], Code::Accepted);
+}
+
+/// Somebody may have taken the file of a window to the bank as soon as it is there: whoever could not be paid then is not paid by it later.
+#[test]
+fn who_was_left_out_does_not_come_in_once_a_payout_is_issued() {
+    let mut seen = (0, 0, 0);
+    for cut in 0..200 {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = ledger(&policy("multilateral", "scheme", "csv"));
+        set_state(&ports, 77, AccountState::Frozen);
+        let mut office = Office::new(ports.clone(), directory.path());
+        office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+        *ports.fuse.lock().unwrap() = Some((cut, true));
+        let stopped = loop {
+            match office.look() {
+                Ok(true) => {}
+                Ok(false) => break false,
+                Err(_stopped) => break true,
+            }
+        };
+        let payouts = || ports.network.lock().unwrap().book.windows().payouts().clone();
+        let (before, is_file) = (payouts(), directory.path().join("payouts").exists());
+        let written = is_file.then(|| files(directory.path()));
+        *ports.fuse.lock().unwrap() = None;
+        set_state(&ports, 78, AccountState::Open);
+        run(&ports, directory.path());
+        let is_paid = payouts().values().any(|payout| payout.participant == 1 && payout.window == (1, 1));
+        assert_eq!(is_paid, stopped && before.is_empty(), "cut {cut}: {before:?}");
+        for (name, bytes) in written.iter().flatten() {
+            assert_eq!(files(directory.path())[name], *bytes, "cut {cut}: {name}");
+        }
+        ports.network.lock().unwrap().check_agreement();
+        seen = (seen.0 + usize::from(before.is_empty()), seen.1 + before.len(), seen.2 + usize::from(is_file));
+        if !stopped {
+            break;
+        }
+    }
+    assert!(seen.0 > 0 && seen.1 > 0 && seen.2 > 0, "{seen:?}");
 }
 
 #[test]

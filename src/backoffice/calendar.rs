@@ -129,8 +129,16 @@ impl Calendar {
         match self.on {
             Recurrence::BusinessDays => true,
             Recurrence::MonthEnd => next.is_none_or(|next| next.month() != day.month()),
-            Recurrence::WeekEnd => next.is_none_or(|next| next.iso_week_date().week() != day.iso_week_date().week()),
+            Recurrence::WeekEnd => next.is_none_or(|next| self.week_begins(next) != self.week_begins(day)),
         }
+    }
+
+    /// The first day of the week that a day is in: weeks begin after the weekend.
+    fn week_begins(&self, day: Date) -> Option<Date> {
+        let rests = |day: Weekday| self.weekend.contains(&day);
+        let first = Weekday::Monday.cycle_forward().take(7).find(|day| !rests(*day) && rests(day.previous()));
+        let since = day.weekday().since(first.unwrap_or(Weekday::Monday));
+        day.checked_sub(jiff::Span::new().days(since)).ok()
     }
 
     /// The latest time that is after one and not after another. None when there is none.
@@ -251,24 +259,27 @@ mod tests {
 
     #[test]
     fn the_ends_of_weeks_and_months_are_their_last_business_days() {
-        let distribution = |on: &str| {
+        let distribution = |on: &str, weekend: [&str; 2]| {
             let text = format!(
-                "[[calendar]]\nname = \"c\"\nholidays = [\"2026-11-30\", \"2026-12-25\"]\n[[distribution]]\nname = \"x\"\nnumber = 1\n\
+                "[[calendar]]\nname = \"c\"\nholidays = [\"2026-11-30\", \"2026-12-25\"]\nweekend = {weekend:?}\n[[distribution]]\nname = \"x\"\nnumber = 1\n\
                  account = 9\ncurrency = \"EUR\"\ncode = 5\nto = [{{ account = 8 }}]\ntimes = [\"18:00\"]\ncalendar = \"c\"\non = \"{on}\""
             );
             Calendar::of_distribution(&Policy::parse(&text).unwrap().distributions()[0]).unwrap()
         };
-        for (on, after, at) in [
-            ("month-end", "2026-11-01T00:00:00Z", "2026-11-27T18:00:00Z"),
-            ("month-end", "2026-11-27T18:00:00Z", "2026-12-31T18:00:00Z"),
-            ("week-end", "2026-12-21T00:00:00Z", "2026-12-24T18:00:00Z"),
-            ("business-days", "2026-11-27T18:00:00Z", "2026-12-01T18:00:00Z"),
+        let (sunday, friday) = (["saturday", "sunday"], ["friday", "saturday"]);
+        for (on, weekend, after, at) in [
+            ("month-end", sunday, "2026-11-01T00:00:00Z", "2026-11-27T18:00:00Z"),
+            ("month-end", sunday, "2026-11-27T18:00:00Z", "2026-12-31T18:00:00Z"),
+            ("week-end", sunday, "2026-12-21T00:00:00Z", "2026-12-24T18:00:00Z"),
+            ("week-end", friday, "2026-12-13T00:00:00Z", "2026-12-17T18:00:00Z"),
+            ("week-end", friday, "2026-12-17T18:00:00Z", "2026-12-24T18:00:00Z"),
+            ("business-days", sunday, "2026-11-27T18:00:00Z", "2026-12-01T18:00:00Z"),
         ] {
-            assert_eq!(distribution(on).next(ns(after)).map(|next| next.0), Some(ns(at)), "{on} {after}");
+            assert_eq!(distribution(on, weekend).next(ns(after)).map(|next| next.0), Some(ns(at)), "{on} {after}");
         }
         let (from, until) = (ns("2026-01-01T00:00:00Z"), ns("2026-11-28T00:00:00Z"));
-        assert_eq!(distribution("month-end").latest(from, until), Some(ns("2026-11-27T18:00:00Z")));
-        assert_eq!(distribution("month-end").latest(ns("2026-11-27T18:00:00Z"), until), None);
+        assert_eq!(distribution("month-end", sunday).latest(from, until), Some(ns("2026-11-27T18:00:00Z")));
+        assert_eq!(distribution("month-end", sunday).latest(ns("2026-11-27T18:00:00Z"), until), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::calendar::Calendar;
 use super::office::Office;
 use super::ports::{Ports, Snapshot, Trouble};
 use super::recon_commands::{BreakOrder, Import};
+use super::terms::is_bic;
 use super::views::{BreakView, FileView, PayoutView, StatementView};
 use crate::ledger::{
     AccountId, AccountState, Book, GatewayId, HOUSE, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId,
@@ -265,10 +266,7 @@ impl<P: Ports> Office<P> {
         if !iban.is_empty() && iban.parse::<iban::Iban>().is_err() {
             return Err(Problem::invalid(format!("`{iban}` is no IBAN: its check digits or its length are wrong")));
         }
-        if !(bic.is_empty()
-            || matches!(bic.len(), 8 | 11)
-                && bic.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()))
-        {
+        if !bic.is_empty() && !is_bic(bic) {
             return Err(Problem::invalid(format!("`{bic}` is no BIC: it has 8 or 11 capital letters and digits")));
         }
         let printable = !name.trim().is_empty() && !name.chars().any(|letter| letter.is_control() || !is_xml(letter));

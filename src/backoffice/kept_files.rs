@@ -121,6 +121,14 @@ fn pairs(directory: &Path) -> io::Result<BTreeMap<String, Pair>> {
     Ok(pairs)
 }
 
+/// What a payout file and its manifest have, payouts and their sum, when both are there and are right by the payouts of their window.
+pub(super) fn right(path: &Path, payouts: &[PayoutEntry]) -> Option<(usize, u128)> {
+    let pair = Pair { file: Some(path.to_owned()), manifest: Some(path.with_extension("manifest.json")) };
+    pair.check(path.file_stem()?.to_str()?, payouts.iter()).ok()?;
+    let manifest = pair.read().ok()?.manifest;
+    Some((manifest.count, manifest.sum_minor_units.parse().ok()?))
+}
+
 fn is_of_collections(name: &str) -> bool {
     name.ends_with("-collections")
 }

@@ -1,11 +1,12 @@
 //! Payout files for the bank: ISO 20022 pain.001.001.09 or CSV, each with a manifest that has its totals and its hash.
 //!
-//! A file is written under another name, synced and renamed, so that it is there wholly or not at all. Its name, its message id and
-//! its bytes follow from the journal: written again after a crash it is the same file, which a bank takes once.
+//! A file is written under another name, synced and renamed, so that it is there wholly or not at all. Its name and its message id follow from
+//! the journal, so that a bank takes it once. One that is there and right is never written over: somebody may have handed it in. One that is
+//! written again has the banks that participants have now, and nothing that the bank has refused: that money is back and is paid by a later window.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quick_xml::Writer;
@@ -13,10 +14,11 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{date_of, iso_time};
+use super::kept_files;
 use super::ports::Trouble;
 use super::settle::Settling;
 use crate::journal::sync_directory;
-use crate::ledger::{Participant, PayoutEntry, PayoutFormat, Window};
+use crate::ledger::{Participant, PayoutEntry, PayoutFormat, PayoutState, Window};
 
 /// A payout file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,17 +73,22 @@ pub(super) fn write_payouts(
     let participants: BTreeMap<u32, &Participant> =
         settling.snapshot.participants.iter().map(|participant| (participant.id, participant)).collect();
     let line = |payout: &'_ PayoutEntry| participants.get(&payout.participant).copied();
-    let mut lines: Vec<Line<'_>> =
-        payouts.iter().filter_map(|payout| Some(Line { payout, participant: line(payout)? })).collect();
+    let is_to_pay = |payout: &&PayoutEntry| !matches!(payout.state, PayoutState::Rejected | PayoutState::Returned);
+    let mut lines: Vec<Line<'_>> = payouts
+        .iter()
+        .filter(is_to_pay)
+        .filter_map(|payout| Some(Line { payout, participant: line(payout)? }))
+        .collect();
     lines.sort_by_key(|line| (line.payout.participant, line.payout.counterparty));
     let window = settling.window;
     let day = date_of(window.settlement_day);
     let name = format!("{}-{:05}-{:06}-{day}", settling.scheme.name, window.scheme, window.number);
+    let all = payouts;
     let (collections, payouts): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.payout.is_collection);
     let mut files = Vec::new();
     if !collections.is_empty() {
         let path = directory.join(format!("{name}-collections.csv"));
-        files.push(write_file(path, &csv_file(settling, &collections), &collections)?);
+        files.push(write_file(path, &csv_file(settling, &collections), (&collections, all))?);
     }
     // Who has no account number at a bank is paid by other means; the payout stays issued until someone confirms it.
     let payable: Vec<_> = payouts.into_iter().filter(|line| !line.participant.iban.is_empty()).collect();
@@ -90,13 +97,18 @@ pub(super) fn write_payouts(
             PayoutFormat::Csv => (directory.join(format!("{name}.csv")), csv_file(settling, &payable)),
             PayoutFormat::Pain001 => (directory.join(format!("{name}.xml")), pain_001(settling, &payable)),
         };
-        files.push(write_file(path, &bytes, &payable)?);
+        files.push(write_file(path, &bytes, (&payable, all))?);
     }
     Ok(files)
 }
 
-/// Writes a file and then its manifest.
-fn write_file(path: PathBuf, bytes: &[u8], lines: &[Line<'_>]) -> Result<PayoutFile, Trouble> {
+/// Writes a file and then its manifest, unless they are there and say what the payouts of their window say.
+fn write_file(path: PathBuf, bytes: &[u8], (lines, all): (&[Line<'_>], &[PayoutEntry])) -> Result<PayoutFile, Trouble> {
+    if let Some((count, sum)) = kept_files::right(&path, all) {
+        sync_whole(&path)?;
+        sync_whole(&path.with_extension("manifest.json"))?;
+        return Ok(PayoutFile { path, count, sum });
+    }
     let (count, sum) = (lines.len(), sum_of(lines));
     let manifest = Manifest {
         blake3: blake3::hash(bytes).to_hex().to_string(),
@@ -119,9 +131,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let write = || {
         if fs::read(path).is_ok_and(|known| known == bytes) {
-            // It may have been renamed by a process that was killed before this was durable.
-            File::open(path)?.sync_all()?;
-            return sync_directory(directory);
+            return make_durable(path);
         }
         fs::create_dir_all(directory)?;
         let half = path.with_extension("part");
@@ -132,6 +142,16 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
         sync_directory(directory)
     };
     write().map_err(trouble)
+}
+
+/// Makes sure of a file that is there: it may have been renamed by a process that was killed before that was durable.
+fn sync_whole(path: &Path) -> Result<(), Trouble> {
+    make_durable(path).map_err(|source| Trouble::File { path: path.to_owned(), source })
+}
+
+fn make_durable(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// An amount in major units with a point, whatever the currency.

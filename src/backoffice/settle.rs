@@ -190,19 +190,22 @@ pub(super) fn settle<P: Ports>(
     directory: &Path,
 ) -> Result<Vec<PayoutFile>, Trouble> {
     settling.check(ports)?;
-    let wanted = settling.wanted(ports, &settling.legs(ports)?)?;
-    match settling.scheme.atomic {
-        Atomicity::Scheme => together(ports, settling, wanted)?,
-        Atomicity::Participant => each(ports, settling, &wanted, 0)?,
-    }
-    let legs = settling.legs(ports)?;
-    let payouts: Vec<PayoutEntry> =
-        legs.iter().filter(|(_, leg)| leg.amount > 0).map(|(key, leg)| settling.payout(*key, leg)).collect();
     let key = settling.window.key();
     let known = ports.inspect(move |book| {
         let issued = book.windows().payouts().values().filter(|payout| payout.window == key);
         issued.map(|payout| payout.id).collect::<std::collections::BTreeSet<TransferId>>()
     })?;
+    // Once a payout is issued somebody may have its file, so nobody comes in any more; who was left out is carried over.
+    if known.is_empty() {
+        let wanted = settling.wanted(ports, &settling.legs(ports)?)?;
+        match settling.scheme.atomic {
+            Atomicity::Scheme => together(ports, settling, wanted)?,
+            Atomicity::Participant => each(ports, settling, &wanted, 0)?,
+        }
+    }
+    let legs = settling.legs(ports)?;
+    let payouts: Vec<PayoutEntry> =
+        legs.iter().filter(|(_, leg)| leg.amount > 0).map(|(key, leg)| settling.payout(*key, leg)).collect();
     let new: Vec<Record> =
         payouts.iter().filter(|payout| !known.contains(&payout.id)).map(|payout| Record::Payout(*payout)).collect();
     ports.record(&new)?;

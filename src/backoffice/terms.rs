@@ -34,6 +34,12 @@ pub enum TermsError {
         /// Its name.
         name: String,
     },
+    /// An asset of one's own.
+    #[error("asset {code}: there are accounts in it, so its number and its decimal places stay as they are")]
+    Asset {
+        /// Its letters.
+        code: String,
+    },
     /// Something else about a scheme.
     #[error("scheme {scheme}: {what}")]
     Scheme {
@@ -46,6 +52,11 @@ pub enum TermsError {
 
 fn wrong(scheme: &Scheme, what: &str) -> TermsError {
     TermsError::Scheme { scheme: scheme.name.clone(), what: what.to_owned() }
+}
+
+/// Whether this is what a bank is called: 8 or 11 capital letters and digits (ISO 9362).
+pub(super) fn is_bic(text: &str) -> bool {
+    matches!(text.len(), 8 | 11) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 /// Checks the schemes of a policy by themselves.
@@ -71,9 +82,11 @@ pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
     for scheme in policy.schemes() {
         Calendar::of_scheme(scheme)?;
         let payer = &scheme.payer;
-        let iban: String = payer.iban.chars().filter(|letter| !letter.is_whitespace()).collect();
         let named = !payer.name.trim().is_empty() && !payer.name.chars().any(char::is_control);
-        if scheme.payout_format == PayoutFormat::Pain001 && (!named || iban.parse::<iban::Iban>().is_err()) {
+        if !payer.bic.is_empty() && !is_bic(&payer.bic) {
+            return Err(wrong(scheme, "the payer's bic has 8 or 11 capital letters and digits"));
+        }
+        if scheme.payout_format == PayoutFormat::Pain001 && (!named || payer.iban.parse::<iban::Iban>().is_err()) {
             return Err(wrong(
                 scheme,
                 "a pain.001 file needs a payer with a name and a valid iban; or choose payout_format = \"csv\"",
@@ -86,6 +99,13 @@ pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
 /// Checks what another policy would do to windows that take transfers now. Windows that are closed are settled by the policy by which
 /// they were closed.
 pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
+    for asset in book.policy().assets() {
+        let stays = after.assets().iter().any(|known| (known.number, known.exponent) == (asset.number, asset.exponent));
+        // Whatever is said of an amount later would be said with other decimal places.
+        if !stays && book.accounts().any(|account| account.properties.currency == asset.number) {
+            return Err(TermsError::Asset { code: asset.code.clone() });
+        }
+    }
     for before in book.policy().schemes() {
         let window = book.windows().open_window(before.number).and_then(|open| book.windows().window(open.key()));
         let is_used = window.is_some_and(|window| {
@@ -119,7 +139,7 @@ pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{PolicyPart, Record};
+    use crate::ledger::{AccountId, GatewayId, NewAccount, PolicyPart, Record};
 
     fn policy(more: &str) -> String {
         format!("[[scheme]]\nname = \"x\"\nnumber = 1\nsettlement_account = 9\n{more}")
@@ -138,6 +158,36 @@ mod tests {
         assert!(error.contains("needs a payer"), "{error}");
         let csv = Policy::parse(&policy("currency = \"EUR\"\npayout_format = \"csv\"")).unwrap();
         assert_eq!(check_schemes(&csv), Ok(()));
+    }
+
+    #[test]
+    fn an_asset_in_which_there_are_accounts_keeps_its_decimal_places() {
+        let asset =
+            |code: &str, places: u32| format!("[[asset]]\ncode = \"{code}\"\nnumber = 60001\nexponent = {places}\n");
+        let mut book = Book::new();
+        for part in PolicyPart::split(&asset("POINTS", 2)) {
+            book.apply(1, &Record::Policy(part)).unwrap();
+        }
+        let other = Policy::parse(&asset("POINTS", 0)).unwrap();
+        assert_eq!(check_change(&book, &other), Ok(()), "nobody has any");
+        let account = NewAccount { id: AccountId::from_raw(7), currency: 60_001, code: 1, ..NewAccount::default() };
+        book.apply(2, &Record::Account { account, gateway: GatewayId(1) }).unwrap();
+        for after in [&other, &Policy::default()] {
+            assert!(check_change(&book, after).unwrap_err().to_string().contains("POINTS"));
+        }
+        assert_eq!(check_change(&book, &Policy::parse(&asset("CREDITS", 2)).unwrap()), Ok(()), "another name");
+    }
+
+    #[test]
+    fn a_payers_iban_may_be_written_in_groups() {
+        let with = |iban: &str, bic: &str| {
+            let payer = format!("payer = {{ name = \"P\", iban = \"{iban}\", bic = \"{bic}\" }}\n");
+            Policy::parse(&policy(&format!("currency = \"EUR\"\n{payer}"))).unwrap()
+        };
+        let grouped = with("DE89 3704 0044 0532 0130 00", "COBADEFFXXX");
+        assert_eq!(check_schemes(&grouped), Ok(()));
+        assert_eq!(grouped.schemes()[0].payer.iban, "DE89370400440532013000", "as files have it");
+        assert!(check_schemes(&with("DE89370400440532013000", "cobadeff")).unwrap_err().to_string().contains("bic"));
     }
 
     #[test]

@@ -169,11 +169,14 @@ impl SchemeText {
             weekend: self.weekend,
             holidays: self.holidays,
         };
+        let mut payer = self.payer.unwrap_or_default();
+        // As people write it; files have it without.
+        payer.iban.retain(|letter| !letter.is_whitespace());
         Ok(Scheme {
             currency,
             settlement_account: self.settlement_account.resolve(&rule)?,
             settlement_code: self.settlement_code,
-            payer: self.payer.unwrap_or_default(),
+            payer,
             minimum_payout: minor(&self.minimum_payout, places, &rule)?,
             confirm_above: self.confirm_above.as_deref().map(|text| minor(text, places, &rule)).transpose()?,
             name: self.name,

@@ -338,6 +338,8 @@ impl BankSide {
         let open: Vec<u32> = self.matcher.open_lines().collect();
         open.iter()
             .filter_map(|place| self.matcher.bank_line(*place))
+            // A fee says what something cost, not that it came.
+            .filter(|line| !line.is_fee)
             .flat_map(|line| self.matcher.named_open(line))
             .collect()
     }

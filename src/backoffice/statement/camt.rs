@@ -160,8 +160,11 @@ impl Reading {
         let (is_entry_amount, is_amount) = (self.is(&["Ntry", "Amt"]), self.is(&["TxDtls", "Amt"]));
         let is_transaction_amount = is_amount || self.is(&["TxAmt", "Amt"]);
         let Some(name) = self.path.last().cloned() else { return };
+        // What of a balance is available when is no balance of its own.
+        let is_own = !self.path.iter().any(|name| name == "Avlbty");
         if let Some(balance) = &mut self.balance {
             match name.as_str() {
+                _ if !is_own => {}
                 "Cd" if balance.kind.is_empty() => text.clone_into(&mut balance.kind),
                 "Amt" => {
                     balance.amount = amount;

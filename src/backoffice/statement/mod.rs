@@ -156,6 +156,39 @@ mod tests {
     }
 
     #[test]
+    fn a_balance_is_what_is_booked_and_not_what_is_available_when() {
+        let balance = |kind: &str, amount: &str| {
+            format!(
+                "<Bal><Tp><CdOrPrtry><Cd>{kind}</Cd></CdOrPrtry></Tp><Amt Ccy=\"EUR\">{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd>\
+                 <Dt><Dt>2026-11-23</Dt></Dt><Avlbty><Dt><NbOfDays>1</NbOfDays></Dt><Amt>3.00</Amt><CdtDbtInd>DBIT</CdtDbtInd></Avlbty></Bal>"
+            )
+        };
+        let file = format!(
+            "<Document><BkToCstmrStmt><Stmt><Id>S</Id>{}{}</Stmt></BkToCstmrStmt></Document>",
+            balance("OPBD", "10.00"),
+            balance("CLBD", "10.00")
+        );
+        let read = read_statements(file.as_bytes(), None, 2);
+        assert_eq!((read.statements[0].opening, read.statements[0].closing), (Some(1_000), Some(1_000)), "{read:?}");
+    }
+
+    #[test]
+    fn sepa_parts_of_a_german_mt940_are_words_of_their_own() {
+        let (first, second) = ("0123456789ABCDEF012345", "6789ABCDEF");
+        let text = format!(
+            ":20:S\n:25:DE89\n:60F:C261122EUR1,00\n:61:2611231123C1,00NTRFx\n:86:166?00SEPA?20EREF+{first}?21{second}?22KREF+77?23SVWZ+cards win\n?24dow 1\n\
+             :62F:C261123EUR2,00\n-\n"
+        );
+        let read = read_statements(text.as_bytes(), None, 2);
+        let words: Vec<&str> = read.statements[0].lines[0].text.split_whitespace().collect();
+        assert_eq!(
+            words,
+            [&format!("EREF+{first}{second}"), "KREF+77", "SVWZ+cards", "window", "1", "SEPA"],
+            "{read:?}"
+        );
+    }
+
+    #[test]
     fn what_is_no_statement_is_told() {
         let read = read_statements(b"hello", None, 2);
         assert!(read.statements.is_empty() && read.wrong[0].contains("statement_csv"));

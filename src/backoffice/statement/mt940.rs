@@ -85,6 +85,12 @@ pub(super) fn read(text: &str, places: u32) -> ReadStatements {
     read
 }
 
+/// What a text begins with that is about something else than the one before it, in German banks' SEPA entries.
+const BEGINS: [&str; 14] = [
+    "EREF+", "KREF+", "MREF+", "CRED+", "DEBT+", "COAM+", "OAMT+", "SVWZ+", "ABWA+", "ABWE+", "IBAN+", "BIC+", "RREF+",
+    "PURP+",
+];
+
 /// The text of an entry. Subfields of German banks, `?20` to `?29` and `?60` to `?63`, are one text cut every 27 characters.
 fn text_of(value: &str) -> String {
     let is_structured = value.get(3..4) == Some("?") && value.bytes().take(3).all(|byte| byte.is_ascii_digit());
@@ -96,7 +102,12 @@ fn text_of(value: &str) -> String {
     for part in joined.split('?').skip(1) {
         let (tag, text) = part.split_at_checked(2).unwrap_or((part, ""));
         match tag.parse::<u8>() {
-            Ok(20..=29 | 60..=63) => purpose.push_str(text),
+            Ok(20..=29 | 60..=63) => {
+                if BEGINS.iter().any(|begin| text.starts_with(begin)) {
+                    purpose.push(' ');
+                }
+                purpose.push_str(text);
+            }
             _ => others.push(text),
         }
     }

@@ -92,8 +92,8 @@ pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encod
 pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{
-    GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError, StoredRecord,
-    accepted_parties, encode_decided, is_joined_to_next, join_to_next, record_about, record_transfer_id,
+    EDITION, GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError,
+    StoredRecord, accepted_parties, encode_decided, is_joined_to_next, join_to_next, record_about, record_transfer_id,
 };
 pub use schedule::{Recurrence, Schedule};
 pub use scheme::{Atomicity, Netting, PayerText, PayoutFormat, Scheme};

@@ -97,9 +97,16 @@ pub struct PolicyPart {
     pub offset: u32,
     /// Bytes of the whole text.
     pub len: u32,
+    /// How limits pass from the policy before to this one: see [`EDITION`].
+    pub edition: u32,
     /// The part, filled up with zero bytes.
     pub bytes: [u8; POLICY_PART_BYTES],
 }
+
+/// How limits pass from one policy to the next, for policies that are recorded from now on. From edition 1 on a limit goes on when it counts the same
+/// as one before, whatever it is called and however much it lets through, and nothing is given back of what was open before: limits that are new have
+/// not counted it. In edition 0 a limit went on only when nothing of it had changed.
+pub const EDITION: u32 = 1;
 
 impl PolicyPart {
     /// Splits a text; at least one part.
@@ -112,7 +119,7 @@ impl PolicyPart {
             let (part, following) = rest.split_at(rest.len().min(POLICY_PART_BYTES));
             let mut bytes = [0; POLICY_PART_BYTES];
             bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            parts.push(Self { offset, len, bytes });
+            parts.push(Self { offset, len, edition: EDITION, bytes });
             if following.is_empty() {
                 return parts;
             }
@@ -235,6 +242,7 @@ impl Record {
             KIND_POLICY => Ok(Self::Policy(PolicyPart {
                 offset: u32::from_le_bytes(get::<8, 4>(bytes)),
                 len: u32::from_le_bytes(get::<12, 4>(bytes)),
+                edition: gateway.0,
                 bytes: get::<16, POLICY_PART_BYTES>(bytes),
             })),
             KIND_PARTICIPANT => Ok(Self::Participant(ParticipantEntry::decode(bytes), gateway)),
@@ -279,7 +287,7 @@ impl Record {
                 set::<8, 4>(&mut bytes, part.offset.to_le_bytes());
                 set::<12, 4>(&mut bytes, part.len.to_le_bytes());
                 set::<16, POLICY_PART_BYTES>(&mut bytes, part.bytes);
-                (KIND_POLICY, Code::Accepted, GatewayId(0), bytes)
+                (KIND_POLICY, Code::Accepted, GatewayId(part.edition), bytes)
             }
             Self::Participant(entry, by) => (KIND_PARTICIPANT, Code::Accepted, *by, entry.encode()),
             Self::Window(entry) => (KIND_WINDOW, Code::Accepted, entry.by, entry.encode()),
@@ -480,7 +488,7 @@ mod tests {
                 }),
                 Record::Internal { transfer, gateway },
                 Record::Clock { second: small.3 },
-                Record::Policy(PolicyPart { offset: small.3, len: gateway.0, bytes: get::<0, 112>(&transfer.encode()) }),
+                Record::Policy(PolicyPart { offset: small.3, len: gateway.0, edition: gateway.0, bytes: get::<0, 112>(&transfer.encode()) }),
             ] {
                 prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
             }

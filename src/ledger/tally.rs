@@ -230,6 +230,14 @@ pub struct LimitRule {
     pub count_max: Option<u32>,
 }
 
+impl LimitRule {
+    /// Whether both count the same, whatever they are called and let through.
+    fn counts_as(&self, other: &Self) -> bool {
+        let bounds = (self.sum_max, self.count_max);
+        *self == Self { name: self.name.clone(), sum_max: bounds.0, count_max: bounds.1, ..other.clone() }
+    }
+}
+
 impl LimitText {
     pub(super) fn resolve(&self, policy: &Policy) -> Result<LimitRule, PolicyError> {
         let rule = format!("limit {}", self.name);
@@ -362,11 +370,16 @@ impl Policy {
         groups
     }
 
-    /// The buckets of a tally under this policy, from one under the policy before: limits that are the same go on.
-    pub(super) fn carry_over(&self, before: &Self, scope: Scope, buckets: &[Bucket]) -> Vec<Bucket> {
+    /// The buckets of a tally under this policy, from one under the policy before, by the edition of its record ([`crate::ledger::EDITION`]).
+    pub(super) fn carry_over(&self, (before, edition): (&Self, u32), scope: Scope, buckets: &[Bucket]) -> Vec<Bucket> {
         let mut carried = vec![Bucket::default(); self.buckets(scope)];
         for (limit, place) in self.limits_with_places().filter(|(limit, _)| limit.scope == scope) {
-            let old = before.limits_with_places().find(|(old, _)| *old == limit);
+            let mut olds = before.limits_with_places();
+            let old = if edition == 0 {
+                olds.find(|(old, _)| *old == limit)
+            } else {
+                olds.find(|(old, _)| old.counts_as(limit))
+            };
             if let Some((_, old)) = old
                 && let (Some(to), Some(from)) = (carried.get_mut(place), buckets.get(old))
             {
@@ -414,7 +427,15 @@ mod tests {
         let before = Policy::parse(&(limit("a", "day") + &limit("b", "60s"))).unwrap();
         let after = Policy::parse(&(limit("c", "month") + &limit("b", "60s"))).unwrap();
         let buckets: Vec<_> = (1..=9).map(|part| Bucket::new(part, part, 0)).collect();
-        let carried = after.carry_over(&before, Scope::Account, &buckets);
-        assert_eq!(carried.iter().map(|bucket| bucket.part).collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let parts = |after: &Policy, edition| -> Vec<u32> {
+            let carried = after.carry_over((&before, edition), Scope::Account, &buckets);
+            carried.iter().map(|bucket| bucket.part).collect()
+        };
+        assert_eq!(parts(&after, 1), [0, 2, 3, 4, 5, 6, 7, 8, 9]);
+        // Another name and another bound: it has counted the same, which was not seen before edition 1.
+        let renamed = limit("d", "day").replace("count_max = 3", "count_max = 4\nsum_max = \"5.00\"");
+        let after = Policy::parse(&(limit("b", "60s") + &renamed)).unwrap();
+        assert_eq!(parts(&after, 1), [2, 3, 4, 5, 6, 7, 8, 9, 1]);
+        assert_eq!(parts(&after, 0), [2, 3, 4, 5, 6, 7, 8, 9, 0]);
     }
 }

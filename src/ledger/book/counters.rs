@@ -151,7 +151,7 @@ impl Counters {
     }
 
     /// Lays all tallies out for another policy, whose last record is `at`.
-    pub(super) fn change_policy(&mut self, before: &Policy, after: &Policy, at: Sequence) {
+    pub(super) fn change_policy(&mut self, (before, edition): (&Policy, u32), after: &Policy, at: Sequence) {
         let old: Vec<Option<Tally>> = (0..self.places()).map(|place| self.at(place)).collect();
         let ahead = std::mem::take(&mut self.ahead);
         *self = Self::of(after, at);
@@ -160,7 +160,7 @@ impl Counters {
             match tally.filter(|tally| after.buckets(tally.subject.scope) > 0) {
                 Some(tally) => {
                     self.rows.add_row(tally.subject);
-                    let buckets = after.carry_over(before, tally.subject.scope, &tally.buckets);
+                    let buckets = after.carry_over((before, edition), tally.subject.scope, &tally.buckets);
                     self.put(&Tally { buckets, ..tally });
                 }
                 None => self.rows.add_free(),
@@ -271,7 +271,7 @@ mod tests {
         // Records 2 to 5, another policy at 6, records 7 to 9; a checkpoint begins after 3 and takes its time.
         for sequence in 2..=9 {
             if sequence == 6 {
-                first.change_policy(&before, &after, 6);
+                first.change_policy((&before, 1), &after, 6);
             } else {
                 let policy = if sequence < 6 { &before } else { &after };
                 assert!(first.count(policy, sequence, &counted(u32::try_from(sequence % 3).unwrap())));
@@ -292,7 +292,7 @@ mod tests {
             again.lay_out(&before, 1);
             for sequence in 4..=9 {
                 if sequence == 6 {
-                    again.change_policy(&before, &after, 6);
+                    again.change_policy((&before, 1), &after, 6);
                 } else {
                     let policy = if sequence < 6 { &before } else { &after };
                     assert!(again.count(policy, sequence, &counted(u32::try_from(sequence % 3).unwrap())));

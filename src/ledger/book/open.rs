@@ -53,6 +53,15 @@ impl Open {
         }
     }
 
+    /// Another policy: nobody knows which of its limits have counted what is open now, so nothing is given back of that.
+    pub(super) fn policy_changed(&mut self, sequence: Sequence) {
+        let counted = |pending: &&Pending| pending.kind != PendingKind::Reserve && pending.head < sequence;
+        let open: Vec<Pending> = self.pendings.iter().filter(counted).copied().collect();
+        for pending in open {
+            self.pendings.put(Pending { levels: Pending::MIXED, head: sequence, ..pending });
+        }
+    }
+
     /// Notes what a record does to something open; answers how that was before. `horizon` is up to where a checkpoint may have
     /// forgotten what is closed.
     pub(super) fn acted(

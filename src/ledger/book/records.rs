@@ -90,6 +90,9 @@ impl Book {
     pub(super) fn apply_policy(&mut self, time_ns: u64, part: &PolicyPart) -> Result<Applied, BookError> {
         let sequence = self.next();
         let broken = |rule: String| BookError { sequence, rule: format!("policy: {rule}") };
+        if part.offset == 0 && part.edition > 0 {
+            self.open.policy_changed(sequence);
+        }
         if sequence <= self.summary_at {
             return Ok(Applied::default());
         }
@@ -98,7 +101,7 @@ impl Book {
         }
         if let Some(text) = part.join(&mut self.policy_parts).map_err(|err| broken(err.to_string()))? {
             let policy = Policy::parse(&text).map_err(|err| broken(err.to_string()))?;
-            self.open.tallies.change_policy(&self.policy, &policy, sequence);
+            self.open.tallies.change_policy((&self.policy, part.edition), &policy, sequence);
             let before = std::mem::replace(&mut self.policy, Arc::new(policy));
             self.summary.policy = (self.policy_first, sequence);
             if sequence > self.windows_at {

@@ -12,7 +12,7 @@
 #[path = "common/network.rs"]
 mod network;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use heng::ledger::{
@@ -252,6 +252,38 @@ proptest! {
         network.check_replay();
         network.tick(network.now_ns + 90_000 * SECOND_NS);
         network.check_agreement();
+    }
+
+    /// The same with accounts that are opened while what is about them waits at the desk.
+    #[test]
+    fn accounts_that_are_opened_meanwhile_keep_their_order(
+        shards in 2..4_usize,
+        wishes in prop::collection::vec((0..8_u8, 0..4_u8, 1..4_u8), 1..40),
+        picks in prop::collection::vec(any::<usize>(), 600),
+    ) {
+        let mut network = Network::new(shards, "");
+        let mut picks = picks.into_iter();
+        let mut opened = BTreeSet::new();
+        for (number, (what, which, other)) in (100..).zip(wishes) {
+            let [debit, credit] = [which, (which + other) % 4].map(|id| AccountId::from_raw(u128::from(id) + 11));
+            if what < 2 && opened.insert(debit) {
+                network.send_open(&NewAccount { id: debit, currency: 978, ..NewAccount::default() });
+            } else {
+                let flags = if what < 6 { Operation::Hold as u16 } else { 0 };
+                let id = TransferId::from_raw(number);
+                let transfer = Transfer { id, debit, credit, amount: 1, flags, ..Transfer::default() };
+                network.submit(&[transfer]);
+                // What was asked for before the account was is refused, or comes after it was opened, at any place.
+                network.asked.extend(opened.contains(&debit).then(|| vec![transfer]));
+            }
+            for _ in 0..picks.next().unwrap_or(0) % 4 {
+                network.step(picks.next().unwrap_or(0));
+            }
+        }
+        while network.step(picks.next().unwrap_or(0)) {}
+        check_order(&network, false);
+        network.check_agreement();
+        network.check_replay();
     }
 
     /// A checkpoint is written while the stream goes on: each of its entries is as of some later moment. Replaying from its

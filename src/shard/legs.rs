@@ -59,8 +59,8 @@ pub enum ShardMessage {
 /// What the desk and the shards say to each other about accounts; see `office.rs`.
 #[derive(Debug)]
 pub enum Loan {
-    /// To the desk: decide this transaction.
-    Forward(Vec<Item>),
+    /// To the desk: decide this transaction, which the first account's home counts as sent if that is open.
+    Forward(Vec<Item>, bool),
     /// To a shard: lend this account.
     Ask(AccountId),
     /// To the desk: here it is, or there is none of this id.

@@ -62,7 +62,7 @@ struct Guest {
     waiting: Vec<u64>,
     /// Works that need it.
     users: usize,
-    /// Works decided that its home had sent, since it came.
+    /// Works decided that its home counts as sent, since it came.
     decided: u32,
 }
 
@@ -74,11 +74,14 @@ struct Work {
     missing: usize,
     /// Whose order it keeps: the account that would pay first.
     first: Option<AccountId>,
+    /// Whether that account's home counts it among what it sent.
+    is_counted: bool,
 }
 
 #[derive(Debug)]
 enum What {
-    Transaction(Vec<Item>),
+    /// And whether its home counts it among what it sent.
+    Transaction(Vec<Item>, bool),
     Due(TransferId),
 }
 
@@ -121,7 +124,7 @@ impl Office {
             }
         }
         let first = work.first?;
-        if let Some(guest) = self.guests.0.get_mut(&first) {
+        if let Some(guest) = self.guests.0.get_mut(&first).filter(|_| work.is_counted) {
             guest.decided = guest.decided.saturating_add(1);
         }
         let order = self.order.get_mut(&first)?;
@@ -148,10 +151,12 @@ impl Core {
                 loan.sent = loan.sent.saturating_add(1);
             }
         }
+        // An account that is not open yet has no loan, and may be open when this is decided.
+        let is_counted = first.is_some();
         if self.office.is_some() {
-            self.take_up(What::Transaction(items));
+            self.take_up(What::Transaction(items, is_counted));
         } else {
-            self.tell(0, Loan::Forward(items));
+            self.tell(0, Loan::Forward(items, is_counted));
         }
         if let Some(slot) = first {
             self.lend_if_quiet(slot);
@@ -169,7 +174,7 @@ impl Core {
     /// Handles a message between desk and shard.
     pub(super) fn loan(&mut self, loan: Loan) {
         match loan {
-            Loan::Forward(items) => self.take_up(What::Transaction(items)),
+            Loan::Forward(items, is_counted) => self.take_up(What::Transaction(items, is_counted)),
             Loan::Ask(id) => match self.accounts.find(id) {
                 None => self.tell(0, Loan::Lend(id, None)),
                 Some(slot) if self.loans.contains_key(&slot) => {}
@@ -205,6 +210,7 @@ impl Core {
         }
         let Some(loan) = self.loans.get_mut(&slot) else { return };
         loan.is_away = false;
+        debug_assert!(loan.sent >= decided, "only what was sent is decided");
         loan.sent = loan.sent.saturating_sub(decided);
         if loan.sent > 0 {
             self.lend_if_quiet(slot);
@@ -248,7 +254,7 @@ impl Core {
     fn take_up(&mut self, what: What) {
         let Some(office) = &mut self.office else { return };
         let mut accounts: Vec<AccountId> = match &what {
-            What::Transaction(items) => {
+            What::Transaction(items, _) => {
                 items.iter().flat_map(|item| [item.order.transfer.debit, item.order.transfer.credit]).collect()
             }
             What::Due(id) => {
@@ -256,7 +262,7 @@ impl Core {
             }
         };
         let may_charge = match &what {
-            What::Transaction(items) => items.iter().any(|item| {
+            What::Transaction(items, _) => items.iter().any(|item| {
                 let transfer = &item.order.transfer;
                 transfer.operation() == Operation::Reversal || !self.policy.charges_nothing(transfer)
             }),
@@ -287,14 +293,14 @@ impl Core {
             guest.waiting.push(number);
             missing = missing.saturating_add(1);
         }
-        let first = match &what {
-            What::Transaction(items) => items.first().map(|item| item.order.transfer.debit),
-            What::Due(_) => None,
+        let (first, is_counted) = match &what {
+            What::Transaction(items, is_counted) => (items.first().map(|item| item.order.transfer.debit), *is_counted),
+            What::Due(_) => (None, false),
         };
         if let Some(first) = first {
             office.order.entry(first).or_default().push_back(number);
         }
-        office.works.insert(number, Work { what, accounts, missing, first });
+        office.works.insert(number, Work { what, accounts, missing, first, is_counted });
         self.perform(number);
         for id in asked {
             self.tell(id.shard(self.shards()), Loan::Ask(id));
@@ -329,7 +335,7 @@ impl Core {
                 return;
             };
             match &work.what {
-                What::Transaction(items) => {
+                What::Transaction(items, _) => {
                     office.orders.clear();
                     office.orders.extend(items.iter().map(|item| item.order));
                     let decided = office.desk.decide(&mut office.guests, &office.orders);

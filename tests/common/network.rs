@@ -72,11 +72,16 @@ impl Network {
     }
 
     pub(crate) fn open(&mut self, account: &NewAccount) {
+        self.send_open(account);
+        self.settle();
+    }
+
+    /// Asks for an account to be opened, which waits as everything else does.
+    pub(crate) fn send_open(&mut self, account: &NewAccount) {
         let mut batch = Batch::default();
         batch.push(&self.parcel(1), 0, *account);
         let shards = self.cores.len();
         self.queues[account.id.shard(shards)][shards].push_back(ShardMessage::Open(batch));
-        self.settle();
     }
 
     /// Sends a transaction as the router would.

@@ -314,7 +314,7 @@ impl BankSide {
             }
         }
         // An entry whose line is there with another amount is that line's break, not one more.
-        let named = self.named_by_open_lines();
+        let named = self.in_differences();
         for place in &named {
             let sequence = self.matcher.expected(*place).map_or(0, |expected| expected.sequence);
             let key = BreakKey::Entry(sequence);
@@ -334,14 +334,9 @@ impl BankSide {
         }
     }
 
-    fn named_by_open_lines(&self) -> BTreeSet<u32> {
-        let open: Vec<u32> = self.matcher.open_lines().collect();
-        open.iter()
-            .filter_map(|place| self.matcher.bank_line(*place))
-            // A fee says what something cost, not that it came.
-            .filter(|line| !line.is_fee)
-            .flat_map(|line| self.matcher.named_open(line))
-            .collect()
+    /// Entries that are part of the difference of an open line: what is known to be wrong with them is told there.
+    fn in_differences(&self) -> BTreeSet<u32> {
+        self.matcher.open_lines().flat_map(|line| self.matcher.owned_by(line)).collect()
     }
 
     /// Resolves the breaks of what came to match, and notes what came too late.

@@ -156,8 +156,39 @@ pub struct Tolerance {
 /// Entries of one amount and day that are looked at for one without a reference.
 const LOOKED_AT_MAX: usize = 16;
 
-/// Open entries of one name that are looked at: a customer's number may be that of a million.
+/// Open entries of one name that are looked at, besides those of a line's amount: a customer's number may be that of a million.
 const NAMED_MAX: usize = 64;
+
+/// The open entries of one name.
+#[derive(Debug)]
+enum Named {
+    /// In no order; at most [`NAMED_MAX`].
+    Few(Vec<u32>),
+    /// By amount and day.
+    Many(BTreeSet<(i128, i32, u32)>),
+}
+
+impl Named {
+    /// Those that a line of an amount may be about: when there are many, those of its amount if there are any.
+    fn of(&self, amount: i128, tolerance: Tolerance) -> impl Iterator<Item = u32> + '_ {
+        let around = i128::try_from(tolerance.amount).unwrap_or(i128::MAX);
+        let range = (amount.saturating_sub(around), i32::MIN, 0)..=(amount.saturating_add(around), i32::MAX, u32::MAX);
+        let (few, fitting, others) = match self {
+            Self::Few(few) => (few.as_slice(), None, None),
+            Self::Many(many) if many.range(range.clone()).next().is_some() => (&[][..], Some(many.range(range)), None),
+            Self::Many(many) => (&[][..], None, Some(many.iter())),
+        };
+        let many = fitting.into_iter().flatten().chain(others.into_iter().flatten()).map(|known| known.2);
+        few.iter().copied().chain(many).take(NAMED_MAX)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(few) => few.len(),
+            Self::Many(many) => many.len(),
+        }
+    }
+}
 
 /// What is open of one mirror account.
 #[derive(Debug, Default)]
@@ -167,7 +198,7 @@ pub struct Matcher {
     expected_open: Vec<bool>,
     line_open: Vec<bool>,
     /// Open ones by id and by reference.
-    names: HashMap<u128, Vec<u32>>,
+    names: HashMap<u128, Named>,
     gone: Gone,
     batches: HashMap<u64, Vec<u32>>,
     /// Open ones by amount and day.
@@ -194,7 +225,7 @@ impl Matcher {
         let place = place_of(self.expected.len());
         for name in [expected.id, expected.reference] {
             if name != 0 {
-                self.names.entry(name).or_default().push(place);
+                self.name(name, (expected.amount, expected.day, place));
             }
         }
         if expected.batch != 0 {
@@ -208,6 +239,18 @@ impl Matcher {
         self.expected.push(expected);
         self.expected_open.push(true);
         place
+    }
+
+    fn name(&mut self, name: u128, new: (i128, i32, u32)) {
+        let named = self.names.entry(name).or_insert_with(|| Named::Few(Vec::new()));
+        match named {
+            Named::Few(few) if few.len() < NAMED_MAX => few.push(new.2),
+            Named::Few(few) => {
+                let with = |place: &u32| self.expected.get(at(*place)).map(|known| (known.amount, known.day, *place));
+                *named = Named::Many(few.iter().filter_map(with).chain([new]).collect());
+            }
+            Named::Many(many) => drop(many.insert(new)),
+        }
     }
 
     /// Adds a line; answers its place.
@@ -268,10 +311,11 @@ impl Matcher {
             self.open_expected.remove(&(expected.due, place));
             for name in [expected.id, expected.reference] {
                 if let hashbrown::hash_map::Entry::Occupied(mut named) = self.names.entry(name) {
-                    if let Some(at) = named.get().iter().position(|known| *known == place) {
-                        named.get_mut().swap_remove(at);
+                    match named.get_mut() {
+                        Named::Few(few) => few.retain(|known| *known != place),
+                        Named::Many(many) => drop(many.remove(&(expected.amount, expected.day, place))),
                     }
-                    if named.get().is_empty() {
+                    if named.get().len() == 0 {
                         named.remove();
                     }
                     self.gone.insert(name, expected.amount);
@@ -283,14 +327,16 @@ impl Matcher {
     /// The open payout that an open entry gives back.
     pub fn payout_of(&self, place: u32) -> Option<u32> {
         let returned = self.expected(place).filter(|expected| expected.is_return)?;
-        let named = self.names.get(&returned.reference)?;
-        let of = |known: &&u32| self.expected(**known).is_some_and(|payout| payout.id == returned.reference);
-        named.iter().find(of).copied()
+        // Whatever it is, and whatever else has this reference.
+        let mut named = self.names.get(&returned.reference)?.of(returned.amount.saturating_neg(), Tolerance::default());
+        named.find(|known| self.expected(*known).is_some_and(|payout| payout.id == returned.reference))
     }
 
     /// Takes an entry out of its payout file, which the bank has refused.
     pub fn leave_batch(&mut self, id: u128) {
-        let Some(place) = self.names.get(&id).and_then(|named| named.first().copied()) else { return };
+        let is_it = |place: &u32| self.expected(*place).is_some_and(|expected| expected.id == id);
+        let named = self.names.get(&id).and_then(|named| named.of(0, Tolerance::default()).find(is_it));
+        let Some(place) = named else { return };
         let Some(expected) = self.expected.get_mut(at(place)) else { return };
         if let Some(batch) = self.batches.get_mut(&std::mem::take(&mut expected.batch)) {
             batch.retain(|known| *known != place);
@@ -315,9 +361,19 @@ impl Matcher {
     }
 
     /// The open entries that a line names: surely, or else perhaps.
-    pub fn named_open(&self, line: &BankLine) -> Vec<u32> {
-        let surely = self.named(&line.names);
-        if surely.is_empty() && !self.is_sure(line) { self.named(&line.maybe) } else { surely }
+    fn named_open(&self, line: &BankLine, tolerance: Tolerance) -> Vec<u32> {
+        let surely = self.named(&line.names, line.amount, tolerance);
+        let is_unsure = surely.is_empty() && !self.is_sure(line);
+        if is_unsure { self.named(&line.maybe, line.amount, tolerance) } else { surely }
+    }
+
+    /// Whether a line's difference says nothing of the entries it names: they share a name, as a customer's number is shared, and it has less than half
+    /// of what they add up to.
+    fn is_about_none(&self, line: &BankLine, named: &[u32]) -> bool {
+        let said = line.names.iter().chain(&line.maybe);
+        let is_shared = said.filter_map(|name| self.names.get(name)).any(|of| of.len() > 1);
+        let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
+        is_shared && line.amount.unsigned_abs().saturating_mul(2) < sum.unsigned_abs()
     }
 
     /// The open entries that the difference of a line contains; of several lines about one entry, one has it.
@@ -337,9 +393,9 @@ impl Matcher {
     }
 
     /// The open entries of some names.
-    fn named(&self, names: &[u128]) -> Vec<u32> {
-        let of = |name| self.names.get(name).into_iter().flat_map(|named| named.iter().take(NAMED_MAX));
-        let open: BTreeSet<u32> = names.iter().flat_map(of).copied().collect();
+    fn named(&self, names: &[u128], amount: i128, tolerance: Tolerance) -> Vec<u32> {
+        let of = |name| self.names.get(name).into_iter().flat_map(|named| named.of(amount, tolerance));
+        let open: BTreeSet<u32> = names.iter().flat_map(of).collect();
         open.into_iter().collect()
     }
 
@@ -390,7 +446,7 @@ impl Matcher {
                 found.or_else(|| self.by_sum_of_day(place, tolerance))
             };
             let Some(found) = found else {
-                let (trouble, owned) = self.trouble(line, &mut differing);
+                let (trouble, owned) = self.trouble((line, tolerance), &mut differing);
                 if !owned.is_empty() {
                     all_owned.insert(place, owned);
                 }
@@ -411,12 +467,19 @@ impl Matcher {
     }
 
     /// What is wrong with a line that nothing fits, and which entries its difference contains.
-    fn trouble(&self, line: &BankLine, differing: &mut BTreeSet<u32>) -> (LineTrouble, Vec<u32>) {
+    fn trouble(
+        &self,
+        (line, tolerance): (&BankLine, Tolerance),
+        differing: &mut BTreeSet<u32>,
+    ) -> (LineTrouble, Vec<u32>) {
         if line.is_fee {
             return (LineTrouble::Extra, Vec::new());
         }
-        let named = self.named_open(line);
+        let named = self.named_open(line, tolerance);
         if !named.is_empty() {
+            if self.is_about_none(line, &named) {
+                return (LineTrouble::Extra, Vec::new());
+            }
             // The differences of all lines about some entries add up to what the bank has more.
             let new: Vec<u32> = named.into_iter().filter(|place| differing.insert(*place)).collect();
             let sum = new.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
@@ -442,7 +505,7 @@ impl Matcher {
         let open: Vec<u32> = self.open_lines.iter().copied().collect();
         for place in open {
             let Some(line) = self.lines.get(at(place)).filter(|line| !line.is_fee) else { continue };
-            let named = self.named_open(line);
+            let named = self.named_open(line, tolerance);
             if let Some((reason, expected)) = self.fitting(line, &named, tolerance) {
                 let found = Matched { reason, expected, lines: vec![place] };
                 self.close(&found);

@@ -147,3 +147,34 @@ proptest! {
         prop_assert_eq!(matcher.run(tolerance), (vec![], troubles));
     }
 }
+
+fn of_customer(id: u128, amount: i128) -> Expected {
+    Expected { reference: 1_234_567_890, ..expected(id, amount, 1) }
+}
+
+#[test]
+fn a_line_of_a_customer_with_many_open_entries_does_not_take_them_all() {
+    let entries: Vec<_> = (1..=10).map(|id| of_customer(id, 100)).collect();
+    let (matches, troubles) = run(entries.clone(), vec![line(50, 1, &[1_234_567_890])], NEAR);
+    assert_eq!((matches, troubles), (vec![], vec![(0, LineTrouble::Extra)]));
+    // What is nearly all of them, or says which, is about them.
+    let (_, troubles) = run(entries.clone(), vec![line(999, 1, &[1_234_567_890])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Amount(-1))]);
+    let (_, troubles) = run(entries, vec![line(30, 1, &[3])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Amount(-70))]);
+}
+
+#[test]
+fn any_number_of_entries_of_one_name_are_matched_by_their_amounts_in_any_order() {
+    let count = 20_000_u32;
+    let mut matcher = Matcher::default();
+    for number in 1..=count {
+        matcher.expect(of_customer(number.into(), number.into()));
+        matcher.line(line(number.into(), 1, &[1_234_567_890]));
+    }
+    // All in the first pass: one for each sixty-four of them would take for ever.
+    let mut found = Vec::new();
+    let troubles = matcher.pass(NEAR, &mut found);
+    assert_eq!((found.len(), troubles.len(), matcher.open()), (20_000, 0, (0, 0)));
+    assert!(found.iter().all(|one| one.reason == Reason::Reference && one.expected == one.lines));
+}

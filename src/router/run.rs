@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::ledger::{Sequence, TransferId, get, set};
 
@@ -52,6 +53,8 @@ pub(super) struct Run {
     /// The least and the greatest id.
     bounds: (u128, u128),
     filter: Vec<u64>,
+    /// The block that was looked into last: who sends an old file again names its ids one after the other.
+    last: Mutex<Option<(usize, Vec<Entry>)>>,
 }
 
 fn damaged(path: &Path, what: &str) -> io::Error {
@@ -280,6 +283,7 @@ impl Run {
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
             bounds: (u128::MAX, 0),
             filter: filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+            last: Mutex::default(),
         };
         if let Some(last) = blocks.checked_sub(1) {
             let block = run.block(last)?;
@@ -352,7 +356,11 @@ impl Run {
     fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
         let after = self.fences.partition_point(|&fence| fence <= id);
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
-        let block = self.block(number)?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(known, _)| *known != number) {
+            *last = Some((number, self.block(number)?));
+        }
+        let block = last.as_ref().map_or(&[][..], |(_, block)| block);
         Ok(block.binary_search_by_key(&id, |entry| entry.0).ok().and_then(|at| block.get(at)).map(|entry| entry.1))
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct BenchArguments {
     /// One short run of each row: some minutes.
     #[arg(long, required_unless_present = "full", conflicts_with = "full")]
     quick: bool,
-    /// Three whole runs of each row: half an hour and more.
+    /// Three whole runs of each row: ten minutes and more.
     #[arg(long)]
     full: bool,
     /// Only rows whose names contain this.

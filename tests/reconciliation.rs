@@ -6,7 +6,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    clippy::print_stderr,
     reason = "a failed expectation is a failed test"
 )]
 
@@ -18,13 +17,9 @@ mod ports;
 use std::path::Path;
 
 use heng::backoffice::{
-    Answer, BreakOrder, BreakOrderAction, BreakView, Command, Import, Office, Overlap, Person, Problem, Reconciliation,
-    check_files,
+    Answer, BreakOrder, BreakOrderAction, BreakView, Command, Import, Office, Overlap, Person, Problem, check_files,
 };
-use heng::ledger::{
-    AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, PolicyPart, Record, StatementEntry,
-    StoredRecord, Transfer, TransferId, padded,
-};
+use heng::ledger::{AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, Record, Transfer, TransferId};
 use network::Network;
 use ports::{Fused, NOON_NS};
 
@@ -59,8 +54,6 @@ amount = "amount"
 reference = "reference"
 fee = "fee"
 "#;
-
-const DAY_NS: u64 = 86_400_000_000_000;
 
 fn person(number: u32) -> Person {
     Person { id: GatewayId(number), name: format!("person-{number}") }
@@ -555,51 +548,4 @@ fn a_fee_for_what_did_not_come_does_not_hide_that_it_is_missing() {
     let told = breaks(&mut office, None);
     assert!(kinds(&told).contains(&("missing", -10_000)), "{:?}", kinds(&told));
     assert!(kinds(&told).contains(&("extra", -30)), "{:?}", kinds(&told));
-}
-
-#[test]
-#[ignore = "a measurement: run it in release mode, by name"]
-fn a_million_lines_against_a_million_entries() {
-    use std::fmt::Write;
-    let count = 1_000_000_u64;
-    let mut reconciliation = Reconciliation::default();
-    let mut sequence = 0;
-    let mut follow = |record: Record, file: Option<Vec<u8>>| {
-        sequence += 1;
-        let stored = StoredRecord { sequence, time_ns: NOON_NS / DAY_NS * DAY_NS, record };
-        reconciliation.follow(&stored, |_| file);
-    };
-    for part in PolicyPart::split(POLICY) {
-        follow(Record::Policy(part), None);
-    }
-    let mut file = "day;amount;reference\n".to_owned();
-    for number in 0..count {
-        let amount = u128::from(number % 5_000 + 1);
-        let incoming = transfer(u128::from(number) + 1, (900, 800), amount, 8);
-        let incoming = Transfer { user_data_128: 1_000_000_000 + u128::from(number), ..incoming };
-        follow(Record::Transfer { transfer: incoming, outcome: Code::Accepted, gateway: GatewayId(1) }, None);
-        // Half of the lines have a reference.
-        let reference = if number % 2 == 0 { format!("ref {}", incoming.user_data_128) } else { String::new() };
-        writeln!(file, "2026-11-23;{},{:02};{reference}", amount / 100, amount % 100).unwrap();
-    }
-    let entry = StatementEntry {
-        number: 1,
-        hash: [0; 32],
-        account: AccountId::from_raw(900),
-        mapping: padded("bank").unwrap(),
-        lines: 0,
-        wrong: 0,
-        sum: 0,
-        skips_known: false,
-        by: GatewayId(1),
-    };
-    let begun = std::time::Instant::now();
-    follow(Record::Statement(entry), Some(file.into_bytes()));
-    let took = begun.elapsed();
-    let side = reconciliation.side("custody").unwrap();
-    assert_eq!(side.matched.values().sum::<u64>(), count);
-    assert_eq!(side.breaks.len(), 0);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    eprintln!("{count} lines in {took:?}; {peak}");
 }

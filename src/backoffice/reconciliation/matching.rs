@@ -20,26 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-/// Fingerprints of names of entries that are matched, with the amounts of the last ones: there are as many as there ever were entries.
-#[derive(Debug, Default)]
-struct Gone(HashMap<u64, i64>);
-
-impl Gone {
-    /// Ids are spread already, references count up: both are folded.
-    fn key(name: u128) -> u64 {
-        let halves = u64::try_from(name >> 64).unwrap_or(0) ^ u64::try_from(name & u128::from(u64::MAX)).unwrap_or(0);
-        halves.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-
-    fn insert(&mut self, name: u128, amount: i128) {
-        let limit = if amount > 0 { i64::MAX } else { i64::MIN };
-        self.0.insert(Self::key(name), i64::try_from(amount).unwrap_or(limit));
-    }
-
-    fn get(&self, name: u128) -> Option<i128> {
-        self.0.get(&Self::key(name)).copied().map(i128::from)
-    }
-}
+use super::names::{Gone, NAMED_MAX, Namesakes};
 
 /// An entry of a mirror account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,40 +137,6 @@ pub struct Tolerance {
 /// Entries of one amount and day that are looked at for one without a reference.
 const LOOKED_AT_MAX: usize = 16;
 
-/// Open entries of one name that are looked at, besides those of a line's amount: a customer's number may be that of a million.
-const NAMED_MAX: usize = 64;
-
-/// The open entries of one name.
-#[derive(Debug)]
-enum Named {
-    /// In no order; at most [`NAMED_MAX`].
-    Few(Vec<u32>),
-    /// By amount and day.
-    Many(BTreeSet<(i128, i32, u32)>),
-}
-
-impl Named {
-    /// Those that a line of an amount may be about: when there are many, those of its amount if there are any.
-    fn of(&self, amount: i128, tolerance: Tolerance) -> impl Iterator<Item = u32> + '_ {
-        let around = i128::try_from(tolerance.amount).unwrap_or(i128::MAX);
-        let range = (amount.saturating_sub(around), i32::MIN, 0)..=(amount.saturating_add(around), i32::MAX, u32::MAX);
-        let (few, fitting, others) = match self {
-            Self::Few(few) => (few.as_slice(), None, None),
-            Self::Many(many) if many.range(range.clone()).next().is_some() => (&[][..], Some(many.range(range)), None),
-            Self::Many(many) => (&[][..], None, Some(many.iter())),
-        };
-        let many = fitting.into_iter().flatten().chain(others.into_iter().flatten()).map(|known| known.2);
-        few.iter().copied().chain(many).take(NAMED_MAX)
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Few(few) => few.len(),
-            Self::Many(many) => many.len(),
-        }
-    }
-}
-
 /// What is open of one mirror account.
 #[derive(Debug, Default)]
 pub struct Matcher {
@@ -198,7 +145,7 @@ pub struct Matcher {
     expected_open: Vec<bool>,
     line_open: Vec<bool>,
     /// Open ones by id and by reference.
-    names: HashMap<u128, Named>,
+    names: HashMap<u128, Namesakes>,
     gone: Gone,
     batches: HashMap<u64, Vec<u32>>,
     /// Open ones by amount and day.
@@ -242,14 +189,14 @@ impl Matcher {
     }
 
     fn name(&mut self, name: u128, new: (i128, i32, u32)) {
-        let named = self.names.entry(name).or_insert_with(|| Named::Few(Vec::new()));
+        let named = self.names.entry(name).or_insert_with(|| Namesakes::Few(Vec::new()));
         match named {
-            Named::Few(few) if few.len() < NAMED_MAX => few.push(new.2),
-            Named::Few(few) => {
+            Namesakes::Few(few) if few.len() < NAMED_MAX => few.push(new.2),
+            Namesakes::Few(few) => {
                 let with = |place: &u32| self.expected.get(at(*place)).map(|known| (known.amount, known.day, *place));
-                *named = Named::Many(few.iter().filter_map(with).chain([new]).collect());
+                *named = Namesakes::Many(few.iter().filter_map(with).chain([new]).collect());
             }
-            Named::Many(many) => drop(many.insert(new)),
+            Namesakes::Many(many) => drop(many.insert(new)),
         }
     }
 
@@ -312,8 +259,8 @@ impl Matcher {
             for name in [expected.id, expected.reference] {
                 if let hashbrown::hash_map::Entry::Occupied(mut named) = self.names.entry(name) {
                     match named.get_mut() {
-                        Named::Few(few) => few.retain(|known| *known != place),
-                        Named::Many(many) => drop(many.remove(&(expected.amount, expected.day, place))),
+                        Namesakes::Few(few) => few.retain(|known| *known != place),
+                        Namesakes::Many(many) => drop(many.remove(&(expected.amount, expected.day, place))),
                     }
                     if named.get().len() == 0 {
                         named.remove();

@@ -15,6 +15,7 @@
 mod breaks;
 mod ledger_side;
 mod matching;
+mod names;
 
 pub use breaks::{Break, BreakKind, BreakState};
 pub use ledger_side::{BankSide, Named, Reconciliation, names_in};

@@ -68,3 +68,17 @@ fn an_edited_limit_goes_on_and_a_new_one_gives_nothing_back() {
     assert_eq!(told, ["accepted", "limit_exceeded"]);
     assert!(heng::verify::verify(&directory.path().join("data")).unwrap().ok);
 }
+
+/// A raise is no operation of its own, so it goes through however many there were before the bound was lowered; and the books agree.
+#[test]
+fn a_raise_under_a_lowered_number_is_no_violation() {
+    let directory = tempfile::tempdir().unwrap();
+    let holds: Vec<_> = (10..15).map(|id| Transfer { flags: Operation::Hold as u16, ..pay(id, 100) }).collect();
+    let told = under(directory.path(), &limit("many", "count_max = 10", "90.00"), &holds);
+    assert_eq!(told, ["accepted"; 5]);
+    let raise = Transfer { flags: Operation::Raise as u16, related: 10, ..pay(20, 50) };
+    let told = under(directory.path(), &limit("few", "count_max = 3", "90.00"), &[raise, pay(21, 1)]);
+    assert_eq!(told, ["accepted", "limit_count_exceeded"]);
+    let verified = heng::verify::verify(&directory.path().join("data")).unwrap();
+    assert!(verified.ok, "{verified:?}");
+}

@@ -141,3 +141,28 @@ fn files_that_are_lost_are_written_again_without_what_the_bank_refused() {
         assert_eq!(files(directory.path()), expected, "to the byte");
     }
 }
+
+/// When the bank has refused all that is in a damaged file, nothing of it is to be paid again, and it stays away.
+#[test]
+fn a_damaged_file_in_which_nothing_is_to_be_paid_any_more_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(&policy("multilateral", "scheme", "csv"));
+    let mut office = Office::new(ports.clone(), directory.path());
+    office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+    run(&ports, directory.path());
+    let payouts: Vec<_> = ports.network.lock().unwrap().book.windows().payouts().values().copied().collect();
+    for payout in payouts.iter().filter(|payout| !payout.is_collection) {
+        let refused = Command::RejectPayout { payout: format!("{:032x}", payout.id.raw()), reason: "AC04".to_owned() };
+        for who in [1, 2] {
+            let _second = office.perform(refused.clone(), &person(who));
+        }
+    }
+    run(&ports, directory.path());
+    let name = files(directory.path()).into_keys().find(|name| !name.contains("collections")).unwrap();
+    let name = name.replace(".manifest.json", ".csv");
+    fs::write(directory.path().join("payouts").join(&name), "damaged").unwrap();
+    run(&ports, directory.path());
+    let left = files(directory.path());
+    assert!(!left.contains_key(&name) && left.contains_key(&format!("{name}.damaged")), "{:?}", left.keys());
+    assert!(kept(&ports, directory.path()).damaged.is_empty());
+}

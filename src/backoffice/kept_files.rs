@@ -181,10 +181,18 @@ impl<P: Ports> Office<P> {
                 fs::copy(path, &aside).map_err(|err| trouble(&aside, err))?;
             }
             self.files_of(snapshot, window)?;
-            self.say(&format!(
-                "the payout file {} {why}: it is kept beside as .damaged and written again from the journal, with the banks that participants have now",
-                path.display()
-            ));
+            let of_window: Vec<PayoutEntry> =
+                payouts.iter().filter(|payout| payout.window == window.key()).copied().collect();
+            let again = if right(path, &of_window).is_some() {
+                "written again from the journal, with the banks that participants have now"
+            } else {
+                // The bank has refused all of it.
+                for path in [Some(path), pair.manifest.as_ref()].into_iter().flatten() {
+                    fs::remove_file(path).map_err(|err| trouble(path, err))?;
+                }
+                "not written again, because nothing in it is still to be paid"
+            };
+            self.say(&format!("the payout file {} {why}: it is kept beside as .damaged and {again}", path.display()));
         }
         Ok(())
     }

@@ -9,6 +9,12 @@ use crate::journal::sync_directory;
 /// Directories above the data directory whose entries are made durable.
 const SYNCED_PARENTS: usize = 2;
 
+/// Whether a directory that cannot be synced is none in which this program, or whoever installs it, makes entries.
+fn is_of_others(err: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(err.kind(), PermissionDenied | InvalidInput | Unsupported | ReadOnlyFilesystem)
+}
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -46,8 +52,8 @@ impl DataDir {
         // At every start: whoever made the directories, or a start that was broken off, may not have.
         for parent in path.canonicalize().map_err(io_error)?.ancestors().skip(1).take(SYNCED_PARENTS) {
             match sync_directory(parent) {
-                // Who may not read it has not made anything there either.
-                Err(err) if err.kind() == io::ErrorKind::PermissionDenied => break,
+                // Not ours to read, or of a kind that is made elsewhere and keeps no entries of ours.
+                Err(err) if is_of_others(&err) => break,
                 synced => synced.map_err(io_error)?,
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::lookup::Lookup;
 use super::queries::{may_have_events, read_query};
@@ -39,7 +39,6 @@ pub(super) struct EventsRequest {
     pub(super) lookup: Lookup,
     pub(super) reading: Arc<Admission>,
     pub(super) behind: Arc<Behind>,
-    pub(super) drain: watch::Receiver<bool>,
 }
 
 impl EventsRequest {
@@ -51,7 +50,9 @@ impl EventsRequest {
             if let Some(page) = self.room_for(&query) {
                 let (own, asked) = (self.own, query);
                 let read = self.lookup.run(move |context| read_query(context, own, &asked, 0)).await;
-                match read.unwrap_or(Err(Code::Internal)) {
+                match read.and_then(|read| read) {
+                    // From where to ask again is said all the same.
+                    Err(Code::Draining) => return (Ok((query.from.max(1), Vec::new())), None),
                     Ok((next, records)) if records.is_empty() => {
                         // What was looked at need not be looked at again.
                         query.from = next;
@@ -63,7 +64,7 @@ impl EventsRequest {
             } else {
                 tokio::time::sleep(EVENTS_EVERY).await;
             }
-            let is_over = *self.drain.borrow() || deadline.is_none_or(|deadline| Instant::now() >= deadline);
+            let is_over = *self.lookup.drain.borrow() || deadline.is_none_or(|deadline| Instant::now() >= deadline);
             if is_over || self.lookup.outgoing.is_closed() {
                 return (Ok((query.from.max(1), Vec::new())), None);
             }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use super::lookup::LookupTurns;
 use super::session::{Ended, Session};
 use crate::clearing::ClearingHandle;
 use crate::flow::Admission;
@@ -53,7 +54,7 @@ pub struct GatewayContext {
     /// Where reads go.
     pub clearing: ClearingHandle,
     /// Lookups that may be under way on threads that wait, all connections together.
-    pub lookups: Arc<Semaphore>,
+    pub lookups: LookupTurns,
     /// Where records are read.
     pub reader: Arc<JournalReader>,
     /// Where histories are found.

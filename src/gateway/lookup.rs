@@ -2,9 +2,10 @@
 //!
 //! # Invariants
 //!
-//! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each may look through many
-//!    records, and has a group of the journal in memory meanwhile. The others wait in the order in which they came.
-//! 2. Nothing is begun for a peer that has gone.
+//! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each has a group of the journal
+//!    in memory meanwhile. The others wait in the order in which they came.
+//! 2. Those that may look through very many records leave half of that to the others.
+//! 3. Nothing is begun for a peer that has gone, or once the server drains.
 //!
 //! # Not here
 //!
@@ -13,7 +14,7 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::listener::GatewayContext;
 use super::outgoing::{Outgoing, error_frame};
@@ -23,8 +24,23 @@ use crate::ledger::Code;
 /// Lookups under way for a connection.
 pub(super) const LOOKUPS_MAX: usize = 4;
 
-/// Lookups under way for all connections.
-pub const ALL_LOOKUPS_MAX: usize = 16;
+/// Lookups under way for all connections, and how many of them may be long ones.
+const ALL_LOOKUPS_MAX: usize = 16;
+const LONG_LOOKUPS_MAX: usize = 8;
+
+/// The turns of all connections.
+#[derive(Clone, Debug)]
+pub struct LookupTurns {
+    all: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
+
+impl Default for LookupTurns {
+    fn default() -> Self {
+        let turns = |most| Arc::new(Semaphore::new(most));
+        Self { all: turns(ALL_LOOKUPS_MAX), long: turns(LONG_LOOKUPS_MAX) }
+    }
+}
 
 /// A connection's way to look things up.
 #[derive(Clone, Debug)]
@@ -33,6 +49,9 @@ pub(super) struct Lookup {
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     /// Of this connection.
     pub(super) turns: Arc<Semaphore>,
+    /// Whether it may look through very many records.
+    pub(super) is_long: bool,
+    pub(super) drain: watch::Receiver<bool>,
     pub(super) runtime: Handle,
 }
 
@@ -46,29 +65,35 @@ impl Lookup {
     ) {
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            let frame = self.run(work).await.unwrap_or_else(|| error_frame(request_id, Code::Internal));
+            let frame = self.run(work).await.unwrap_or_else(|code| error_frame(request_id, code));
             // A peer that left gets no answer.
             drop(self.outgoing.send(Outgoing::Frame { frame, room }));
         });
     }
 
-    /// Looks something up when it is its turn. `None`: the peer has gone, or the work has failed.
+    /// Looks something up when it is its turn. It is refused when the server drains before that.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
-    ) -> Option<T> {
+    ) -> Result<T, Code> {
         // Its own turn first: who waits for that keeps nobody else waiting.
-        let own = Arc::clone(&self.turns).acquire_owned().await.ok()?;
-        let of_all = Arc::clone(&self.context.lookups).acquire_owned().await.ok()?;
-        if self.outgoing.is_closed() {
-            return None;
+        let own = turn(&self.turns).await?;
+        let long = if self.is_long { Some(turn(&self.context.lookups.long).await?) } else { None };
+        let of_all = turn(&self.context.lookups.all).await?;
+        if self.outgoing.is_closed() || *self.drain.borrow() {
+            return Err(Code::Draining);
         }
         let context = Arc::clone(&self.context);
         let found = self.runtime.spawn_blocking(move || {
             let found = work(&context);
-            drop((own, of_all));
+            drop((own, long, of_all));
             found
         });
-        found.await.ok()
+        found.await.map_err(|_failed| Code::Internal)
     }
+}
+
+/// Waits for a turn; nobody closes them.
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Code> {
+    Arc::clone(turns).acquire_owned().await.map_err(|_closed| Code::Internal)
 }

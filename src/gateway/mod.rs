@@ -25,4 +25,4 @@ mod reads;
 mod session;
 
 pub use listener::{GatewayContext, GatewayLimits, converse, serve};
-pub use lookup::ALL_LOOKUPS_MAX;
+pub use lookup::LookupTurns;

@@ -50,6 +50,8 @@ impl Session {
             context: Arc::clone(&self.context),
             outgoing: self.outgoing.clone(),
             turns: Arc::clone(&self.lookups),
+            is_long: false,
+            drain: self.drain.clone(),
             runtime: tokio::runtime::Handle::current(),
         }
     }
@@ -86,7 +88,7 @@ impl Session {
 
     pub(super) fn query(&mut self, request_id: u64, query: Query) -> Result<(), Code> {
         let (own, _) = self.asker();
-        let lookup = self.lookup();
+        let lookup = Lookup { is_long: true, ..self.lookup() };
         if query.kind == QueryKind::Events {
             return self.events(request_id, own, query);
         }
@@ -131,7 +133,6 @@ impl Session {
             lookup: self.lookup(),
             reading: Arc::clone(&self.reading),
             behind: Arc::clone(&self.behind),
-            drain: self.drain.clone(),
         };
         tokio::spawn(async move {
             let (read, page) = request.wait(query).await;
@@ -144,7 +145,7 @@ impl Session {
 
     pub(super) fn get_account(&self, request_id: u64, request: AccountRequest) -> Result<(), Code> {
         let room = self.reading.admit(1).ok_or(Code::Busy)?;
-        let lookup = self.lookup();
+        let lookup = Lookup { is_long: true, ..self.lookup() };
         let reply = Box::new(move |detail: AccountDetail| {
             let is_past = request.sequence != 0 || request.time_ns != 0;
             let Some(account) = detail.account.filter(|_| is_past) else {
@@ -181,7 +182,7 @@ impl Session {
             runtime.spawn(async move {
                 let orders = lookup.run(move |context| orders(context, asker, (transfers, found))).await;
                 let outgoing = lookup.outgoing.clone();
-                let orders = match orders.unwrap_or(Err(Code::Internal)) {
+                let orders = match orders.and_then(|orders| orders) {
                     Ok(orders) => orders,
                     Err(code) => {
                         let frame = error_frame(request_id, code);

@@ -89,10 +89,11 @@ impl Bounds {
         Self { sum: limit.sum_max.unwrap_or(u128::MAX), count: limit.count_max.unwrap_or(u32::MAX) }
     }
 
-    /// Whether what was counted is within it; `once` is what is counted for itself alone.
+    /// Whether what was counted is within it; `once` is what is counted for itself alone. What was no operation of its own, as a raise, says nothing of
+    /// their number: that may be beyond a bound that was lowered.
     #[inline]
-    pub(super) fn hold(self, used: (u128, u32), once: u128) -> bool {
-        used.0.saturating_add(once) <= self.sum && used.1 <= self.count
+    pub(super) fn hold(self, used: (u128, u32), (once, count): (u128, u32)) -> bool {
+        used.0.saturating_add(once) <= self.sum && (count == 0 || used.1 <= self.count)
     }
 
     #[inline]
@@ -378,7 +379,8 @@ impl Policy {
             let old = if edition == 0 {
                 olds.find(|(old, _)| *old == limit)
             } else {
-                olds.find(|(old, _)| old.counts_as(limit))
+                let same = before.limits_with_places().find(|(old, _)| *old == limit);
+                same.or_else(|| olds.find(|(old, _)| old.counts_as(limit)))
             };
             if let Some((_, old)) = old
                 && let (Some(to), Some(from)) = (carried.get_mut(place), buckets.get(old))

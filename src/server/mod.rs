@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, read_policy, spawn_office};
 use crate::config::Config;
@@ -21,7 +21,7 @@ use crate::engine::{
     append_offline, recover,
 };
 use crate::flow::Admission;
-use crate::gateway::{self, ALL_LOOKUPS_MAX, GatewayContext, GatewayLimits};
+use crate::gateway::{self, GatewayContext, GatewayLimits, LookupTurns};
 use crate::journal::JournalError;
 use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
 use crate::ops::{self, OpsContext};
@@ -275,7 +275,7 @@ fn gateway_context(config: &Config, telemetry: &Telemetry, engine: &Engine) -> G
         receiving: Admission::new(config.receiving_bytes_max),
         router: engine.router.clone(),
         clearing: engine.clearing.clone(),
-        lookups: Arc::new(Semaphore::new(ALL_LOOKUPS_MAX)),
+        lookups: LookupTurns::default(),
         reader: Arc::clone(&engine.reader),
         links: Arc::clone(&engine.links),
         telemetry: telemetry.clone(),

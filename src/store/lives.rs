@@ -65,9 +65,20 @@ pub(super) fn is_marked(path: &Path) -> bool {
 }
 
 /// Has the next start make the store again from the journal.
-pub(super) fn set_mark(path: &Path) {
+fn set_mark(path: &Path) {
     let marked = fs::write(mark(path), []);
     tracing::error!(?marked, "the store is not to be trusted; the next start makes it again from the journal");
+}
+
+/// After a write or a sync that failed the kernel may take for clean what the disk does not have, and nobody is told again: such a store is not
+/// trusted. A disk that is full says so before anything is taken.
+pub(super) fn distrust_after(path: &Path, err: &StoreError) {
+    let (StoreError::Sled { source: sled::Error::Io(source), .. } | StoreError::Io { source, .. }) = err else {
+        return;
+    };
+    if !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        set_mark(path);
+    }
 }
 
 /// Once the store is set aside.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::index::{IndexFile, IndexTrouble};
 use super::links::LinkLog;
-use super::lives::{clear_mark, is_marked, set_mark};
+use super::lives::{clear_mark, is_marked};
 use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
@@ -151,7 +151,7 @@ impl Store {
     }
 
     /// Makes all that was written durable. Blocks. sled's own flush ends with `sync_file_range`, which a power cut does not
-    /// respect, so `fdatasync` follows. When that fails the kernel takes for clean what the disk does not have, so the store is made again.
+    /// respect, so `fdatasync` follows.
     pub fn sync(&self) -> Result<(), StoreError> {
         let indexed = self.index.written();
         if indexed > self.last_index()? {
@@ -161,10 +161,7 @@ impl Store {
             put.map_err(|source| self.error(source))?;
         }
         self.db.flush().map_err(|source| self.error(source))?;
-        self.file.sync_data().map_err(|source| {
-            set_mark(&self.path);
-            StoreError::Io { path: self.path.to_path_buf(), source }
-        })?;
+        self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
         crate::journal::let_cache_go(&self.file);
         Ok(())
     }
@@ -308,7 +305,15 @@ pub fn open_or_set_aside<T>(
         loaded.unwrap_or(Err(panicked)).map(|loaded| (store, loaded))
     };
     let distrusted = StoreError::Damaged { path: path.to_owned(), what: "found while it was in use".to_owned() };
-    let first = if is_marked(path) && path.exists() { Err(distrusted) } else { attempt() };
+    let first = match (is_marked(path), path.exists()) {
+        (true, true) => Err(distrusted),
+        (true, false) => {
+            // It was set aside, or somebody has removed it.
+            clear_mark(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+            attempt()
+        }
+        (false, _) => attempt(),
+    };
     match first {
         Ok((store, loaded)) => Ok((store, loaded, false)),
         Err(err @ (StoreError::Newer { .. } | StoreError::Io { .. })) => Err(err),

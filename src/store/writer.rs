@@ -9,6 +9,7 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 
 use super::blocks::Checkpoint;
 use super::links::LinkLog;
+use super::lives::distrust_after;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
 use crate::flow::{Helper, Helpers};
@@ -102,6 +103,7 @@ pub fn spawn_store_writer(
     let waiting = work.clone();
     let helper = helpers.start("heng-store", work, move |job| {
         if let Err(err) = perform(&store, &links, &telemetry, job) {
+            distrust_after(store.path(), &err);
             let why = chain(&err);
             telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
             return false;

@@ -10,7 +10,7 @@ use heng::engine::{
     DataDir, Engine, EngineOptions, RecoverOptions, Recovered, Surroundings, append_offline, recover_with, wire,
 };
 use heng::flow::{Admission, Clock, Helpers, Stepper, Work};
-use heng::gateway::{ALL_LOOKUPS_MAX, GatewayContext, GatewayLimits, converse};
+use heng::gateway::{GatewayContext, GatewayLimits, LookupTurns, converse};
 use heng::journal::Disk;
 use heng::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, PolicyPart, Record, Sequence};
 use heng::store::Store;
@@ -18,7 +18,7 @@ use heng::telemetry::{HealthState, Telemetry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::DuplexStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::disk::SimDisk;
 use crate::log::Balance;
@@ -138,7 +138,7 @@ impl Server {
             receiving: Admission::new(1 << 20),
             router: engine.router.clone(),
             clearing: engine.clearing.clone(),
-            lookups: Arc::new(Semaphore::new(ALL_LOOKUPS_MAX)),
+            lookups: LookupTurns::default(),
             reader: Arc::clone(&engine.reader),
             links: Arc::clone(&engine.links),
             telemetry: telemetry.clone(),

@@ -170,8 +170,9 @@ impl Matcher {
     /// Adds an entry; answers its place.
     pub fn expect(&mut self, expected: Expected) -> u32 {
         let place = place_of(self.expected.len());
-        for name in [expected.id, expected.reference] {
-            if name != 0 {
+        for (number, name) in [expected.id, expected.reference].into_iter().enumerate() {
+            let is_again = number > 0 && name == expected.id;
+            if name != 0 && !is_again {
                 self.name(name, (expected.amount, expected.day, place));
             }
         }
@@ -309,18 +310,20 @@ impl Matcher {
 
     /// The open entries that a line names: surely, or else perhaps.
     fn named_open(&self, line: &BankLine, tolerance: Tolerance) -> Vec<u32> {
-        let surely = self.named(&line.names, line.amount, tolerance);
+        let surely = self.named((&line.names, true), line.amount, tolerance);
         let is_unsure = surely.is_empty() && !self.is_sure(line);
-        if is_unsure { self.named(&line.maybe, line.amount, tolerance) } else { surely }
+        if is_unsure { self.named((&line.maybe, false), line.amount, tolerance) } else { surely }
     }
 
-    /// Whether a line's difference says nothing of the entries it names: they share a name, as a customer's number is shared, and it has less than half
-    /// of what they add up to.
+    /// Whether a line's difference says nothing of the entries it names: they share a name, as a customer's number is shared, and are too many to know,
+    /// or go another way, or it has less than half of what they add up to.
     fn is_about_none(&self, line: &BankLine, named: &[u32]) -> bool {
         let said = line.names.iter().chain(&line.maybe);
-        let is_shared = said.filter_map(|name| self.names.get(name)).any(|of| of.len() > 1);
+        let most = said.filter_map(|name| self.names.get(name)).map(Namesakes::len).max().unwrap_or(0);
+        let is_other_way = |place: &u32| (self.amount(*place) > 0) != (line.amount > 0);
         let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
-        is_shared && line.amount.unsigned_abs().saturating_mul(2) < sum.unsigned_abs()
+        let is_small = line.amount.unsigned_abs().saturating_mul(2) < sum.unsigned_abs();
+        named.len() > 1 && most > 1 && (most > NAMED_MAX || is_small || named.iter().any(is_other_way))
     }
 
     /// The open entries that the difference of a line contains; of several lines about one entry, one has it.
@@ -339,10 +342,13 @@ impl Matcher {
         self.names.contains_key(&name) || self.gone.get(name).is_some()
     }
 
-    /// The open entries of some names.
-    fn named(&self, names: &[u128], amount: i128, tolerance: Tolerance) -> Vec<u32> {
-        let of = |name| self.names.get(name).into_iter().flat_map(|named| named.of(amount, tolerance));
-        let open: BTreeSet<u32> = names.iter().flat_map(of).collect();
+    /// The open entries of some names: of those that only one has, if they are sure and there are such.
+    fn named(&self, (names, are_sure): (&[u128], bool), amount: i128, tolerance: Tolerance) -> Vec<u32> {
+        let all: Vec<&Namesakes> = names.iter().filter_map(|name| self.names.get(name)).collect();
+        // A name of its own says which one it is; one that others have too says no more then.
+        let has_own = are_sure && all.iter().any(|named| named.len() == 1);
+        let telling = all.into_iter().filter(|named| !has_own || named.len() == 1);
+        let open: BTreeSet<u32> = telling.flat_map(|named| named.of(amount, tolerance)).collect();
         open.into_iter().collect()
     }
 

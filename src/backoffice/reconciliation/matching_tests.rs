@@ -160,7 +160,19 @@ fn a_line_of_a_customer_with_many_open_entries_does_not_take_them_all() {
     // What is nearly all of them, or says which, is about them.
     let (_, troubles) = run(entries.clone(), vec![line(999, 1, &[1_234_567_890])], NEAR);
     assert_eq!(troubles, [(0, LineTrouble::Amount(-1))]);
-    let (_, troubles) = run(entries, vec![line(30, 1, &[3])], NEAR);
+    let (_, troubles) = run(entries.clone(), vec![line(30, 1, &[3])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Amount(-70))]);
+    let (_, troubles) = run(entries.clone(), vec![line(30, 1, &[3, 1_234_567_890])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Amount(-70))], "its own id says more than the customer's number");
+    let (_, troubles) = run(entries, vec![line(-900, 1, &[1_234_567_890])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Extra)], "it goes the other way");
+    // Too many to know: what is looked at of them is no measure of all.
+    let many = (1..=200).map(|id| of_customer(id, 100)).collect();
+    let (_, troubles) = run(many, vec![line(6_000, 1, &[1_234_567_890])], NEAR);
+    assert_eq!(troubles, [(0, LineTrouble::Extra)]);
+    // A gateway whose reference is the id shares it with nobody.
+    let alike = Expected { reference: 7, ..expected(7, 100, 1) };
+    let (_, troubles) = run(vec![alike], vec![line(30, 1, &[7])], NEAR);
     assert_eq!(troubles, [(0, LineTrouble::Amount(-70))]);
 }
 

@@ -187,7 +187,7 @@ impl Counters {
         self.each(policy, sequence, counted, |limit, buckets, part| {
             add(buckets, part, counted.amount, counted.count);
             let once = if buckets.is_empty() { counted.amount } else { 0 };
-            hold &= limit.bounds.hold(used(buckets, part), once);
+            hold &= limit.bounds.hold(used(buckets, part), (once, counted.count));
         });
         hold
     }

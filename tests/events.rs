@@ -15,7 +15,7 @@ mod common;
 use std::time::Duration;
 
 use common::{TestServer, account, runtime, settings, transfer};
-use heng::client::{Answer, Client, Connection, Credentials};
+use heng::client::{Answer, Client};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, AccountId};
 use heng::protocol::{ITEMS_MAX, Query, QueryKind};
@@ -105,14 +105,12 @@ fn those_who_wait_where_there_is_no_room_keep_nobody_from_being_served() {
         let mut client = server.client().await;
         open(&mut client).await;
         // Each of them takes room for itself, so that there is none for a page.
-        let (mut sender, _answers) =
-            Connection::open(server.ready.listen, &Credentials::development()).await.unwrap().split();
+        let (mut sender, _answers) = server.connection().await;
         for request in 0..4_096 {
             sender.query(request, &in_vain());
         }
         sender.flush().await.unwrap();
-        let (mut more, _answers) =
-            Connection::open(server.ready.listen, &Credentials::development()).await.unwrap().split();
+        let (mut more, _answers) = server.connection().await;
         for request in 0..4_000 {
             more.query(request, &in_vain());
         }
@@ -131,8 +129,7 @@ fn what_is_sent_behind_requests_for_events_does_not_wait_for_them() {
     runtime().block_on(async {
         let mut client = server.client().await;
         open(&mut client).await;
-        let (mut sender, mut answers) =
-            Connection::open(server.ready.listen, &Credentials::development()).await.unwrap().split();
+        let (mut sender, mut answers) = server.connection().await;
         (1..=4).for_each(|request| sender.query(request, &in_vain()));
         sender.flush().await.unwrap();
         for number in 0..50 {
@@ -156,8 +153,7 @@ fn who_waits_for_events_does_not_hold_up_a_stop() {
     runtime().block_on(async {
         let mut client = server.client().await;
         open(&mut client).await;
-        let (mut sender, mut answers) =
-            Connection::open(server.ready.listen, &Credentials::development()).await.unwrap().split();
+        let (mut sender, mut answers) = server.connection().await;
         sender.query(1, &in_vain());
         sender.submit(2, &[transfer(1, 1, 2, 1)]);
         sender.flush().await.unwrap();

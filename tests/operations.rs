@@ -32,9 +32,7 @@ fn an_account_opened_and_paid_in_one_breath_keeps_its_money() {
         let mut client = server.client().await;
         client.open_accounts(&[account(1, AccountFlags::default())]).await.unwrap();
         for number in 0..50_u128 {
-            let opened =
-                heng::client::Connection::open(server.ready.listen, &Credentials::development()).await.unwrap();
-            let (mut sender, mut receiver) = opened.split();
+            let (mut sender, mut receiver) = server.connection().await;
             sender.open_accounts(1, &[account(100 + number, AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)]);
             sender.submit(2, &[transfer(1_000 + number, 1, 100 + number, 7)]);
             sender.flush().await.unwrap();
@@ -450,8 +448,7 @@ fn many_large_reads_at_once_are_all_answered() {
             .open_accounts(&[account(1, AccountFlags::default()), account(2, AccountFlags::default())])
             .await
             .unwrap();
-        let opened = heng::client::Connection::open(server.ready.listen, &Credentials::development()).await.unwrap();
-        let (mut sender, mut receiver) = opened.split();
+        let (mut sender, mut receiver) = server.connection().await;
         let ids: Vec<u128> = (1..=8_000).collect();
         for request in 1..=15 {
             sender.get_accounts(request, &ids);

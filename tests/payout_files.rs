@@ -30,6 +30,12 @@ fn kept(ports: &Fused, directory: &Path) -> KeptFiles {
     check_files(directory, &BTreeSet::new(), ports.network.lock().unwrap().book.windows()).unwrap()
 }
 
+/// Closes the open window.
+fn close(ports: &Fused, directory: &Path) {
+    let command = Command::CloseWindow { scheme: "cards".to_owned() };
+    Office::new(ports.clone(), directory).perform(command, &person(1)).unwrap();
+}
+
 /// Asks for the files of a window.
 fn write(ports: &Fused, directory: &Path, scheme: &str, window: u32) -> Result<Answer, Problem> {
     let command = Command::WriteFiles { scheme: scheme.to_owned(), window };
@@ -44,8 +50,7 @@ fn a_damaged_payout_file_is_found_and_written_again_and_one_that_was_taken_away_
     for format in ["pain.001", "csv"] {
         let _before = fs::remove_dir_all(path(""));
         let ports = ledger(&policy("multilateral", "scheme", format));
-        let mut office = Office::new(ports.clone(), directory.path());
-        office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+        close(&ports, directory.path());
         for (scheme, window, status) in [("cards", 1, 409), ("cards", 9, 404), ("chips", 1, 404)] {
             assert_eq!(
                 write(&ports, directory.path(), scheme, window).unwrap_err().status,
@@ -108,8 +113,7 @@ fn files_that_are_lost_are_written_again_without_what_the_bank_refused() {
     for format in ["pain.001", "csv"] {
         let _before = fs::remove_dir_all(path(""));
         let ports = ledger(&policy("multilateral", "scheme", format));
-        let mut office = Office::new(ports.clone(), directory.path());
-        office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+        close(&ports, directory.path());
         run(&ports, directory.path());
         let expected = files(directory.path());
         // After a restore nothing is there; somebody asks for it, also when the bank is done with it.
@@ -148,7 +152,7 @@ fn a_damaged_file_in_which_nothing_is_to_be_paid_any_more_is_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let ports = ledger(&policy("multilateral", "scheme", "csv"));
     let mut office = Office::new(ports.clone(), directory.path());
-    office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
+    close(&ports, directory.path());
     run(&ports, directory.path());
     let payouts: Vec<_> = ports.network.lock().unwrap().book.windows().payouts().values().copied().collect();
     for payout in payouts.iter().filter(|payout| !payout.is_collection) {

@@ -15,7 +15,7 @@ use super::terms::is_bic;
 use super::views::{BreakView, FileView, PayoutView, StatementView};
 use crate::ledger::{
     AccountId, AccountState, Book, GatewayId, HOUSE, ParticipantEntry, PayoutEntry, PayoutState, Record, TransferId,
-    WindowState, padded, parse_id, unpadded,
+    WindowState, padded, parse_id, unpadded, unspaced,
 };
 
 /// Who asks.
@@ -262,7 +262,7 @@ impl<P: Ports> Office<P> {
     ) -> Result<Answer, Problem> {
         let account = parse_id(account).map(AccountId::from_raw);
         let account = account.ok_or_else(|| Problem::invalid("the account's id is a number, decimal or 0x"))?;
-        let iban: String = iban.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let iban = unspaced(iban);
         if !iban.is_empty() && iban.parse::<iban::Iban>().is_err() {
             return Err(Problem::invalid(format!("`{iban}` is no IBAN: its check digits or its length are wrong")));
         }

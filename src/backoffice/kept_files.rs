@@ -69,7 +69,7 @@ pub fn check_files(data_dir: &Path, statements: &BTreeSet<[u8; 32]>, windows: &W
         };
         let payouts = windows.payouts().values().filter(|payout| payout.window == window.key());
         match pair.check(&name, payouts) {
-            Ok(()) => found.payouts = found.payouts.saturating_add(1),
+            Ok(_) => found.payouts = found.payouts.saturating_add(1),
             Err(why) => found.damaged.push(format!(
                 "the payout file {} {why}: give it to no bank; `heng clearing files` writes it again",
                 path.display()
@@ -94,10 +94,10 @@ impl Pair {
     }
 
     /// Reads both, and compares them with the payouts of their window; an error says what is wrong.
-    fn check<'a>(&self, name: &str, payouts: impl Iterator<Item = &'a PayoutEntry>) -> Result<(), &'static str> {
+    fn check<'a>(&self, name: &str, payouts: impl Iterator<Item = &'a PayoutEntry>) -> Result<Whole, &'static str> {
         let (whole, is_collection) = (self.read()?, is_of_collections(name));
         let says_so = says(&whole, payouts.filter(|payout| payout.is_collection == is_collection));
-        says_so.then_some(()).ok_or("and the journal differ in their payouts")
+        if says_so { Ok(whole) } else { Err("and the journal differ in their payouts") }
     }
 }
 
@@ -124,8 +124,7 @@ fn pairs(directory: &Path) -> io::Result<BTreeMap<String, Pair>> {
 /// What a payout file and its manifest have, payouts and their sum, when both are there and are right by the payouts of their window.
 pub(super) fn right(path: &Path, payouts: &[PayoutEntry]) -> Option<(usize, u128)> {
     let pair = Pair { file: Some(path.to_owned()), manifest: Some(path.with_extension("manifest.json")) };
-    pair.check(path.file_stem()?.to_str()?, payouts.iter()).ok()?;
-    let manifest = pair.read().ok()?.manifest;
+    let Whole { manifest, .. } = pair.check(path.file_stem()?.to_str()?, payouts.iter()).ok()?;
     Some((manifest.count, manifest.sum_minor_units.parse().ok()?))
 }
 
@@ -174,20 +173,20 @@ impl<P: Ports> Office<P> {
             let (Some(path), Some(window)) = (&pair.file, window_of(&name).and_then(|key| settled.get(&key))) else {
                 continue;
             };
-            let of_window = payouts.iter().filter(|payout| payout.window == window.key());
-            let Err(why) = pair.check(&name, of_window) else { continue };
-            for path in [Some(path), pair.manifest.as_ref()].into_iter().flatten() {
+            let of_window: Vec<PayoutEntry> =
+                payouts.iter().filter(|payout| payout.window == window.key()).copied().collect();
+            let Err(why) = pair.check(&name, of_window.iter()) else { continue };
+            let both = [Some(path), pair.manifest.as_ref()].into_iter().flatten();
+            for path in both.clone() {
                 let aside = path.with_added_extension("damaged");
                 fs::copy(path, &aside).map_err(|err| trouble(&aside, err))?;
             }
             self.files_of(snapshot, window)?;
-            let of_window: Vec<PayoutEntry> =
-                payouts.iter().filter(|payout| payout.window == window.key()).copied().collect();
             let again = if right(path, &of_window).is_some() {
                 "written again from the journal, with the banks that participants have now"
             } else {
                 // The bank has refused all of it.
-                for path in [Some(path), pair.manifest.as_ref()].into_iter().flatten() {
+                for path in both {
                     fs::remove_file(path).map_err(|err| trouble(path, err))?;
                 }
                 "not written again, because nothing in it is still to be paid"

@@ -17,7 +17,7 @@ use super::statement::{ReadStatements, read_statements};
 use super::views::{BreakView, StatementView};
 use crate::ledger::{
     BankAccount, BreakAction, BreakEntry, BreakKey, PayoutEntry, PayoutState, Record, Resolution, StatementEntry,
-    Transfer, TransferId, padded,
+    Transfer, TransferId, padded, unspaced,
 };
 use crate::planted::{self, Bug};
 
@@ -426,7 +426,7 @@ fn gap(side: &BankSide, read: &ReadStatements) -> Option<String> {
 
 fn check_account(read: &ReadStatements, account: &BankAccount, currency: &str) -> Result<(), String> {
     for statement in &read.statements {
-        let iban: String = statement.account.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let iban = unspaced(&statement.account);
         let says_another = !iban.is_empty() && !iban.ends_with(&account.iban);
         if !account.iban.is_empty() && says_another {
             return Err(format!("it is about account {iban}, not about {}", account.iban));

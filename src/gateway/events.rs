@@ -51,8 +51,8 @@ impl EventsRequest {
                 let (own, asked) = (self.own, query);
                 let read = self.lookup.run(move |context| read_query(context, own, &asked, 0)).await;
                 match read.and_then(|read| read) {
-                    // From where to ask again is said all the same.
-                    Err(Code::Draining) => return (Ok((query.from.max(1), Vec::new())), None),
+                    // From where to ask again is said all the same, below.
+                    Err(Code::Draining) => {}
                     Ok((next, records)) if records.is_empty() => {
                         // What was looked at need not be looked at again.
                         query.from = next;

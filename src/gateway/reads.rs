@@ -89,12 +89,11 @@ impl Session {
     pub(super) fn query(&mut self, request_id: u64, query: Query) -> Result<(), Code> {
         let (own, _) = self.asker();
         let lookup = Lookup { is_long: true, ..self.lookup() };
-        if query.kind == QueryKind::Events {
-            return self.events(request_id, own, query);
-        }
-        let room = self.reading.admit(usize::try_from(query.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+        let room = || self.reading.admit(usize::try_from(query.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy);
         match query.kind {
+            QueryKind::Events => self.events(request_id, own, query),
             QueryKind::Entries => {
+                let room = room()?;
                 let reply = Box::new(move |read: ReadAccounts| {
                     let head = head_of(&read);
                     lookup.answer(request_id, room, move |context| {
@@ -105,6 +104,7 @@ impl Session {
                 self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
             }
             QueryKind::Life => {
+                let room = room()?;
                 let reply = Box::new(move |found: Vec<Option<Sequence>>| {
                     let first = found.first().copied().flatten();
                     lookup.answer(request_id, room, move |context| {
@@ -115,8 +115,8 @@ impl Session {
                 let message = RouterMessage::Find(vec![TransferId::from_raw(query.id)], reply);
                 self.context.router.send(message).map_err(|_stopped| Code::Draining)
             }
-            QueryKind::Reference | QueryKind::Events => {
-                lookup.answer(request_id, room, move |context| {
+            QueryKind::Reference => {
+                lookup.answer(request_id, room()?, move |context| {
                     records_frame(request_id, read_query(context, own, &query, 0))
                 });
                 Ok(())

@@ -171,9 +171,8 @@ impl Session {
                     }
                 }
                 Some(first) = answers.recv() => {
-                    let answered = self.replies.answer(first, &mut answers);
-                    self.in_flight = self.in_flight.saturating_sub(answered);
-                    if answered > 0 && self.in_flight == 0 {
+                    self.in_flight = self.in_flight.saturating_sub(self.replies.answer(first, &mut answers));
+                    if self.in_flight == 0 {
                         // Who waited for this was not idle meanwhile.
                         incoming.last_frame = Instant::now();
                     }

@@ -27,6 +27,11 @@ use super::AccountId;
 use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid, nothing};
 use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 
+/// An account number as files have it: people write it in groups.
+pub(crate) fn unspaced(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_whitespace()).collect()
+}
+
 /// A bank account as the policy's text has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,7 +189,7 @@ impl BankAccountText {
         Ok(BankAccount {
             account: self.account.resolve(&rule)?,
             currency,
-            iban: self.iban.chars().filter(|letter| !letter.is_whitespace()).collect(),
+            iban: unspaced(&self.iban),
             amount_tolerance: minor(&self.amount_tolerance, places, &rule)?,
             days_tolerance: self.days_tolerance,
             due_days: self.due_days,

@@ -68,6 +68,7 @@ mod transfer;
 mod watch;
 
 pub use account::{Account, Decision};
+pub(crate) use bank::unspaced;
 pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;
 pub use book::{

@@ -20,6 +20,7 @@
 
 use serde::Deserialize;
 
+use super::bank::unspaced;
 use super::policy::{IdText, Policy, PolicyError, amount as minor, check_name, invalid, nothing};
 use super::schedule::{CalendarText, Recurrence, Schedule, ScheduleText, utc};
 use super::{AccountId, Transfer};
@@ -170,8 +171,7 @@ impl SchemeText {
             holidays: self.holidays,
         };
         let mut payer = self.payer.unwrap_or_default();
-        // As people write it; files have it without.
-        payer.iban.retain(|letter| !letter.is_whitespace());
+        payer.iban = unspaced(&payer.iban);
         Ok(Scheme {
             currency,
             settlement_account: self.settlement_account.resolve(&rule)?,

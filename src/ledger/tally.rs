@@ -375,13 +375,8 @@ impl Policy {
     pub(super) fn carry_over(&self, (before, edition): (&Self, u32), scope: Scope, buckets: &[Bucket]) -> Vec<Bucket> {
         let mut carried = vec![Bucket::default(); self.buckets(scope)];
         for (limit, place) in self.limits_with_places().filter(|(limit, _)| limit.scope == scope) {
-            let mut olds = before.limits_with_places();
-            let old = if edition == 0 {
-                olds.find(|(old, _)| *old == limit)
-            } else {
-                let same = before.limits_with_places().find(|(old, _)| *old == limit);
-                same.or_else(|| olds.find(|(old, _)| old.counts_as(limit)))
-            };
+            let same = before.limits_with_places().find(|(old, _)| *old == limit);
+            let old = same.or_else(|| before.limits_with_places().find(|(old, _)| edition > 0 && old.counts_as(limit)));
             if let Some((_, old)) = old
                 && let (Some(to), Some(from)) = (carried.get_mut(place), buckets.get(old))
             {

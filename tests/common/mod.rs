@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use heng::client::{Client, Credentials};
+use heng::client::{AnswerReceiver, Client, Connection, Credentials, RequestSender};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, AccountId, Code, NewAccount, Transfer, TransferId};
 use heng::protocol::{FRAME_HEADER_BYTES, FrameHeader, Hello, Kind, decode_error, encode_frame};
@@ -78,6 +78,12 @@ impl TestServer {
 
     pub fn raw(&self) -> Raw {
         Raw::connect(self.ready.listen)
+    }
+
+    /// Both sides of a connection of its own, for requests that are not waited for one by one.
+    pub async fn connection(&self) -> (RequestSender, AnswerReceiver) {
+        let opened = Connection::open(self.ready.listen, &Credentials::development()).await;
+        opened.expect("a connection").split()
     }
 
     pub async fn client(&self) -> Client {

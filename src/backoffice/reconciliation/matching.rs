@@ -276,14 +276,14 @@ impl Matcher {
     pub fn payout_of(&self, place: u32) -> Option<u32> {
         let returned = self.expected(place).filter(|expected| expected.is_return)?;
         // Whatever it is, and whatever else has this reference.
-        let mut named = self.names.get(&returned.reference)?.of(returned.amount.saturating_neg(), Tolerance::default());
-        named.find(|known| self.expected(*known).is_some_and(|payout| payout.id == returned.reference))
+        let named = self.names.get(&returned.reference)?.of(returned.amount.saturating_neg(), Tolerance::default());
+        named.into_iter().find(|known| self.expected(*known).is_some_and(|payout| payout.id == returned.reference))
     }
 
     /// Takes an entry out of its payout file, which the bank has refused.
     pub fn leave_batch(&mut self, id: u128) {
         let is_it = |place: &u32| self.expected(*place).is_some_and(|expected| expected.id == id);
-        let named = self.names.get(&id).and_then(|named| named.of(0, Tolerance::default()).find(is_it));
+        let named = self.names.get(&id).and_then(|named| named.of(0, Tolerance::default()).into_iter().find(is_it));
         let Some(place) = named else { return };
         let Some(expected) = self.expected.get_mut(at(place)) else { return };
         if let Some(batch) = self.batches.get_mut(&std::mem::take(&mut expected.batch)) {

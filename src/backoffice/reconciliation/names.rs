@@ -41,16 +41,16 @@ pub(super) enum Namesakes {
 
 impl Namesakes {
     /// Those that a line of an amount may be about: when there are many, those of its amount if there are any.
-    pub(super) fn of(&self, amount: i128, tolerance: Tolerance) -> impl Iterator<Item = u32> + '_ {
-        let around = i128::try_from(tolerance.amount).unwrap_or(i128::MAX);
-        let range = (amount.saturating_sub(around), i32::MIN, 0)..=(amount.saturating_add(around), i32::MAX, u32::MAX);
-        let (few, fitting, others) = match self {
-            Self::Few(few) => (few.as_slice(), None, None),
-            Self::Many(many) if many.range(range.clone()).next().is_some() => (&[][..], Some(many.range(range)), None),
-            Self::Many(many) => (&[][..], None, Some(many.iter())),
+    pub(super) fn of(&self, amount: i128, tolerance: Tolerance) -> Vec<u32> {
+        let many = match self {
+            Self::Few(few) => return few.clone(),
+            Self::Many(many) => many,
         };
-        let many = fitting.into_iter().flatten().chain(others.into_iter().flatten()).map(|known| known.2);
-        few.iter().copied().chain(many).take(NAMED_MAX)
+        let around = i128::try_from(tolerance.amount).unwrap_or(i128::MAX);
+        let least = (amount.saturating_sub(around), i32::MIN, 0);
+        let fitting = many.range(least..).take_while(|known| known.0 <= amount.saturating_add(around));
+        let fitting: Vec<u32> = fitting.map(|known| known.2).take(NAMED_MAX).collect();
+        if fitting.is_empty() { many.iter().map(|known| known.2).take(NAMED_MAX).collect() } else { fitting }
     }
 
     pub(super) fn len(&self) -> usize {

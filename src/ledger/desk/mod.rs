@@ -439,17 +439,19 @@ mod tests {
         }
     }
 
+    /// Two accounts that may owe anything.
+    fn pair() -> (Table<Account>, [AccountId; 2]) {
+        let (mut accounts, ids) = (Table::new(), [1, 2].map(AccountId::from_raw));
+        for id in ids {
+            let opened = NewAccount { id, currency: 978, code: 1, ..NewAccount::default() };
+            accounts.insert(Account::new(&BookAccount::open(&opened)));
+        }
+        (accounts, ids)
+    }
+
     #[test]
     fn times_of_what_is_gone_are_not_kept_until_they_come() {
-        let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
-        let mut accounts = Table::new();
-        for id in [debtor, creditor] {
-            accounts.insert(Account::new(&BookAccount::open(&NewAccount {
-                id,
-                currency: 978,
-                ..NewAccount::default()
-            })));
-        }
+        let (mut accounts, [debtor, creditor]) = pair();
         let mut desk = Desk::new(Arc::default());
         let mut decide = |desk: &mut Desk, id: u128, operation: Operation, transfer: Transfer| {
             let id = TransferId::from_raw(id);
@@ -478,16 +480,7 @@ mod tests {
 
     #[test]
     fn what_the_store_has_is_forgotten_and_still_counts() {
-        let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
-        let mut accounts = Table::new();
-        for id in [debtor, creditor] {
-            accounts.insert(Account::new(&BookAccount::open(&NewAccount {
-                id,
-                currency: 978,
-                code: 1,
-                ..NewAccount::default()
-            })));
-        }
+        let (mut accounts, [debtor, creditor]) = pair();
         let paid = Transfer {
             id: TransferId::from_raw(7),
             debit: debtor,

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, unbounded};
 
 use super::ids::IdIndex;
-use super::order::ordered;
 use super::run::{Entry, Run};
 use crate::flow::{Helper, Helpers};
 use crate::ledger::Sequence;
@@ -93,22 +92,22 @@ pub(super) fn start(
     let directory: PathBuf = directory.to_owned();
     let mut breath = Breath { signals: Arc::clone(signals), is_thread: helpers.are_threads(), since: Instant::now() };
     // Kept from job to job: memory that is used for the first time is dear.
-    let mut entries = Vec::new();
+    let mut memory = Vec::new();
     let helper = helpers.start(name, work, move |job| {
         breath.since = Instant::now();
-        let done = perform(&directory, job, &mut entries, &mut breath).unwrap_or_else(Done::Failed);
+        let done = perform(&directory, job, &mut memory, &mut breath).unwrap_or_else(Done::Failed);
         told.send(done).is_ok()
     })?;
     Ok((jobs, helper))
 }
 
-fn perform(directory: &Path, job: Job, entries: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
+fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            ordered(index.entries(), entries);
-            // Whoever asks for it next can have it whole.
+            let run = Run::write(directory, (index.entries(), memory), records)?;
+            // Whoever is told can have it whole.
             drop(index);
-            Ok(Done::Written(Run::write(directory, entries, records)?))
+            Ok(Done::Written(run))
         }
         Job::Prepare(ids) => {
             let mut index = IdIndex::with_room(ids);

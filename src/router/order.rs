@@ -1,16 +1,22 @@
-//! Bringing the ids of a full index into their order.
+//! Going through the ids of a full index in their order.
 //!
-//! Ids come in order, in long parts that are in order, or in none (random ones, or those of many callers who share a connection). In none, most of
-//! them still lie about evenly between the first and the last. So each goes at once to about where it belongs, and only neighbours are sorted.
+//! Ids come in order, in long parts that are in order, or in none (random ones, or those of many callers who share a connection). Long parts are
+//! merged as they lie, which needs no memory; those of one gateway follow each other, those of several lie beside each other. In none, most ids
+//! still lie about evenly between the first and the last. So each goes at once to about where it belongs, and only neighbours are sorted.
 //! Where they do not lie evenly, there are more neighbours to sort; at worst all of them are, after some looks at each.
 //!
 //! # Invariants
 //!
-//! 1. All entries that were given are there, each as often as it was given, and nothing else.
+//! 1. All entries that were given are visited, each as often as it was given, and nothing else.
 //!
 //! # Not here
 //!
 //! What becomes of them ([`super::run`]); when ([`super::keeping`]).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::io;
 
 use super::run::Entry;
 
@@ -29,15 +35,19 @@ struct Looked {
     most: u128,
 }
 
-/// Puts entries into this memory, in order of id. They are asked for several times.
-pub(super) fn ordered(entries: impl Iterator<Item = Entry> + Clone, into: &mut Vec<Entry>) {
+/// Visits entries in order of id, until a visit fails. They are asked for several times. What is in the memory does not matter; it is used
+/// where they come in no order.
+pub(super) fn in_order(
+    entries: impl Iterator<Item = Entry> + Clone,
+    memory: &mut Vec<Entry>,
+    visit: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<()> {
     let looked = look(entries.clone());
     if looked.parts <= looked.count / PART {
-        into.clear();
-        into.extend(entries);
-        sort_parts(into);
+        merge(parts(entries), visit)
     } else {
-        spread(&looked, entries, into);
+        spread(&looked, entries, memory);
+        memory.iter().copied().try_for_each(visit)
     }
 }
 
@@ -53,12 +63,39 @@ fn look(entries: impl Iterator<Item = Entry>) -> Looked {
     looked
 }
 
-#[expect(
-    clippy::stable_sort_primitive,
-    reason = "chosen because it makes use of parts that are in order, not for its stability"
-)]
-fn sort_parts(entries: &mut [Entry]) {
-    entries.sort();
+/// What is in order, as long as it is.
+fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<std::iter::Take<Entries>> {
+    let (mut parts, mut begin, mut len, mut last) = (Vec::new(), entries.clone(), 0_usize, 0);
+    let mut rest = entries;
+    loop {
+        let here = rest.clone();
+        let next = rest.next();
+        if next.is_none_or(|(id, _)| id < last) {
+            parts.push(std::mem::replace(&mut begin, here).take(len));
+            len = 0;
+        }
+        let Some((id, _)) = next else { return parts };
+        (len, last) = (len.saturating_add(1), id);
+    }
+}
+
+/// Visits the entries of all parts, each of which is in order. The part whose next entry is the least is on top; when it moves on it mostly
+/// stays there, or changes with the one below it.
+fn merge<Part: Iterator<Item = Entry>>(
+    mut parts: Vec<Part>,
+    mut visit: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<()> {
+    let firsts = parts.iter_mut().enumerate();
+    let mut next: BinaryHeap<_> = firsts.filter_map(|(part, entries)| Some(Reverse((entries.next()?, part)))).collect();
+    while let Some(mut least) = next.peek_mut() {
+        let Reverse((entry, part)) = *least;
+        visit(entry)?;
+        match parts.get_mut(part).and_then(Iterator::next) {
+            Some(entry) => *least = Reverse((entry, part)),
+            None => drop(PeekMut::pop(least)),
+        }
+    }
+    Ok(())
 }
 
 /// Counts how many go to each place, puts each there, and sorts what came to one place.
@@ -104,34 +141,63 @@ mod tests {
 
     use super::*;
 
+    fn into(visited: &mut Vec<Entry>) -> impl FnMut(Entry) -> io::Result<()> {
+        |entry| {
+            visited.push(entry);
+            Ok(())
+        }
+    }
+
+    /// Visited in order, in each way.
+    fn visited(given: &[Entry]) -> [Vec<Entry>; 3] {
+        // What was in the memory before is not visited.
+        let (mut memory, mut chosen, mut merged) = (vec![(7, 7); given.len() / 2], Vec::new(), Vec::new());
+        in_order(given.iter().copied(), &mut memory, into(&mut chosen)).unwrap();
+        merge(parts(given.iter().copied()), into(&mut merged)).unwrap();
+        memory.push((7, 7));
+        spread(&look(given.iter().copied()), given.iter().copied(), &mut memory);
+        [chosen, merged, memory]
+    }
+
     proptest! {
         #[test]
-        fn all_that_were_given_are_there_in_order(
+        fn all_that_were_given_are_visited_in_order(
             (many, step, offset) in (0_u64..3_000, prop_oneof![Just(1_u128), Just(1 << 70), Just(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)], any::<u128>()),
+            // Of several gateways, each with ids of its own in order.
+            (gateways, together) in (1_u64..5, 1_u64..2_000),
             outliers in prop::collection::vec(any::<u128>(), 0..4),
-            before in 0_usize..4_000,
         ) {
-            let even = (0..many).map(|number| (u128::from(number ^ 5).wrapping_mul(step).wrapping_add(offset), number));
+            let place = |number: u64| (number / together / gateways * together + number % together) * gateways + number / together % gateways;
+            let even = (0..many).map(|number| (u128::from(place(number)).wrapping_mul(step).wrapping_add(offset), number));
             let given: Vec<Entry> = even.chain(outliers.into_iter().zip(many..)).collect();
-            // What was there before is not there any more.
-            let mut into = vec![(7, 7); before];
-            ordered(given.iter().copied(), &mut into);
-            let mut sorted = given;
+            let mut sorted = given.clone();
             sorted.sort_unstable();
-            prop_assert_eq!(into, sorted);
+            for visited in visited(&given) {
+                prop_assert_eq!(&visited, &sorted);
+            }
         }
     }
 
     #[test]
-    fn both_ways_come_to_the_same_at_the_bounds() {
+    fn all_ways_come_to_the_same_at_the_bounds() {
         for ids in [vec![], vec![0], vec![u128::MAX, 0], vec![u128::MAX, 0, 1, 0, u128::MAX - 1], vec![3; 100]] {
             let given: Vec<Entry> = ids.into_iter().zip(1..).collect();
-            let (mut all, mut sorted) = (Vec::new(), given.clone());
-            spread(&look(given.iter().copied()), given.iter().copied(), &mut all);
+            let mut sorted = given.clone();
             sorted.sort_unstable();
-            assert_eq!(all, sorted);
-            sort_parts(&mut all);
-            assert_eq!(all, sorted);
+            assert_eq!(visited(&given), [sorted.clone(), sorted.clone(), sorted]);
+        }
+    }
+
+    #[test]
+    fn a_visit_that_fails_ends_it() {
+        for ids in [[1, 2, 3], [3, 2, 1]] {
+            let given = ids.into_iter().zip(1..);
+            let mut visits = 0;
+            let ended = in_order(given, &mut Vec::new(), |(id, _)| {
+                visits += 1;
+                if id == 2 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            });
+            assert_eq!((ended.map_err(|err| err.kind()), visits), (Err(io::ErrorKind::StorageFull), 2));
         }
     }
 }

@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::order::in_order;
 use crate::ledger::{Sequence, TransferId, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS2";
@@ -193,10 +194,15 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 }
 
 impl Run {
-    /// Writes entries, which are in order, as a run with the ids of all records after the first sequence and up to the second. Blocks.
-    pub(super) fn write(directory: &Path, entries: &[Entry], records: (Sequence, Sequence)) -> io::Result<Self> {
-        let mut writer = Writer::new(directory.join("new.tmp"), entries.len())?;
-        entries.iter().try_for_each(|entry| writer.push(*entry))?;
+    /// Writes entries, in whatever order they come, as a run with the ids of all records after the first sequence and up to the second.
+    /// The memory is that of [`in_order`]. Blocks.
+    pub(super) fn write(
+        directory: &Path,
+        (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
+        records: (Sequence, Sequence),
+    ) -> io::Result<Self> {
+        let mut writer = Writer::new(directory.join("new.tmp"), entries.clone().count())?;
+        in_order(entries, memory, |entry| writer.push(entry))?;
         writer.finish(records, &directory.join(name(records.1)))
     }
 
@@ -440,20 +446,18 @@ mod tests {
         u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
     }
 
-    fn in_order(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
-        let mut entries: Vec<_> = entries.collect();
-        entries.sort_unstable();
-        entries
+    fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
+        Run::write(directory, (entries, &mut Vec::new()), records).unwrap()
     }
 
     #[test]
     fn what_was_written_is_found_and_nothing_else_also_after_merging() {
         let directory = tempfile::tempdir().unwrap();
-        let write = |from: u64| {
-            let entries = in_order((from..from + 1_000).map(|number| (spread(number), number)));
-            Arc::new(Run::write(directory.path(), &entries, (from - 1, from + 999)).unwrap())
+        let run = |from: u64| {
+            let entries = (from..from + 1_000).map(|number| (spread(number), number));
+            Arc::new(write(directory.path(), entries, (from - 1, from + 999)))
         };
-        let runs = [write(1), write(1_001), write(2_001)];
+        let runs = [run(1), run(1_001), run(2_001)];
         let check = |runs: &[Arc<Run>]| {
             for number in 1..=4_000 {
                 let found: Vec<_> =
@@ -468,14 +472,14 @@ mod tests {
         let opened = open_all(directory.path()).unwrap().unwrap();
         assert_eq!(opened.len(), 1, "the merged ones are gone");
         // One that is missing is noticed; one that was merged and is still there is not believed twice.
-        let later = write(3_001);
+        let later = run(3_001);
         let whole = fs::read(&later.path).unwrap();
         fs::remove_file(&merged.path).unwrap();
         assert!(open_all(directory.path()).unwrap().is_none());
-        let again = write(1);
-        write(1_001);
-        Run::merge(directory.path(), &[write(1), write(1_001), write(2_001)], || Ok(())).unwrap();
-        fs::write(&again.path, fs::read(write(1).path.clone()).unwrap()).unwrap();
+        let again = run(1);
+        run(1_001);
+        Run::merge(directory.path(), &[run(1), run(1_001), run(2_001)], || Ok(())).unwrap();
+        fs::write(&again.path, fs::read(run(1).path.clone()).unwrap()).unwrap();
         fs::write(&later.path, whole).unwrap();
         assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
         assert!(!again.path.exists());
@@ -489,11 +493,11 @@ mod tests {
         // They overlap by less than a block, by a whole one, and by more, and share their first or last ids.
         for (first, second) in [(1..=500, 400..=900), (1..=340, 171..=340), (1..=340, 1..=170), (1..=170, 1..=900)] {
             let last = *first.end().max(second.end());
-            let write = |ids: std::ops::RangeInclusive<u64>, covers| {
-                let entries: Vec<_> = ids.map(|number| (u128::from(number), number)).collect();
-                Arc::new(Run::write(directory.path(), &entries, (covers - 1, covers)).unwrap())
+            let run = |ids: std::ops::RangeInclusive<u64>, covers| {
+                let entries = ids.map(|number| (u128::from(number), number));
+                Arc::new(write(directory.path(), entries, (covers - 1, covers)))
             };
-            let runs = [write(first, 1), write(second, 2)];
+            let runs = [run(first, 1), run(second, 2)];
             let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
             assert_eq!(u64::try_from(merged.len()), Ok(last));
             let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
@@ -504,8 +508,7 @@ mod tests {
     #[test]
     fn few_ids_that_are_not_there_are_looked_for() {
         let directory = tempfile::tempdir().unwrap();
-        let entries = in_order((1..=100_000).map(|number| (spread(number), number)));
-        let run = Run::write(directory.path(), &entries, (0, 1)).unwrap();
+        let run = write(directory.path(), (1..=100_000).map(|number| (spread(number), number)), (0, 1));
         let passed = |number: u64| {
             let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
             bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
@@ -518,8 +521,7 @@ mod tests {
     #[test]
     fn damage_is_an_error_and_never_an_answer() {
         let directory = tempfile::tempdir().unwrap();
-        let entries = in_order((1..=500).map(|number| (spread(number), number)));
-        let path = Run::write(directory.path(), &entries, (0, 9)).unwrap().path;
+        let path = write(directory.path(), (1..=500).map(|number| (spread(number), number)), (0, 9)).path;
         let whole = fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(97) {
             let mut bytes = whole.clone();

@@ -11,7 +11,10 @@
 //! accidents cheaply; the chain finds what was altered with care. Record `i` has sequence `base_sequence + i` and time
 //! `time_ns + i`, so times are unique and in order.
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use crossbeam::queue::ArrayQueue;
 
 use crate::flow::AuditReply;
 use crate::ledger::{RECORD_BYTES, Record, RecordError, Sequence, TransferId, get, record_transfer_id, set};
@@ -21,6 +24,9 @@ pub const GROUP_HEADER_BYTES: usize = 128;
 
 /// `HENGGRP1`. Its first two bytes are no record kind.
 const MAGIC: u64 = u64::from_le_bytes(*b"HENGGRP1");
+
+/// Groups whose memory is kept while no group needs it.
+const SPARES_MAX: usize = 4;
 
 const HASHED: usize = 80;
 const CRC_AT: usize = 124;
@@ -67,7 +73,12 @@ pub struct PendingGroup {
     runs: Vec<Run>,
     audits: Vec<(usize, AuditReply)>,
     hash: Hash,
+    spares: Option<Arc<Spares>>,
 }
+
+/// Memory of groups that nobody reads any more, for the next ones: memory that is used for the first time is dear.
+#[derive(Debug)]
+pub struct Spares(ArrayQueue<(Vec<u8>, Vec<TransferId>)>);
 
 /// A durable group.
 #[derive(Debug)]
@@ -119,22 +130,29 @@ impl GroupHeader {
 impl PendingGroup {
     /// An empty group.
     pub fn new(base_sequence: Sequence, time_ns: u64) -> Self {
-        Self::with_room(base_sequence, time_ns, 0)
-    }
-
-    /// An empty group with room for so many records: growing would copy them.
-    pub fn with_room(base_sequence: Sequence, time_ns: u64, records: usize) -> Self {
-        let mut bytes = Vec::with_capacity(records.saturating_mul(RECORD_BYTES).saturating_add(GROUP_HEADER_BYTES));
-        bytes.resize(GROUP_HEADER_BYTES, 0);
         Self {
             base_sequence,
             time_ns,
-            bytes,
-            ids: Vec::with_capacity(records),
+            bytes: vec![0; GROUP_HEADER_BYTES],
+            ids: Vec::new(),
             runs: Vec::new(),
             audits: Vec::new(),
             hash: [0; 32],
+            spares: None,
         }
+    }
+
+    /// An empty group with room for so many records, because growing would copy them. Its memory comes from these spares and goes back there.
+    pub fn with_room(base_sequence: Sequence, time_ns: u64, records: usize, spares: &Arc<Spares>) -> Self {
+        let mut group = Self::new(base_sequence, time_ns);
+        group.spares = Some(Arc::clone(spares));
+        if let Some((bytes, ids)) = spares.0.pop() {
+            (group.bytes, group.ids) = (bytes, ids);
+            group.bytes.resize(GROUP_HEADER_BYTES, 0);
+        }
+        group.bytes.reserve(records.saturating_mul(RECORD_BYTES));
+        group.ids.reserve(records);
+        group
     }
 
     /// Adds encoded records decided by one shard.
@@ -214,6 +232,23 @@ impl PendingGroup {
     }
 }
 
+impl Drop for PendingGroup {
+    fn drop(&mut self) {
+        if let Some(spares) = &self.spares {
+            self.bytes.clear();
+            self.ids.clear();
+            // What there is no place for is not needed.
+            drop(spares.0.push((std::mem::take(&mut self.bytes), std::mem::take(&mut self.ids))));
+        }
+    }
+}
+
+impl Default for Spares {
+    fn default() -> Self {
+        Self(ArrayQueue::new(SPARES_MAX))
+    }
+}
+
 impl Group {
     /// Sequence of the first record.
     pub fn base_sequence(&self) -> Sequence {
@@ -282,5 +317,25 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(GroupHeader::decode(&damaged), None, "bit {bit}");
         }
+    }
+    #[test]
+    fn a_group_in_memory_of_another_begins_empty() {
+        let (mut fresh, spares) = (PendingGroup::new(18, 2_000), Arc::default());
+        let mut first = PendingGroup::with_room(17, 1_000, 100, &spares);
+        first.extend(Some(3), &[7; RECORD_BYTES * 100]);
+        first.seal(5, &[9; 32]);
+        let memory = first.bytes().as_ptr();
+        drop(first.into_durable());
+        let mut second = PendingGroup::with_room(18, 2_000, 50, &spares);
+        assert_eq!(second.bytes().as_ptr(), memory, "it is used again");
+        assert_eq!(second.count(), 0);
+        for group in [&mut second, &mut fresh] {
+            group.extend(None, &[8; RECORD_BYTES]);
+            group.seal(6, &[4; 32]);
+        }
+        assert_eq!(second.bytes(), fresh.bytes());
+        let (second, fresh) = (second.into_durable(), fresh.into_durable());
+        assert_eq!(second.transfer_ids(), fresh.transfer_ids());
+        assert_eq!((second.runs().len(), second.audits().len()), (1, 0));
     }
 }

@@ -34,7 +34,7 @@ mod segment;
 pub use disk::{Disk, FileDisk};
 pub(crate) use disk::{let_cache_go, sync_directory};
 pub use file::{FileJournal, JournalOptions};
-pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run};
+pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run, Spares};
 pub use part::{SegmentPart, cut_after, head_at, sound_part};
 pub use reader::JournalReader;
 pub use recovery::{JournalError, Recovered, Tail, recover, walk};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::flow::{AuditReply, Batch, Decided, Parcel};
-use crate::journal::{Group, PendingGroup};
+use crate::journal::{Group, PendingGroup, Spares};
 use crate::ledger::{Code, Outcome, RECORD_BYTES, Record, Sequence, is_joined_to_next};
 use crate::planted::{self, Bug};
 
@@ -25,6 +25,7 @@ pub struct Sequencer {
     group_records_max: usize,
     /// The second of the last clock record.
     second: u32,
+    spares: Arc<Spares>,
 }
 
 impl Sequencer {
@@ -38,6 +39,7 @@ impl Sequencer {
             waiting: VecDeque::new(),
             group_records_max: group_records_max.max(1),
             second,
+            spares: Arc::default(),
         }
     }
 
@@ -139,7 +141,7 @@ impl Sequencer {
         let time_ns = if planted::is(Bug::TimeGoesBack) && now_ns > 0 { now_ns } else { now_ns.max(after) };
         // It will probably be as large.
         let room = self.open.count().min(self.group_records_max);
-        PendingGroup::with_room(self.open.last_sequence().saturating_add(1), time_ns, room)
+        PendingGroup::with_room(self.open.last_sequence().saturating_add(1), time_ns, room, &self.spares)
     }
 
     fn wait(&mut self, parcel: Answer) {

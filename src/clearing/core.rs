@@ -105,7 +105,6 @@ impl Core {
                     *slots = self.book.confirm_both(parties, *slots);
                 }
             }
-            self.book.touch(ahead.iter().flat_map(|(_, (debit, credit))| [*debit, *credit]));
             for (bytes, _) in &ahead {
                 self.book.touch_about(record_about(bytes));
             }

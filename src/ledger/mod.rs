@@ -67,7 +67,7 @@ mod tally;
 mod transfer;
 mod watch;
 
-pub use account::{Account, Decision};
+pub use account::{Account, Decision, Lasting};
 pub(crate) use bank::unspaced;
 pub use bank::{BankAccount, CsvMapping};
 pub use blocks::BlockSet;

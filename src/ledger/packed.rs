@@ -1,11 +1,11 @@
-//! An account as the book holds it in memory, in 72 bytes and 52 more if it needs them, and as the store has it, in all 124.
+//! An account as the book holds it in memory, in a cache line and 52 bytes more if it needs them, and as the store has it, in all 124.
 //!
 //! ```text
 //! in memory, of totals the lower eight bytes:
-//! place  0   16             24              32              40               48    56
-//!        id  debits_posted  credits_posted  debits_pending  credits_pending  head  opened_ns
-//! place  64        66    68     69     70     71    | 0              16            24            28             36
-//!        currency  code  flags  class  level  state | user_data_128  user_data_64  user_data_32  overdraft (8)  upper four bytes of each total
+//! place  0   16             24              32              40               48    56        58    60     61     62     63
+//!        id  debits_posted  credits_posted  debits_pending  credits_pending  head  currency  code  flags  class  level  state
+//! more   0              16            24            28             36
+//!        user_data_128  user_data_64  user_data_32  overdraft (8)  upper four bytes of each total
 //!
 //! in the store, totals of twelve bytes each:
 //! place  0   16             28              40              52               64    72
@@ -15,13 +15,14 @@
 //! ```
 //!
 //! All little-endian. With millions of accounts a struct's padding is memory, and so is what most of them do not have: user data, an overdraft, and a
-//! total of 2^64 minor units or more. The highest bit of the state says that there is more.
+//! total of 2^64 minor units or more. The highest bit of the state says that there is more. When it was opened is kept elsewhere, because nothing
+//! that a record does needs it: so one line has all that it needs.
 
 use super::fields::{get, narrow, set, wide};
 use super::{AccountFlags, AccountId, AccountState, BookAccount, Identified, NewAccount, Sequence, Totals};
 
 /// Bytes of an account in memory.
-const PACKED_BYTES: usize = 72;
+const PACKED_BYTES: usize = 64;
 
 /// Bytes of what most accounts do not have.
 const MORE_BYTES: usize = 52;
@@ -37,6 +38,7 @@ const HAS_MORE: u8 = 1 << 7;
 
 /// What every account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct PackedAccount([u8; PACKED_BYTES]);
 
 /// User data, overdraft and the upper parts of totals.
@@ -89,7 +91,9 @@ pub fn encode_account(account: &BookAccount) -> [u8; STORED_BYTES] {
     set::<28, 12>(&mut bytes, narrow(account.totals.credits_posted));
     set::<40, 12>(&mut bytes, narrow(account.totals.debits_pending));
     set::<52, 12>(&mut bytes, narrow(account.totals.credits_pending));
-    set::<64, 24>(&mut bytes, get::<48, 24>(&packed.0));
+    set::<64, 8>(&mut bytes, get::<48, 8>(&packed.0));
+    set::<72, 8>(&mut bytes, account.opened_ns.to_le_bytes());
+    set::<80, 8>(&mut bytes, get::<56, 8>(&packed.0));
     set::<88, EXTRA_BYTES>(&mut bytes, get::<0, EXTRA_BYTES>(&more.unwrap_or(AccountMore::NONE).0));
     bytes
 }
@@ -98,7 +102,8 @@ pub fn encode_account(account: &BookAccount) -> [u8; STORED_BYTES] {
 pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
     let mut packed = PackedAccount([0; PACKED_BYTES]);
     set::<0, 16>(&mut packed.0, get::<0, 16>(bytes));
-    set::<48, 24>(&mut packed.0, get::<64, 24>(bytes));
+    set::<48, 8>(&mut packed.0, get::<64, 8>(bytes));
+    set::<56, 8>(&mut packed.0, get::<80, 8>(bytes));
     let mut more = AccountMore::NONE;
     set::<0, EXTRA_BYTES>(&mut more.0, get::<88, EXTRA_BYTES>(bytes));
     let totals = Totals {
@@ -107,7 +112,7 @@ pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
         debits_pending: wide(get::<40, 12>(bytes)),
         credits_pending: wide(get::<52, 12>(bytes)),
     };
-    BookAccount { totals, ..packed.account(&more) }
+    BookAccount { totals, ..packed.account(u64::from_le_bytes(get::<72, 8>(bytes)), &more) }
 }
 
 impl Identified for PackedAccount {
@@ -124,19 +129,18 @@ impl PackedAccount {
         let bytes = &mut packed.0;
         let properties = &account.properties;
         set::<0, 16>(bytes, properties.id.raw().to_le_bytes());
-        set::<56, 8>(bytes, account.opened_ns.to_le_bytes());
-        set::<64, 2>(bytes, properties.currency.to_le_bytes());
-        set::<66, 2>(bytes, properties.code.to_le_bytes());
+        set::<56, 2>(bytes, properties.currency.to_le_bytes());
+        set::<58, 2>(bytes, properties.code.to_le_bytes());
         // All flags that an account can have fit one byte.
-        set::<68, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
+        set::<60, 2>(bytes, [properties.flags.0.to_le_bytes()[0], properties.class]);
         let more = Some(AccountMore::of(account)).filter(|more| *more != AccountMore::NONE);
         packed.change(properties.level, account.state, more.is_some());
         let _all_of_them = packed.update(&account.totals, account.head);
         (packed, more)
     }
 
-    /// The whole account, given what else there is of it.
-    pub fn account(&self, more: &AccountMore) -> BookAccount {
+    /// The whole account, given when it was opened and what else there is of it.
+    pub fn account(&self, opened_ns: u64, more: &AccountMore) -> BookAccount {
         let (bytes, rest) = (&self.0, &more.0);
         BookAccount {
             properties: NewAccount {
@@ -145,7 +149,7 @@ impl PackedAccount {
                 user_data_64: u64::from_le_bytes(get::<16, 8>(rest)),
                 user_data_32: u32::from_le_bytes(get::<24, 4>(rest)),
                 currency: self.currency(),
-                code: u16::from_le_bytes(get::<66, 2>(bytes)),
+                code: u16::from_le_bytes(get::<58, 2>(bytes)),
                 flags: self.flags(),
                 class: self.class(),
                 level: self.level(),
@@ -153,7 +157,7 @@ impl PackedAccount {
             },
             totals: self.totals(more),
             state: self.state(),
-            opened_ns: u64::from_le_bytes(get::<56, 8>(bytes)),
+            opened_ns,
             head: self.head(),
         }
     }
@@ -167,48 +171,41 @@ impl PackedAccount {
     /// The account's currency.
     #[inline]
     pub fn currency(&self) -> u16 {
-        u16::from_le_bytes(get::<64, 2>(&self.0))
+        u16::from_le_bytes(get::<56, 2>(&self.0))
     }
 
     /// What its balance may be.
     #[inline]
     pub fn flags(&self) -> AccountFlags {
-        let [flags] = get::<68, 1>(&self.0);
+        let [flags] = get::<60, 1>(&self.0);
         AccountFlags(u16::from(flags))
-    }
-
-    /// A byte of each cache line but the first, so that they are in the cache when they are needed.
-    #[inline]
-    pub(super) fn touch(&self) -> u8 {
-        let ([middle], [end]) = (get::<48, 1>(&self.0), get::<71, 1>(&self.0));
-        middle ^ end
     }
 
     /// Its class's number.
     #[inline]
     pub fn class(&self) -> u8 {
-        let [class] = get::<69, 1>(&self.0);
+        let [class] = get::<61, 1>(&self.0);
         class
     }
 
     /// The level of its customer.
     #[inline]
     pub fn level(&self) -> u8 {
-        let [level] = get::<70, 1>(&self.0);
+        let [level] = get::<62, 1>(&self.0);
         level
     }
 
     /// What it may take part in.
     #[inline]
     pub fn state(&self) -> AccountState {
-        let [state] = get::<71, 1>(&self.0);
+        let [state] = get::<63, 1>(&self.0);
         AccountState::from_number(state & !HAS_MORE).unwrap_or_default()
     }
 
     /// Whether there is more of it.
     #[inline]
     pub fn has_more(&self) -> bool {
-        let [state] = get::<71, 1>(&self.0);
+        let [state] = get::<63, 1>(&self.0);
         state & HAS_MORE != 0
     }
 
@@ -249,7 +246,7 @@ impl PackedAccount {
     /// Replaces level and state, and whether there is more.
     fn change(&mut self, level: u8, state: AccountState, has_more: bool) {
         let more = if has_more { HAS_MORE } else { 0 };
-        set::<70, 2>(&mut self.0, [level, state.number() | more]);
+        set::<62, 2>(&mut self.0, [level, state.number() | more]);
     }
 }
 
@@ -280,7 +277,7 @@ mod tests {
             };
             let (packed, more) = PackedAccount::new(&account);
             prop_assert_eq!((packed.id(), packed.has_more()), (account.properties.id, more.is_some()));
-            prop_assert_eq!(packed.account(&more.unwrap_or(AccountMore::NONE)), account);
+            prop_assert_eq!(packed.account(account.opened_ns, &more.unwrap_or(AccountMore::NONE)), account);
             prop_assert_eq!(decode_account(&encode_account(&account)), account);
             let small = |total: u128| total & u128::from(u64::MAX);
             let Totals { debits_posted, credits_posted, debits_pending, credits_pending } = account.totals;
@@ -292,7 +289,7 @@ mod tests {
             let plain = NewAccount { user_data_128: 0, user_data_64: 0, user_data_32: 0, overdraft: 0, ..account.properties };
             let (packed, more) = PackedAccount::new(&BookAccount { properties: plain, ..account });
             prop_assert_eq!((packed.has_more(), more), (false, None));
-            prop_assert_eq!(packed.account(&AccountMore::NONE), BookAccount { properties: plain, ..account });
+            prop_assert_eq!(packed.account(account.opened_ns, &AccountMore::NONE), BookAccount { properties: plain, ..account });
         }
     }
 }

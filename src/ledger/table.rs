@@ -72,13 +72,6 @@ impl<A: Identified> Table<A> {
         if value.account_id() == id { guess } else { self.find(id) }
     }
 
-    /// Brings the values of some slots into the cache, given how to read a little of all of one; finding one needs only its id.
-    #[inline]
-    pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>, touch: impl Fn(&A) -> u8) {
-        let values = slots.flatten().filter_map(|slot| self.get(slot));
-        std::hint::black_box(values.fold(0, |seen, value| seen ^ touch(value)));
-    }
-
     /// The value in a slot.
     #[inline]
     pub fn get(&self, slot: Slot) -> Option<&A> {

@@ -10,18 +10,21 @@ use crate::ledger::{AccountChange, AccountId, AccountMore, PackedAccount, Sequen
 #[derive(Debug)]
 pub(super) struct Accounts {
     pub(super) table: Table<PackedAccount>,
+    /// When they were opened, by slot.
+    opened_ns: Vec<u64>,
     /// User data, overdrafts and totals of 2^64 and more, of those that have any.
     more: HashMap<Slot, AccountMore>,
 }
 
 impl Accounts {
     pub(super) fn new() -> Self {
-        Self { table: Table::new(), more: HashMap::new() }
+        Self { table: Table::new(), opened_ns: Vec::new(), more: HashMap::new() }
     }
 
     pub(super) fn insert(&mut self, account: &BookAccount) -> Slot {
         let (packed, more) = PackedAccount::new(account);
         let slot = self.table.insert(packed);
+        self.opened_ns.push(account.opened_ns);
         if let Some(more) = more {
             self.more.insert(slot, more);
         }
@@ -30,12 +33,17 @@ impl Accounts {
 
     /// The whole account in a slot.
     pub(super) fn at(&self, slot: Slot) -> Option<BookAccount> {
-        self.table.get(slot).map(|packed| packed.account(self.more(slot, packed)))
+        self.table.get(slot).map(|packed| packed.account(self.opened_ns(slot), self.more(slot, packed)))
     }
 
     /// All, in order of slot.
     pub(super) fn iter(&self) -> impl Iterator<Item = BookAccount> {
-        (0..).zip(self.table.iter()).map(|(slot, packed)| packed.account(self.more(slot, packed)))
+        let slots = (0..).zip(self.table.iter());
+        slots.map(|(slot, packed)| packed.account(self.opened_ns(slot), self.more(slot, packed)))
+    }
+
+    fn opened_ns(&self, slot: Slot) -> u64 {
+        usize::try_from(slot).ok().and_then(|slot| self.opened_ns.get(slot)).copied().unwrap_or(0)
     }
 
     #[inline]
@@ -67,7 +75,8 @@ impl Accounts {
             Some(more) => more.set_upper(&totals),
             None if fits => {}
             None => {
-                let whole = BookAccount { totals, ..packed.account(&AccountMore::NONE) };
+                // When it was opened is not replaced.
+                let whole = BookAccount { totals, ..packed.account(0, &AccountMore::NONE) };
                 self.replace(slot, &whole);
             }
         }

@@ -1,7 +1,7 @@
 //! Looking up a block of records ahead of [`Book::apply`], each step in a loop of its own, so that their cache misses overlap.
 
 use super::{AccountId, Book, Slot};
-use crate::ledger::{PackedAccount, TransferId};
+use crate::ledger::TransferId;
 
 /// The accounts that a transfer debits and credits.
 pub type Parties = (AccountId, AccountId);
@@ -27,12 +27,6 @@ impl Book {
         guess: (Option<Slot>, Option<Slot>),
     ) -> (Option<Slot>, Option<Slot>) {
         (self.accounts.table.confirm(debit, guess.0), self.accounts.table.confirm(credit, guess.1))
-    }
-
-    /// Brings the whole of some accounts into the cache, ahead of [`Self::apply`]; finding one needs only its beginning.
-    #[inline]
-    pub fn touch(&self, slots: impl Iterator<Item = Option<Slot>>) {
-        self.accounts.table.touch(slots, PackedAccount::touch);
     }
 
     /// Brings a hold or delayed transfer that a record is about into the cache, ahead of [`Self::apply`].

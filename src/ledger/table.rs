@@ -1,13 +1,12 @@
 //! Accounts in slots: a slot number never changes, and an id finds its slot.
 //!
-//! Slots live in chunks, so that growing never moves an account and never stalls; the index is an open-addressing table of
-//! slot numbers with a seeded hash, which costs about 5-9 bytes per account.
+//! Slots live in chunks, so that growing never moves an account; the index costs 5 to 11 bytes for each ([`super::places`]).
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
-use super::AccountId;
+use super::{AccountId, Place, Places};
 
 /// Accounts per chunk; a power of two.
 const CHUNK_SLOTS: usize = 4_096;
@@ -25,7 +24,7 @@ pub trait Identified {
 #[derive(Debug)]
 pub struct Table<A> {
     chunks: Vec<Vec<A>>,
-    index: HashTable<Slot>,
+    index: Places,
     hasher: DefaultHashBuilder,
 }
 
@@ -38,7 +37,7 @@ impl<A: Identified> Default for Table<A> {
 impl<A: Identified> Table<A> {
     /// An empty table.
     pub fn new() -> Self {
-        Self { chunks: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self { chunks: Vec::new(), index: Places::default(), hasher: DefaultHashBuilder::default() }
     }
 
     /// The number of values.
@@ -54,15 +53,19 @@ impl<A: Identified> Table<A> {
     /// The slot of an id.
     #[inline]
     pub fn find(&self, id: AccountId) -> Option<Slot> {
-        let hash = self.hasher.hash_one(id.raw());
-        self.index.find(hash, |&slot| self.get(slot).is_some_and(|value| value.account_id() == id)).copied()
+        self.look(self.hasher.hash_one(id.raw()), id).number()
+    }
+
+    #[inline]
+    fn look(&self, hash: u64, id: AccountId) -> Place {
+        self.index.find(hash, |slot| self.get(slot).is_some_and(|value| value.account_id() == id))
     }
 
     /// The slot to which the hash of an id leads, without a look at what is there. Whoever looks many up asks for all guesses first, and
     /// then has them confirmed: so their cache misses overlap.
     #[inline]
     pub fn guess(&self, id: AccountId) -> Option<Slot> {
-        self.index.find(self.hasher.hash_one(id.raw()), |_| true).copied()
+        self.index.find(self.hasher.hash_one(id.raw()), |_| true).number()
     }
 
     /// The slot of an id, given [`Self::guess`] of it.
@@ -91,11 +94,11 @@ impl<A: Identified> Table<A> {
     /// # Panics
     ///
     /// When the id is there already, or with 2^32 values.
+    #[expect(clippy::expect_used, reason = "an account that is there twice would have two balances")]
     pub fn insert(&mut self, value: A) -> Slot {
         let id = value.account_id();
-        assert!(self.find(id).is_none(), "account {id} inserted twice");
-        #[expect(clippy::expect_used, reason = "2^32 accounts are far beyond one partition's memory")]
-        let slot = Slot::try_from(self.len()).expect("fewer than 2^32 accounts");
+        let hash = self.hasher.hash_one(id.raw());
+        let free = self.look(hash, id).free().expect("an account is inserted once");
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_SLOTS) {
             // Small tables stay small: the first chunk grows, later ones are allocated whole.
             self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(CHUNK_SLOTS) });
@@ -104,12 +107,11 @@ impl<A: Identified> Table<A> {
             chunk.push(value);
         }
         let Self { chunks, index, hasher } = self;
-        index.insert_unique(hasher.hash_one(id.raw()), slot, |&slot| {
+        index.insert(hash, free, |slot| {
             let place = usize::try_from(slot).unwrap_or(usize::MAX);
             let value = chunks.get(place / CHUNK_SLOTS).and_then(|chunk| chunk.get(place % CHUNK_SLOTS));
             hasher.hash_one(value.map_or(0, |value| value.account_id().raw()))
-        });
-        slot
+        })
     }
 
     /// All values in order of slot.

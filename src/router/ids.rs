@@ -2,26 +2,22 @@
 //!
 //! ```text
 //! entries   id (16) | sequence (8)       in order of admission: written one after the other, and settled soon after
-//! table     place in entries + 1, below a tag from the hash      4 bytes a place, open addressing with linear probing
+//! table     place in entries, by hash ([`Places`])               4 bytes a place
 //! ```
 //!
 //! So what is asked at random places is small, and an id that is not there is mostly known from the table alone. Ids become durable mostly in
 //! the order in which they were admitted: the next one to be settled is looked for where that one is, and the table is not asked. The hash is keyed at random,
-//! so that nobody can choose ids that collide. The table doubles when it is three quarters full, which takes about 10 ns an id; who cannot
-//! wait for that asks for the room first.
+//! so that nobody can choose ids that collide. Who cannot wait for the table to double asks for the room first.
 
 use std::hint::black_box;
 
-use crate::ledger::{Sequence, TransferId};
+use crate::ledger::{Place, Places, Sequence, TransferId};
 
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;
 
 /// Entries that are passed over for the next id to be settled before the table is asked: with several shards some others come in between.
 const NEXT_AMONG: usize = 4;
-
-/// Places of an empty table.
-const PLACES_MIN: usize = 16;
 
 /// What the index knew of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +43,7 @@ impl Admitted {
 #[derive(Debug)]
 pub struct IdIndex {
     entries: Vec<Entry>,
-    /// Its length is a power of two, and more than `entries` have.
-    table: Vec<u32>,
+    table: Places,
     pending: usize,
     /// After the entry that was settled last.
     next: usize,
@@ -70,14 +65,6 @@ impl Entry {
     }
 }
 
-/// Where an id is, or where it belongs.
-enum Found {
-    /// In `entries`.
-    Entry(usize),
-    /// It is not there; this place of the table is free.
-    Free(usize),
-}
-
 impl Default for IdIndex {
     fn default() -> Self {
         Self::new()
@@ -92,10 +79,9 @@ impl IdIndex {
 
     /// An empty index with room for at least so many ids. Memory is used as ids come.
     pub fn with_room(ids: usize) -> Self {
-        let places = ids.saturating_mul(2).next_power_of_two().max(PLACES_MIN);
         Self {
             entries: Vec::with_capacity(ids),
-            table: vec![0; places],
+            table: Places::with_room(ids),
             pending: 0,
             next: 0,
             keys: (rand::random(), rand::random()),
@@ -119,7 +105,7 @@ impl IdIndex {
         let mut seen = 0;
         for id in ids {
             let (low, high) = id.halves();
-            seen ^= self.table.get(self.home(self.hash(low, high))).copied().unwrap_or(0);
+            seen ^= self.table.first(self.hash(low, high));
         }
         black_box(seen);
     }
@@ -130,8 +116,8 @@ impl IdIndex {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
         match self.look(hash, low, high) {
-            Found::Entry(at) => Admitted::from_sequence(self.sequence(at)),
-            Found::Free(place) => {
+            Place::Number(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
+            Place::Free(place) => {
                 self.pending = self.pending.saturating_add(1);
                 self.insert(hash, place, Entry { low, high, sequence: PENDING });
                 Admitted::New
@@ -147,8 +133,8 @@ impl IdIndex {
         }
         let (low, high) = id.halves();
         match self.look(self.hash(low, high), low, high) {
-            Found::Entry(at) => Admitted::from_sequence(self.sequence(at)),
-            Found::Free(_) => Admitted::New,
+            Place::Number(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
+            Place::Free(_) => Admitted::New,
         }
     }
 
@@ -161,8 +147,8 @@ impl IdIndex {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
         match self.look(hash, low, high) {
-            Found::Entry(at) => self.settle_at(at, sequence),
-            Found::Free(place) => self.insert(hash, place, Entry { low, high, sequence }),
+            Place::Number(number) => self.settle_at(entry_at(number), sequence),
+            Place::Free(place) => self.insert(hash, place, Entry { low, high, sequence }),
         }
     }
 
@@ -204,8 +190,7 @@ impl IdIndex {
     /// Uses the memory of the table, which is asked at random places: a page that is used for the first time costs as much as eight transfers, and
     /// the first batch would pay for thousands.
     pub fn warm(&mut self) {
-        // Without the box the compiler knows that the table is zero already.
-        black_box(&mut self.table).fill(0);
+        self.table.clear();
     }
 
     /// Uses all of the memory once, where somebody has time for it.
@@ -219,7 +204,7 @@ impl IdIndex {
     /// Forgets all, but keeps the room.
     pub fn clear(&mut self) {
         self.entries.clear();
-        self.table.fill(0);
+        self.table.clear();
         (self.pending, self.next) = (0, 0);
         self.bounds = (u128::MAX, 0);
     }
@@ -249,83 +234,38 @@ impl IdIndex {
 
     #[inline]
     fn hash(&self, low: u64, high: u64) -> u64 {
-        // Two folded multiplications, keyed; the second spreads what a zero factor in the first would lose.
-        let first = fold(low ^ self.keys.0, high ^ self.keys.1 ^ 0x9E37_79B9_7F4A_7C15);
-        fold(first ^ low.rotate_left(32), self.keys.0 | 1) ^ high
-    }
-
-    /// The bits of a place that are a place in `entries`; the others are the tag.
-    #[inline]
-    fn mask(&self) -> usize {
-        self.table.len().wrapping_sub(1)
+        hash(self.keys, low, high)
     }
 
     #[inline]
-    fn home(&self, hash: u64) -> usize {
-        usize::try_from(hash & u64::from(u32::MAX)).unwrap_or(0) & self.mask()
+    fn look(&self, hash: u64, low: u64, high: u64) -> Place {
+        self.table.find(hash, |number| {
+            self.entries.get(entry_at(number)).is_some_and(|entry| entry.low == low && entry.high == high)
+        })
     }
 
     #[inline]
-    fn tag(&self, hash: u64) -> u32 {
-        let bits = u32::try_from(self.mask()).unwrap_or(u32::MAX);
-        u32::try_from(hash >> 32).unwrap_or(0) & !bits
-    }
-
-    #[inline]
-    fn look(&self, hash: u64, low: u64, high: u64) -> Found {
-        let (mask, tag) = (self.mask(), self.tag(hash));
-        let bits = u32::try_from(mask).unwrap_or(u32::MAX);
-        let mut place = self.home(hash);
-        while let Some(&kept) = self.table.get(place) {
-            if kept == 0 {
-                break;
-            }
-            if kept & !bits == tag {
-                let at = usize::try_from(kept & bits).unwrap_or(0).wrapping_sub(1);
-                if self.entries.get(at).is_some_and(|entry| entry.low == low && entry.high == high) {
-                    return Found::Entry(at);
-                }
-            }
-            place = place.wrapping_add(1) & mask;
-        }
-        Found::Free(place)
-    }
-
-    #[inline]
-    #[expect(
-        clippy::expect_used,
-        reason = "a hundred gigabytes of ids; a wrong place would be an id that is not known"
-    )]
-    fn insert(&mut self, hash: u64, place: usize, entry: Entry) {
+    fn insert(&mut self, hash: u64, free: usize, entry: Entry) {
         let id = entry.id();
         self.bounds = (self.bounds.0.min(id), self.bounds.1.max(id));
         self.entries.push(entry);
-        let number = u32::try_from(self.entries.len()).expect("fewer than four thousand million ids");
-        let kept = self.tag(hash) | number;
-        if let Some(free) = self.table.get_mut(place) {
-            *free = kept;
-        }
-        if self.entries.len().saturating_mul(4) > self.table.len().saturating_mul(3) {
-            self.double();
-        }
+        let (entries, keys) = (&self.entries, self.keys);
+        self.table.insert(hash, free, |number| {
+            entries.get(entry_at(number)).map_or(0, |entry| self::hash(keys, entry.low, entry.high))
+        });
     }
+}
 
-    #[cold]
-    fn double(&mut self) {
-        self.table = vec![0; self.table.len().saturating_mul(2)];
-        let entries = std::mem::take(&mut self.entries);
-        for (number, entry) in (1_u32..).zip(&entries) {
-            let hash = self.hash(entry.low, entry.high);
-            // No two are the same, and there are no entries to compare with: the place is a free one.
-            if let Found::Free(place) = self.look(hash, entry.low, entry.high) {
-                let kept = self.tag(hash) | number;
-                if let Some(free) = self.table.get_mut(place) {
-                    *free = kept;
-                }
-            }
-        }
-        self.entries = entries;
-    }
+#[inline]
+fn entry_at(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[inline]
+fn hash(keys: (u64, u64), low: u64, high: u64) -> u64 {
+    // Two folded multiplications, keyed; the second spreads what a zero factor in the first would lose.
+    let first = fold(low ^ keys.0, high ^ keys.1 ^ 0x9E37_79B9_7F4A_7C15);
+    fold(first ^ low.rotate_left(32), keys.0 | 1) ^ high
 }
 
 #[inline]

@@ -22,7 +22,9 @@ use common::{
 };
 use heng::client::{Client, ClientError, Credentials};
 use heng::config::Settings;
-use heng::ledger::{AccountFlags, AccountId, Code, Record};
+use heng::ledger::{
+    AccountChange, AccountFlags, AccountId, BookAccount, Code, NewAccount, Record, Transfer, TransferId,
+};
 use heng::protocol::{BODY_BYTES_MAX, FrameHeader, Hello, Kind, ListRequest, encode_frame, encode_transfers};
 
 const LIMITED: AccountFlags = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
@@ -114,6 +116,45 @@ fn a_repeat_gets_the_first_outcome_also_in_one_request_and_after_a_restart() {
     }
 }
 
+/// What an account was opened with and when are kept beside it at its shard and in the book: each account has its own, wherever it comes from.
+#[test]
+fn each_account_is_known_by_its_own_opening_also_after_restarts_and_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let different = |id: u128| NewAccount { user_data_64: id as u64 * 7, ..account(id, LIMITED) };
+    let known = runtime().block_on(async {
+        let server = TestServer::start(settings(directory.path()));
+        let mut client = server.client().await;
+        let opened = client.open_accounts(&(1..=40).map(different).collect::<Vec<_>>()).await.unwrap();
+        let change = AccountChange { level: Some(3), overdraft: Some(9), ..AccountChange::default() };
+        let changed = change.request(AccountId::from_raw(7));
+        let changed = Transfer { id: TransferId::from_raw(1), ..changed };
+        assert_eq!(client.submit(&[changed]).await.unwrap()[0].code, Code::Accepted);
+        let known = client.accounts(&(1..=40).collect::<Vec<_>>()).await.unwrap().1;
+        let times = |known: &[BookAccount]| known.iter().map(|account| account.opened_ns).collect::<Vec<_>>();
+        assert_eq!(times(&known), opened.iter().map(|outcome| outcome.time_ns).collect::<Vec<_>>());
+        server.stop().unwrap();
+        known
+    });
+    // From the checkpoint, then from the journal alone.
+    for (shards, newly) in [(1, 41), (3, 42), (1, 43)] {
+        if shards == 3 {
+            std::fs::remove_dir_all(directory.path().join("store")).unwrap();
+        }
+        let server = TestServer::start(Settings { shards: Some(shards), ..settings(directory.path()) });
+        runtime().block_on(async {
+            let mut client = server.client().await;
+            assert!(!client.open_accounts(&[different(newly)]).await.unwrap()[0].repeated);
+            let again = client.open_accounts(&(1..=newly).map(different).collect::<Vec<_>>()).await.unwrap();
+            assert!(again.iter().all(|outcome| outcome.repeated && outcome.code == Code::Accepted), "{again:?}");
+            let others: Vec<_> = (1..=newly).map(|id| NewAccount { user_data_64: 1, ..different(id) }).collect();
+            let others = client.open_accounts(&others).await.unwrap();
+            assert!(others.iter().all(|outcome| outcome.code == Code::AccountIdReused), "{others:?}");
+            assert_eq!(client.accounts(&(1..=40).collect::<Vec<_>>()).await.unwrap().1, known);
+        });
+        server.stop().unwrap();
+    }
+}
+
 /// A request so large that its ids are listed: what is not new of it is answered at its own place, and all others are decided at theirs.
 #[test]
 fn what_is_known_among_many_is_answered_at_its_place_and_all_others_are_decided() {
@@ -172,7 +213,7 @@ fn any_number_of_shards_gives_the_same_balances_over_tcp() {
                     |n: u128| transfer(batch * 1_000 + n + 1, n * 7 % 50 + 1, (n * 11 + batch) % 50 + 1, n % 90 + 1);
                 let transfers: Vec<_> = (0..400).map(made).collect();
                 let outcomes = client.submit(&transfers).await.unwrap();
-                let expected = |transfer: &heng::ledger::Transfer| transfer.check().err().unwrap_or(Code::Accepted);
+                let expected = |transfer: &Transfer| transfer.check().err().unwrap_or(Code::Accepted);
                 assert!(outcomes.iter().zip(&transfers).all(|(outcome, transfer)| outcome.code == expected(transfer)));
             }
             let accounts = client.all_accounts().await.unwrap();

@@ -28,6 +28,9 @@ const MAGIC: u64 = u64::from_le_bytes(*b"HENGGRP1");
 /// Groups whose memory is kept while no group needs it.
 const SPARES_MAX: usize = 4;
 
+/// Bytes of records up to which it is kept: after a burst of greater ones it is given back.
+const SPARE_BYTES_MAX: usize = 16 << 20;
+
 const HASHED: usize = 80;
 const CRC_AT: usize = 124;
 
@@ -130,29 +133,25 @@ impl GroupHeader {
 impl PendingGroup {
     /// An empty group.
     pub fn new(base_sequence: Sequence, time_ns: u64) -> Self {
-        Self {
-            base_sequence,
-            time_ns,
-            bytes: vec![0; GROUP_HEADER_BYTES],
-            ids: Vec::new(),
-            runs: Vec::new(),
-            audits: Vec::new(),
-            hash: [0; 32],
-            spares: None,
-        }
+        Self::in_memory(base_sequence, time_ns, (vec![0; GROUP_HEADER_BYTES], Vec::new()), None)
     }
 
     /// An empty group with room for so many records, because growing would copy them. Its memory comes from these spares and goes back there.
     pub fn with_room(base_sequence: Sequence, time_ns: u64, records: usize, spares: &Arc<Spares>) -> Self {
-        let mut group = Self::new(base_sequence, time_ns);
-        group.spares = Some(Arc::clone(spares));
-        if let Some((bytes, ids)) = spares.0.pop() {
-            (group.bytes, group.ids) = (bytes, ids);
-            group.bytes.resize(GROUP_HEADER_BYTES, 0);
-        }
-        group.bytes.reserve(records.saturating_mul(RECORD_BYTES));
-        group.ids.reserve(records);
-        group
+        let (mut bytes, mut ids) = spares.0.pop().unwrap_or_default();
+        bytes.reserve(records.saturating_mul(RECORD_BYTES).saturating_add(GROUP_HEADER_BYTES));
+        bytes.resize(GROUP_HEADER_BYTES, 0);
+        ids.reserve(records);
+        Self::in_memory(base_sequence, time_ns, (bytes, ids), Some(Arc::clone(spares)))
+    }
+
+    fn in_memory(
+        base_sequence: Sequence,
+        time_ns: u64,
+        (bytes, ids): (Vec<u8>, Vec<TransferId>),
+        spares: Option<Arc<Spares>>,
+    ) -> Self {
+        Self { base_sequence, time_ns, bytes, ids, runs: Vec::new(), audits: Vec::new(), hash: [0; 32], spares }
     }
 
     /// Adds encoded records decided by one shard.
@@ -234,7 +233,7 @@ impl PendingGroup {
 
 impl Drop for PendingGroup {
     fn drop(&mut self) {
-        if let Some(spares) = &self.spares {
+        if let Some(spares) = self.spares.as_ref().filter(|_| self.bytes.capacity() <= SPARE_BYTES_MAX) {
             self.bytes.clear();
             self.ids.clear();
             // What there is no place for is not needed.
@@ -318,6 +317,7 @@ mod tests {
             assert_eq!(GroupHeader::decode(&damaged), None, "bit {bit}");
         }
     }
+
     #[test]
     fn a_group_in_memory_of_another_begins_empty() {
         let (mut fresh, spares) = (PendingGroup::new(18, 2_000), Arc::default());

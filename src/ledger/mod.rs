@@ -19,8 +19,9 @@
 //! | `grant` | what a gateway may do |
 //! | `id` | identifiers |
 //! | `operation` | what a transfer's flags ask for |
-//! | `packed` | an account in 88 bytes, and 36 more if it needs them |
+//! | `packed` | an account in one cache line, and 52 bytes more if it needs them |
 //! | `pending` | what is open between records |
+//! | `places` | numbers by hash, in four bytes a place |
 //! | `policy` | the rules of the business, read from a text that the journal keeps |
 //! | `record` | the 128 bytes of each journal entry, shared with the wire |
 //! | `rows` | rows of counters, one for each subject of limits |
@@ -92,7 +93,7 @@ pub use life::{KeptLife, Life, LifeStore};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
 pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encode_account};
 pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};
-pub use places::{Place, Places};
+pub use places::{Keys, Place, Places, fold};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{
     EDITION, GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError,

@@ -1,12 +1,9 @@
 //! Accounts in slots: a slot number never changes, and an id finds its slot.
 //!
-//! Slots live in chunks, so that growing never moves an account; the index costs 5 to 11 bytes for each ([`super::places`]).
+//! Slots live in chunks, so that growing moves no account but those of the first chunk; the index costs 5 to 11 bytes for each ([`super::places`]), and
+//! doubles now and then.
 
-use std::hash::BuildHasher;
-
-use hashbrown::DefaultHashBuilder;
-
-use super::{AccountId, Place, Places};
+use super::{AccountId, Keys, Place, Places};
 
 /// Accounts per chunk; a power of two.
 const CHUNK_SLOTS: usize = 4_096;
@@ -25,7 +22,7 @@ pub trait Identified {
 pub struct Table<A> {
     chunks: Vec<Vec<A>>,
     index: Places,
-    hasher: DefaultHashBuilder,
+    keys: Keys,
 }
 
 impl<A: Identified> Default for Table<A> {
@@ -37,7 +34,7 @@ impl<A: Identified> Default for Table<A> {
 impl<A: Identified> Table<A> {
     /// An empty table.
     pub fn new() -> Self {
-        Self { chunks: Vec::new(), index: Places::default(), hasher: DefaultHashBuilder::default() }
+        Self { chunks: Vec::new(), index: Places::default(), keys: Keys::random() }
     }
 
     /// The number of values.
@@ -53,7 +50,7 @@ impl<A: Identified> Table<A> {
     /// The slot of an id.
     #[inline]
     pub fn find(&self, id: AccountId) -> Option<Slot> {
-        self.look(self.hasher.hash_one(id.raw()), id).number()
+        self.look(self.keys.hash(id.halves()), id).number()
     }
 
     #[inline]
@@ -65,7 +62,7 @@ impl<A: Identified> Table<A> {
     /// then has them confirmed: so their cache misses overlap.
     #[inline]
     pub fn guess(&self, id: AccountId) -> Option<Slot> {
-        self.index.find(self.hasher.hash_one(id.raw()), |_| true).number()
+        self.index.find(self.keys.hash(id.halves()), |_| true).number()
     }
 
     /// The slot of an id, given [`Self::guess`] of it.
@@ -93,12 +90,12 @@ impl<A: Identified> Table<A> {
     ///
     /// # Panics
     ///
-    /// When the id is there already, or with 2^32 values.
-    #[expect(clippy::expect_used, reason = "an account that is there twice would have two balances")]
+    /// When the id is there already, or with 2^32 - 1 values.
     pub fn insert(&mut self, value: A) -> Slot {
         let id = value.account_id();
-        let hash = self.hasher.hash_one(id.raw());
-        let free = self.look(hash, id).free().expect("an account is inserted once");
+        let hash = self.keys.hash(id.halves());
+        let found = self.look(hash, id);
+        assert_eq!(found.number(), None, "account {id} inserted twice");
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_SLOTS) {
             // Small tables stay small: the first chunk grows, later ones are allocated whole.
             self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(CHUNK_SLOTS) });
@@ -106,12 +103,14 @@ impl<A: Identified> Table<A> {
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.push(value);
         }
-        let Self { chunks, index, hasher } = self;
-        index.insert(hash, free, |slot| {
+        let Self { chunks, index, keys } = self;
+        let slot = index.insert(hash, found.free().unwrap_or(0), |slot| {
             let place = usize::try_from(slot).unwrap_or(usize::MAX);
             let value = chunks.get(place / CHUNK_SLOTS).and_then(|chunk| chunk.get(place % CHUNK_SLOTS));
-            hasher.hash_one(value.map_or(0, |value| value.account_id().raw()))
-        })
+            value.map_or(0, |value| keys.hash(value.account_id().halves()))
+        });
+        debug_assert!(self.get(slot).is_some_and(|value| value.account_id() == id), "its number is its place");
+        slot
     }
 
     /// All values in order of slot.

@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 
-use crate::ledger::{Place, Places, Sequence, TransferId};
+use crate::ledger::{Keys, Place, Places, Sequence, TransferId};
 
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;
@@ -47,7 +47,7 @@ pub struct IdIndex {
     pending: usize,
     /// After the entry that was settled last.
     next: usize,
-    keys: (u64, u64),
+    keys: Keys,
     /// All ids are from the first to the second.
     bounds: (u128, u128),
 }
@@ -84,7 +84,7 @@ impl IdIndex {
             table: Places::with_room(ids),
             pending: 0,
             next: 0,
-            keys: (rand::random(), rand::random()),
+            keys: Keys::random(),
             bounds: (u128::MAX, 0),
         }
     }
@@ -190,7 +190,7 @@ impl IdIndex {
     /// Uses the memory of the table, which is asked at random places: a page that is used for the first time costs as much as eight transfers, and
     /// the first batch would pay for thousands.
     pub fn warm(&mut self) {
-        self.table.clear();
+        self.table.warm();
     }
 
     /// Uses all of the memory once, where somebody has time for it.
@@ -234,7 +234,7 @@ impl IdIndex {
 
     #[inline]
     fn hash(&self, low: u64, high: u64) -> u64 {
-        hash(self.keys, low, high)
+        self.keys.hash((low, high))
     }
 
     #[inline]
@@ -250,29 +250,16 @@ impl IdIndex {
         self.bounds = (self.bounds.0.min(id), self.bounds.1.max(id));
         self.entries.push(entry);
         let (entries, keys) = (&self.entries, self.keys);
-        self.table.insert(hash, free, |number| {
-            entries.get(entry_at(number)).map_or(0, |entry| self::hash(keys, entry.low, entry.high))
+        let number = self.table.insert(hash, free, |number| {
+            entries.get(entry_at(number)).map_or(0, |entry| keys.hash((entry.low, entry.high)))
         });
+        debug_assert_eq!(entry_at(number).saturating_add(1), entries.len(), "each entry has the number of its place");
     }
 }
 
 #[inline]
 fn entry_at(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-#[inline]
-fn hash(keys: (u64, u64), low: u64, high: u64) -> u64 {
-    // Two folded multiplications, keyed; the second spreads what a zero factor in the first would lose.
-    let first = fold(low ^ keys.0, high ^ keys.1 ^ 0x9E37_79B9_7F4A_7C15);
-    fold(first ^ low.rotate_left(32), keys.0 | 1) ^ high
-}
-
-#[inline]
-pub(super) fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a).wrapping_mul(u128::from(b));
-    let bytes = product.to_le_bytes();
-    u64::from_le_bytes(crate::ledger::get::<0, 8>(&bytes)) ^ u64::from_le_bytes(crate::ledger::get::<8, 8>(&bytes))
 }
 
 #[cfg(test)]

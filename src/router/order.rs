@@ -1,7 +1,7 @@
 //! Going through the ids of a full index in their order.
 //!
 //! Ids come in order, in long parts that are in order, or in none (random ones, or those of many callers who share a connection). Long parts are
-//! merged as they lie, which needs no memory; those of one gateway follow each other, those of several lie beside each other. In none, most ids
+//! merged as they lie, which needs no memory, unless too many lie beside each other; those of one gateway follow each other. In none, most ids
 //! still lie about evenly between the first and the last. So each goes at once to about where it belongs, and only neighbours are sorted.
 //! Where they do not lie evenly, there are more neighbours to sort; at worst all of them are, after some looks at each.
 //!
@@ -22,6 +22,9 @@ use super::run::Entry;
 
 /// Entries of a part that is in order from which on it is long.
 const PART: usize = 1 << 10;
+
+/// Parts that lie beside each other up to which they are merged: with more, each entry costs more than to be put where it belongs.
+const BESIDE: usize = 16;
 
 /// Entries that go to about one place, in the mean.
 const TOGETHER: usize = 16;
@@ -44,11 +47,13 @@ pub(super) fn in_order(
 ) -> io::Result<()> {
     let looked = look(entries.clone());
     if looked.parts <= looked.count / PART {
-        merge(parts(entries), visit)
-    } else {
-        spread(&looked, entries, memory);
-        memory.iter().copied().try_for_each(visit)
+        let parts = parts(entries.clone());
+        if beside(&parts) <= BESIDE {
+            return merge(parts, visit);
+        }
     }
+    spread(&looked, entries, memory);
+    memory.iter().copied().try_for_each(visit)
 }
 
 fn look(entries: impl Iterator<Item = Entry>) -> Looked {
@@ -63,35 +68,64 @@ fn look(entries: impl Iterator<Item = Entry>) -> Looked {
     looked
 }
 
+/// Entries that are in order.
+struct Part<Entries> {
+    entries: Entries,
+    first: u128,
+    last: u128,
+}
+
 /// What is in order, as long as it is.
-fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<std::iter::Take<Entries>> {
-    let (mut parts, mut begin, mut len, mut last) = (Vec::new(), entries.clone(), 0_usize, 0);
+fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<Part<std::iter::Take<Entries>>> {
+    let (mut parts, mut begin, mut len) = (Vec::new(), entries.clone(), 0_usize);
+    let (mut first, mut last) = (0, 0);
     let mut rest = entries;
     loop {
         let here = rest.clone();
         let next = rest.next();
         if next.is_none_or(|(id, _)| id < last) {
-            parts.push(std::mem::replace(&mut begin, here).take(len));
+            parts.push(Part { entries: std::mem::replace(&mut begin, here).take(len), first, last });
             len = 0;
         }
         let Some((id, _)) = next else { return parts };
+        if len == 0 {
+            first = id;
+        }
         (len, last) = (len.saturating_add(1), id);
     }
 }
 
+/// The most parts that lie beside each other: an id may be in each of them.
+fn beside<Entries>(parts: &[Part<Entries>]) -> usize {
+    let mut firsts: Vec<_> = parts.iter().map(|part| part.first).collect();
+    let mut lasts: Vec<_> = parts.iter().map(|part| part.last).collect();
+    firsts.sort_unstable();
+    lasts.sort_unstable();
+    let mut ended = 0_usize;
+    let mut most = 0_usize;
+    for (begun, first) in (1_usize..).zip(firsts) {
+        while lasts.get(ended).is_some_and(|last| *last < first) {
+            ended = ended.saturating_add(1);
+        }
+        most = most.max(begun.saturating_sub(ended));
+    }
+    most
+}
+
 /// Visits the entries of all parts, each of which is in order. The part whose next entry is the least is on top; when it moves on it mostly
-/// stays there, or changes with the one below it.
-fn merge<Part: Iterator<Item = Entry>>(
-    mut parts: Vec<Part>,
+/// stays there, or changes with one of the few that lie beside it.
+fn merge<Entries: Iterator<Item = Entry>>(
+    mut parts: Vec<Part<Entries>>,
     mut visit: impl FnMut(Entry) -> io::Result<()>,
 ) -> io::Result<()> {
     let firsts = parts.iter_mut().enumerate();
-    let mut next: BinaryHeap<_> = firsts.filter_map(|(part, entries)| Some(Reverse((entries.next()?, part)))).collect();
+    let mut next: BinaryHeap<_> =
+        firsts.filter_map(|(place, part)| Some(Reverse((part.entries.next()?, place)))).collect();
     while let Some(mut least) = next.peek_mut() {
-        let Reverse((entry, part)) = *least;
+        let Reverse((entry, place)) = *least;
         visit(entry)?;
-        match parts.get_mut(part).and_then(Iterator::next) {
-            Some(entry) => *least = Reverse((entry, part)),
+        match parts.get_mut(place).and_then(|part| part.entries.next()) {
+            Some(entry) => *least = Reverse((entry, place)),
             None => drop(PeekMut::pop(least)),
         }
     }
@@ -186,6 +220,18 @@ mod tests {
             sorted.sort_unstable();
             assert_eq!(visited(&given), [sorted.clone(), sorted.clone(), sorted]);
         }
+    }
+
+    #[test]
+    fn parts_that_lie_beside_each_other_are_counted() {
+        let count = |ids: &[u128]| beside(&parts(ids.iter().map(|id| (*id, 1))));
+        assert_eq!(count(&[1, 2, 3, 4]), 1);
+        assert_eq!(count(&[5, 6, 1, 2, 3]), 1, "they follow each other, the other way round");
+        assert_eq!(count(&[1, 5, 5, 9, 2, 3, 4]), 2);
+        assert_eq!(count(&[1, 5, 5, 9, 2, 6, 3, 7]), 3);
+        assert_eq!(count(&[]), 1, "an empty one");
+        let interleaved: Vec<_> = (0..32_u128).flat_map(|part| (0..4).map(move |place| place * 32 + part)).collect();
+        assert_eq!(count(&interleaved), 32);
     }
 
     #[test]

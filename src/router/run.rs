@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::order::in_order;
-use crate::ledger::{Sequence, TransferId, get, set};
+use crate::ledger::{Sequence, TransferId, fold, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS2";
 const HEADER_BYTES: usize = 64;
@@ -180,8 +180,8 @@ impl Writer {
 #[inline]
 fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
     let (low, high) = TransferId::from_raw(id).halves();
-    let first = super::ids::fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
-    let second = super::ids::fold(first ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
+    let first = fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
+    let second = fold(first ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
     let lines = u64::try_from(words / LINE_WORDS).unwrap_or(1).max(1);
     let line = u128::from(first).wrapping_mul(u128::from(lines)) >> 64;
     let line = usize::try_from(line).unwrap_or(0).saturating_mul(LINE_WORDS);
@@ -201,8 +201,14 @@ impl Run {
         (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
         records: (Sequence, Sequence),
     ) -> io::Result<Self> {
-        let mut writer = Writer::new(directory.join("new.tmp"), entries.clone().count())?;
-        in_order(entries, memory, |entry| writer.push(entry))?;
+        let unfinished = directory.join("new.tmp");
+        let mut writer = Writer::new(unfinished.clone(), entries.clone().count())?;
+        let filled = in_order(entries, memory, |entry| writer.push(entry));
+        if filled.is_err() {
+            // Only so that it takes no room; the next start removes it, too.
+            drop(fs::remove_file(&unfinished));
+        }
+        filled?;
         writer.finish(records, &directory.join(name(records.1)))
     }
 

@@ -41,7 +41,7 @@ pub(super) const LOOKUP_BLOCK: usize = 32;
 pub struct Core {
     pub(super) shard: usize,
     pub(super) accounts: Table<Account>,
-    /// By slot, what never changes of an account; beside it, because only a repeated opening asks for it.
+    /// By slot, a digest of what never changes of an account; beside it, because only a repeated opening asks for it.
     lasting: Vec<Lasting>,
     pub(super) policy: Arc<Policy>,
     /// The desk; the first shard has it.
@@ -174,7 +174,8 @@ impl Core {
 
     /// Hosts an account that is new, or from the book; of the latter, only before the first message.
     pub fn host(&mut self, account: &BookAccount) {
-        self.accounts.insert(Account::new(account));
+        let slot = self.accounts.insert(Account::new(account));
+        debug_assert_eq!(usize::try_from(slot), Ok(self.lasting.len()), "each slot has one");
         self.lasting.push(Lasting::of(&account.properties));
     }
 

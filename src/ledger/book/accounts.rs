@@ -24,6 +24,7 @@ impl Accounts {
     pub(super) fn insert(&mut self, account: &BookAccount) -> Slot {
         let (packed, more) = PackedAccount::new(account);
         let slot = self.table.insert(packed);
+        debug_assert_eq!(usize::try_from(slot), Ok(self.opened_ns.len()), "each slot has one");
         self.opened_ns.push(account.opened_ns);
         if let Some(more) = more {
             self.more.insert(slot, more);
@@ -121,7 +122,8 @@ mod tests {
         let mut accounts = Accounts::new();
         let open = |id: u128, user_data_64, overdraft| {
             let id = AccountId::from_raw(id);
-            BookAccount::open(&NewAccount { id, currency: 978, user_data_64, overdraft, ..NewAccount::default() })
+            let opened = NewAccount { id, currency: 978, user_data_64, overdraft, ..NewAccount::default() };
+            BookAccount { opened_ns: u64::try_from(id.raw()).unwrap() + 100, ..BookAccount::open(&opened) }
         };
         let all = [open(1, 0, 0), open(2, 7, 0), open(3, 0, 50)];
         for account in &all {
@@ -143,7 +145,7 @@ mod tests {
         let mut accounts = Accounts::new();
         let account =
             BookAccount::open(&NewAccount { id: AccountId::from_raw(1), currency: 978, ..NewAccount::default() });
-        let slot = accounts.insert(&account);
+        let slot = accounts.insert(&BookAccount { opened_ns: 77, ..account });
         let credit = |amount: u128| {
             move |totals: &mut Totals| {
                 totals.credits_posted += amount;
@@ -160,8 +162,8 @@ mod tests {
         }
         assert!(accounts.post(slot, 4, credit(1 << 96)).is_err(), "a total passes what is allowed");
         assert_eq!(
-            accounts.at(slot).map(|account| (account.totals.credits_posted, account.head)),
-            Some((2 * edge + 1, 3))
+            accounts.at(slot).map(|account| (account.totals.credits_posted, account.head, account.opened_ns)),
+            Some((2 * edge + 1, 3, 77))
         );
     }
 }

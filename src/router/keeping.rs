@@ -48,6 +48,8 @@ pub(super) enum Job {
 /// What a helper has done.
 pub(super) enum Done {
     Written(Run),
+    /// There is no room for a run of the records between these sequences; the index is as it was.
+    NotWritten(io::Error, (Sequence, Sequence)),
     /// An empty index with room.
     Ready(IdIndex),
     Merged(Vec<Arc<Run>>, Run),
@@ -104,10 +106,13 @@ pub(super) fn start(
 fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            let run = Run::write(directory, (index.entries(), memory), records)?;
+            let written = Run::write(directory, (index.entries(), memory), records);
             // Whoever is told can have it whole.
             drop(index);
-            Ok(Done::Written(run))
+            match written {
+                Err(err) if err.kind() == io::ErrorKind::StorageFull => Ok(Done::NotWritten(err, records)),
+                written => Ok(Done::Written(written?)),
+            }
         }
         Job::Prepare(ids) => {
             let mut index = IdIndex::with_room(ids);

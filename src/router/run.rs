@@ -176,6 +176,14 @@ impl Writer {
     }
 }
 
+/// What was written, or the file removed: only so that it takes no room, the next start removes it, too.
+fn or_removed<T>(unfinished: &Path, written: io::Result<T>) -> io::Result<T> {
+    if written.is_err() {
+        drop(fs::remove_file(unfinished));
+    }
+    written
+}
+
 /// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
 #[inline]
 fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
@@ -202,14 +210,12 @@ impl Run {
         records: (Sequence, Sequence),
     ) -> io::Result<Self> {
         let unfinished = directory.join("new.tmp");
-        let mut writer = Writer::new(unfinished.clone(), entries.clone().count())?;
-        let filled = in_order(entries, memory, |entry| writer.push(entry));
-        if filled.is_err() {
-            // Only so that it takes no room; the next start removes it, too.
-            drop(fs::remove_file(&unfinished));
-        }
-        filled?;
-        writer.finish(records, &directory.join(name(records.1)))
+        let write = || {
+            let mut writer = Writer::new(unfinished.clone(), entries.clone().count())?;
+            in_order(entries, memory, |entry| writer.push(entry))?;
+            writer.finish(records, &directory.join(name(records.1)))
+        };
+        or_removed(&unfinished, write())
     }
 
     /// Writes one run with all that is in some, and removes those. Blocks. `breathe` is called now and then, and ends it with an error.
@@ -219,12 +225,7 @@ impl Run {
         breathe: impl FnMut() -> io::Result<()>,
     ) -> io::Result<Self> {
         let unfinished = directory.join("merged.tmp");
-        let merged = Self::write_merged(&unfinished, runs, breathe);
-        if merged.is_err() {
-            // Only so that it takes no room; the next start removes it, too.
-            drop(fs::remove_file(&unfinished));
-        }
-        let merged = merged?;
+        let merged = or_removed(&unfinished, Self::write_merged(&unfinished, runs, breathe))?;
         for run in runs.iter().filter(|run| run.path != merged.path) {
             match fs::remove_file(&run.path) {
                 // Gone since a merge that broke off just here.

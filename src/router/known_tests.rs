@@ -1,0 +1,199 @@
+//! Known ids over indexes, runs and merges, with and without room for them.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn id(number: u64) -> TransferId {
+    TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
+}
+
+/// Begins one merge after the other, and waits for each, until there is none to begin.
+fn merged(known: &mut KnownIds) {
+    known.turn();
+    while known.is_merging {
+        let done = known.helpers.wait(&known.done).unwrap();
+        known.take_up(done);
+        known.turn();
+    }
+}
+
+#[test]
+fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    for number in 1..=10 {
+        known.admit(id(number));
+        known.settle(id(number), number);
+    }
+    known.turn_and_wait();
+    for number in 11..=30 {
+        assert_eq!(known.admit(id(number)), Admitted::New);
+    }
+    known.turn_and_wait();
+    (11..=30).for_each(|number| known.settle(id(number), number));
+    known.turn_and_wait();
+    drop(known);
+    let again = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    assert!(again.covers() >= 10, "{}", again.covers());
+    for number in 1..=again.covers() {
+        assert_eq!(again.find(id(number)), Some(number));
+    }
+}
+
+#[test]
+fn ids_are_known_wherever_they_are_and_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
+    let mut pending = BTreeSet::new();
+    let mut sequence = 0;
+    for number in 1..=5_000 {
+        assert_eq!(known.admit(id(number)), Admitted::New);
+        assert_eq!(known.admit(id(number)), Admitted::Pending);
+        pending.insert(number);
+        // Some stay pending for long, across indexes that leave.
+        if number % 3 != 0 || pending.len() > 150 {
+            let settled = pending.pop_first().unwrap();
+            sequence += 1;
+            known.settle(id(settled), sequence);
+        }
+        known.turn();
+        if number % 97 == 0 {
+            known.turn_and_wait();
+        }
+        let asked = number / 2 + 1;
+        let expected = if pending.contains(&asked) { Admitted::Pending } else { Admitted::Known(asked) };
+        assert_eq!(known.peek(id(asked)), expected, "{number}");
+    }
+    known.turn_and_wait();
+    let covers = known.covers();
+    assert!(covers > 3_000 && known.runs.len() < 16, "{covers} {}", known.runs.len());
+    drop(known);
+    let mut again = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
+    assert_eq!(again.covers(), covers);
+    for number in 1..=covers {
+        assert_eq!(again.find(id(number)), Some(number));
+    }
+    // As the router asks: block by block, of which one id is in one run, one in another, one in none.
+    for number in 1..=covers {
+        let block = [number, covers + 1 - number, 10_000 + number];
+        again.touch(block.into_iter().map(id));
+        let known = [Admitted::Known(block[0]), Admitted::Known(block[1]), Admitted::New];
+        assert_eq!(block.map(|number| again.peek(id(number))), known, "{number}");
+    }
+    assert_eq!(again.admit(id(1)), Admitted::Known(1));
+    assert_eq!(again.admit(id(10_000)), Admitted::New);
+}
+
+#[test]
+fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let id = |number: u64| TransferId::from_raw(number.into());
+    let mut number = 0;
+    let mut run = |known: &mut KnownIds| {
+        for _ in 0..1_000 {
+            number += 1;
+            known.admit(id(number));
+            known.settle(id(number), number);
+        }
+        known.turn_and_wait();
+    };
+    (1..MERGED_APART).for_each(|_| run(&mut known));
+    known.turn();
+    assert_eq!((known.runs.len(), known.is_merging), (MERGED_APART - 1, false));
+    run(&mut known);
+    // As at the end of the process: it is broken off, and begun again by whoever opens it next.
+    known.signals.ends.store(true, Relaxed);
+    known.turn();
+    assert!(known.is_merging);
+    drop(known);
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    assert_eq!(known.runs.len(), MERGED_APART);
+    merged(&mut known);
+    assert_eq!(known.runs.len(), 1);
+    assert!((1..=64_000).all(|number| known.find(id(number)) == Some(number)));
+    assert_eq!(known.find(id(64_001)), None);
+}
+
+#[test]
+fn small_runs_among_large_ones_are_merged_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    let mut number = 0;
+    for phase in 0..2 * MERGED {
+        // Eight that overlap make a small run, then sixty-four that lie apart a large one.
+        let is_ordered = phase % 2 == 1;
+        for _ in 0..if is_ordered { MERGED_APART } else { MERGED } {
+            for _ in 0..10 {
+                number += 1;
+                let id = if is_ordered { TransferId::from_raw(number.into()) } else { id(number) };
+                known.admit(id);
+                known.settle(id, number);
+            }
+            known.turn_and_wait();
+            merged(&mut known);
+        }
+    }
+    assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+    assert_eq!(known.len(), usize::try_from(number).unwrap());
+}
+
+#[test]
+fn a_run_without_room_is_tried_again_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
+    let full = directory.path().join("new.tmp");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let mut number = 0;
+    let mut more = |known: &mut KnownIds, ids: u64| {
+        for _ in 0..ids {
+            number += 1;
+            known.admit(id(number));
+            known.settle(id(number), number);
+        }
+        known.turn();
+        number
+    };
+    more(&mut known, 100);
+    while known.unwritten.is_none() {
+        let done = known.helpers.wait(&known.done).unwrap();
+        known.take_up(done);
+    }
+    assert!(known.runs.is_empty() && full.symlink_metadata().is_err());
+    let number = more(&mut known, 1);
+    assert!(known.unwritten.is_some(), "not tried again at once");
+    assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
+    let number = more(&mut known, 20);
+    assert!(known.unwritten.is_none());
+    known.turn_and_wait();
+    assert_eq!((known.runs.len(), known.covers()), (1, 100));
+    assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
+}
+
+#[test]
+fn a_merge_without_room_waits_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    // Where a merge writes, there is no room.
+    let full = directory.path().join("merged.tmp");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let mut number = 0;
+    let mut run = |known: &mut KnownIds| {
+        for _ in 0..10 {
+            number += 1;
+            known.admit(id(number));
+            known.settle(id(number), number);
+        }
+        known.turn_and_wait();
+    };
+    (0..MERGED).for_each(|_| run(&mut known));
+    merged(&mut known);
+    assert_eq!((known.runs.len(), full.symlink_metadata().is_ok()), (MERGED, false), "what was begun is removed");
+    known.turn();
+    assert!(!known.is_merging, "not tried again at once");
+    run(&mut known);
+    merged(&mut known);
+    assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+    assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
+}

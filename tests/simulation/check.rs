@@ -278,7 +278,7 @@ impl<'a> Judge<'a> {
                 expected = self.model.submit(&asks);
             }
         }
-        for moment in std::iter::once(before.now).chain(moments) {
+        for moment in std::iter::once(before.now).chain(moments.iter().copied()) {
             if !is_told(&expected) {
                 // A hold whose time is over is not open any more, also a moment before the record that says so.
                 let refused = step.iter().filter(|(_, code)| *code == Code::HoldNotOpen).map(|(ask, _)| ask.related);
@@ -292,12 +292,15 @@ impl<'a> Judge<'a> {
         }
         let is_refused = step.iter().all(|(_, code)| !code.is_accepted());
         for second in before.clock.filter(|_| is_refused).unwrap_or(before.now)..before.now {
-            // A refusal counts nowhere, so it may be of a second that no record tells.
-            if !is_told(&expected) {
-                self.model = before.clone();
-                self.model.clock = Some(second + 1);
-                expected = self.model.submit(&asks);
-                self.model.clock = before.clock;
+            // A refusal counts nowhere, so it may be of a second that no record tells, and of a moment before its record at once.
+            for moment in std::iter::once(before.now).chain(moments.iter().copied()) {
+                if !is_told(&expected) {
+                    self.model = before.clone();
+                    self.model.now = moment;
+                    self.model.clock = Some(second + 1);
+                    expected = self.model.submit(&asks);
+                    self.model.clock = before.clock;
+                }
             }
         }
         if let ([(ask, Code::ExceedsDebits)], [Code::Accepted]) = (step.as_slice(), expected.as_slice())
@@ -309,7 +312,10 @@ impl<'a> Judge<'a> {
         }
         for ((ask, code), expected) in step.iter().zip(&expected) {
             ensure(code == expected, || {
-                format!("record {sequence}: {code} where the documentation says {expected}, for {ask:?} of {asks:?}")
+                let told: Vec<_> = step.iter().map(|(_, code)| code.name()).collect();
+                format!(
+                    "record {sequence}: {code} where the documentation says {expected}, for {ask:?} of {asks:?}, told {told:?}"
+                )
             })?;
         }
         self.note_room();

@@ -33,6 +33,7 @@ const FOUND: &[(u64, usize, &str)] = &[
     (1_887, 3_400, "decided when one time was not over yet, and another was"),
     (194, 4_000, "a run somebody asks for after the office has come to its end may be open"),
     (1_149, 4_000, "the clock was set back between a start and its first record"),
+    (379_987, 400, "a refusal of a second that no record tells, decided when a time was not over yet"),
     (1_272, 4_000, "a hold whose time is over is not open a moment before the record that says so"),
 ];
 

@@ -273,9 +273,7 @@ impl<'a> Judge<'a> {
         let moments: Vec<u64> = moments.filter(|moment| *moment < before.now && *moment > 0).collect();
         for &moment in &moments {
             if !is_told(&expected) {
-                self.model = before.clone();
-                self.model.now = moment;
-                expected = self.model.submit(&asks);
+                expected = self.expected_at(&before, (moment, before.clock), &asks);
             }
         }
         for moment in std::iter::once(before.now).chain(moments.iter().copied()) {
@@ -295,11 +293,7 @@ impl<'a> Judge<'a> {
             // A refusal counts nowhere, so it may be of a second that no record tells, and of a moment before its record at once.
             for moment in std::iter::once(before.now).chain(moments.iter().copied()) {
                 if !is_told(&expected) {
-                    self.model = before.clone();
-                    self.model.now = moment;
-                    self.model.clock = Some(second + 1);
-                    expected = self.model.submit(&asks);
-                    self.model.clock = before.clock;
+                    expected = self.expected_at(&before, (moment, Some(second + 1)), &asks);
                 }
             }
         }
@@ -320,6 +314,15 @@ impl<'a> Judge<'a> {
         }
         self.note_room();
         Ok(())
+    }
+
+    /// What becomes of asks at another moment, with limits as of another second.
+    fn expected_at(&mut self, before: &Model, (now, clock): (u64, Option<u64>), asks: &[Ask]) -> Vec<Code> {
+        self.model = before.clone();
+        (self.model.now, self.model.clock) = (now, clock);
+        let expected = self.model.submit(asks);
+        self.model.clock = before.clock;
+        expected
     }
 
     /// How much more the mirror account may take in, after each record that changed it.

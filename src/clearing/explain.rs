@@ -66,7 +66,7 @@ fn fill(book: &Book, orders: &[Order], desk: &mut Desk) -> Table<Account> {
     let mut accounts = Table::new();
     let known: Vec<_> = ids.into_iter().filter_map(|id| book.account(id)).collect();
     for account in &known {
-        accounts.insert(Account::new(account));
+        accounts.host(account);
     }
     let open = book.open();
     for order in orders {

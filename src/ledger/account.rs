@@ -29,7 +29,7 @@
 
 use super::{
     AccountChange, AccountClass, AccountFlags, AccountId, AccountState, BookAccount, Code, Identified, NewAccount,
-    Totals, get,
+    Table, Totals, get,
 };
 use crate::money::AMOUNT_MAX;
 use crate::planted::{self, Bug};
@@ -38,8 +38,7 @@ use crate::planted::{self, Bug};
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Account {
-    /// In quarters, because a `u128` would be aligned to 16 bytes and the account would be larger.
-    id: [u32; 4],
+    id: AccountId,
     /// What most accounts have nothing of, most of the time.
     more: Option<Box<More>>,
     /// The lower eight bytes of each total, which are all of it for most accounts; the rest is in `more`.
@@ -71,16 +70,6 @@ const DEBITS_PENDING: usize = 2;
 /// What holds and delayed transfers may bring.
 const CREDITS_PENDING: usize = 3;
 
-fn halves(value: u64) -> [u32; 2] {
-    let bytes = value.to_le_bytes();
-    [u32::from_le_bytes(get::<0, 4>(&bytes)), u32::from_le_bytes(get::<4, 4>(&bytes))]
-}
-
-fn quarters(low: u64, high: u64) -> [u32; 4] {
-    let ([a, b], [c, d]) = (halves(low), halves(high));
-    [a, b, c, d]
-}
-
 /// What an account says to a leg of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -93,9 +82,18 @@ pub enum Decision {
 }
 
 impl Identified for Account {
+    type Beside = Lasting;
+
     #[inline]
     fn account_id(&self) -> AccountId {
         self.id()
+    }
+}
+
+impl Table<Account> {
+    /// Takes in an account that is new, or from the book.
+    pub fn host(&mut self, account: &BookAccount) {
+        self.insert(Account::new(account), Lasting::of(&account.properties));
     }
 }
 
@@ -103,9 +101,8 @@ impl Account {
     /// Opens an account, or takes it over from the book.
     pub fn new(account: &BookAccount) -> Self {
         let properties = &account.properties;
-        let (low, high) = properties.id.halves();
         let mut opened = Self {
-            id: quarters(low, high),
+            id: properties.id,
             more: None,
             low: [0; 4],
             currency: properties.currency,
@@ -126,8 +123,7 @@ impl Account {
     /// Its id.
     #[inline]
     pub fn id(&self) -> AccountId {
-        let [a, b, c, d] = self.id.map(u128::from);
-        AccountId::from_raw(a | b << 32 | c << 64 | d << 96)
+        self.id
     }
 
     /// Its currency's number.

@@ -93,7 +93,7 @@ pub use life::{KeptLife, Life, LifeStore};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
 pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encode_account};
 pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};
-pub use places::{Keys, Place, Places, fold};
+pub use places::{Keys, Places, fold};
 pub use policy::{Asset, Policy, PolicyError};
 pub use record::{
     EDITION, GatewayEntry, POLICY_PART_BYTES, PolicyPart, PolicyPartError, RECORD_BYTES, Record, RecordError,

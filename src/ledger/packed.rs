@@ -116,6 +116,9 @@ pub fn decode_account(bytes: &[u8; STORED_BYTES]) -> BookAccount {
 }
 
 impl Identified for PackedAccount {
+    /// When it was opened, nanoseconds since 1970 UTC.
+    type Beside = u64;
+
     #[inline]
     fn account_id(&self) -> AccountId {
         self.id()

@@ -51,35 +51,6 @@ pub struct Places {
     count: usize,
 }
 
-/// Where something is, or where it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It has this number.
-    Number(u32),
-    /// It is not there; this place is free.
-    Free(usize),
-}
-
-impl Place {
-    /// The number, if it is there.
-    #[inline]
-    pub fn number(self) -> Option<u32> {
-        match self {
-            Self::Number(number) => Some(number),
-            Self::Free(_) => None,
-        }
-    }
-
-    /// The free place, if it is not there.
-    #[inline]
-    pub fn free(self) -> Option<usize> {
-        match self {
-            Self::Number(_) => None,
-            Self::Free(free) => Some(free),
-        }
-    }
-}
-
 impl Default for Places {
     fn default() -> Self {
         Self::with_room(0)
@@ -110,9 +81,9 @@ impl Places {
         self.places.get(self.home(hash)).copied().unwrap_or(0)
     }
 
-    /// The number that has this hash and is what is looked for.
+    /// The number that has this hash and is what is looked for; or, if it is not there, the free place where it belongs.
     #[inline]
-    pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Place {
+    pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Result<u32, usize> {
         let (mask, bits, tag) = (self.mask(), self.bits(), self.tag(hash));
         let mut place = self.home(hash);
         while let Some(&kept) = self.places.get(place) {
@@ -121,11 +92,11 @@ impl Places {
             }
             let number = (kept & bits).wrapping_sub(1);
             if kept & !bits == tag && is(number) {
-                return Place::Number(number);
+                return Ok(number);
             }
             place = place.wrapping_add(1) & mask;
         }
-        Place::Free(place)
+        Err(place)
     }
 
     /// Gives the next number to what was looked for and not found; answers it. `hash_of` a number is asked for when the table doubles.
@@ -166,7 +137,7 @@ impl Places {
         for number in 0..=last {
             let hash = hash_of(number);
             // No two are the same, so there is nothing to compare with.
-            if let Some(free) = self.find(hash, |_| false).free() {
+            if let Err(free) = self.find(hash, |_| false) {
                 self.set(hash, free, number);
             }
         }
@@ -231,8 +202,8 @@ mod tests {
                 let expected = known.iter().position(|it| *it == thing);
                 let found = places.find(hash, |number| known[number as usize] == thing);
                 match (found, expected) {
-                    (Place::Number(number), Some(expected)) => prop_assert_eq!(number as usize, expected),
-                    (Place::Free(free), None) => {
+                    (Ok(number), Some(expected)) => prop_assert_eq!(number as usize, expected),
+                    (Err(free), None) => {
                         known.push(thing);
                         let number = places.insert(hash, free, |number| known[number as usize].0);
                         prop_assert_eq!(number as usize + 1, known.len());
@@ -243,13 +214,13 @@ mod tests {
             }
             for (number, thing) in known.iter().enumerate() {
                 let found = places.find(thing.0, |number| known[number as usize] == *thing);
-                prop_assert_eq!(found, Place::Number(number as u32));
+                prop_assert_eq!(found, Ok(number as u32));
             }
             places.clear();
             prop_assert!(places.is_empty() && hashes.iter().all(|&hash| places.first(hash) == 0));
-            let free = places.find(hashes[0], |_| true).free();
+            let free = places.find(hashes[0], |_| true).err();
             prop_assert_eq!(free.map(|free| places.insert(hashes[0], free, |_| hashes[0])), Some(0));
-            prop_assert_eq!(places.find(hashes[0], |number| number == 0), Place::Number(0));
+            prop_assert_eq!(places.find(hashes[0], |number| number == 0), Ok(0));
         }
     }
 
@@ -265,15 +236,15 @@ mod tests {
             let (keys, mut places) = (Keys::random(), Places::default());
             for number in 0..49_000 {
                 let hash = keys.hash(halves(number));
-                let free = places.find(hash, |_| false).free().unwrap();
+                let free = places.find(hash, |_| false).unwrap_err();
                 places.insert(hash, free, |number| keys.hash(halves(u64::from(number))));
             }
             let mut looks = 0_usize;
             for number in 0..49_000 {
                 let hash = keys.hash(halves(number));
                 let found = places.find(hash, |kept| u64::from(kept) == number);
-                assert_eq!(found, Place::Number(u32::try_from(number).unwrap()));
-                let free = places.find(hash, |_| false).free().unwrap();
+                assert_eq!(found, Ok(u32::try_from(number).unwrap()));
+                let free = places.find(hash, |_| false).unwrap_err();
                 looks += free.wrapping_sub(places.home(hash)) & places.mask();
             }
             // 8.2 to a free place when three quarters are taken, if they are taken at random.

@@ -3,7 +3,9 @@
 //! Slots live in chunks, so that growing moves no account but those of the first chunk; the index costs 5 to 11 bytes for each ([`super::places`]), and
 //! doubles now and then.
 
-use super::{AccountId, Keys, Place, Places};
+use std::fmt::Debug;
+
+use super::{AccountId, Keys, Places};
 
 /// Accounts per chunk; a power of two.
 const CHUNK_SLOTS: usize = 4_096;
@@ -13,14 +15,18 @@ pub type Slot = u32;
 
 /// What stands in a table: something that has an account's id.
 pub trait Identified {
+    /// What is kept of each beside it, because little asks for it.
+    type Beside: Copy + Debug;
+
     /// The id.
     fn account_id(&self) -> AccountId;
 }
 
 /// Values with an account id, in slots.
 #[derive(Debug)]
-pub struct Table<A> {
+pub struct Table<A: Identified> {
     chunks: Vec<Vec<A>>,
+    beside: Vec<A::Beside>,
     index: Places,
     keys: Keys,
 }
@@ -34,7 +40,7 @@ impl<A: Identified> Default for Table<A> {
 impl<A: Identified> Table<A> {
     /// An empty table.
     pub fn new() -> Self {
-        Self { chunks: Vec::new(), index: Places::default(), keys: Keys::random() }
+        Self { chunks: Vec::new(), beside: Vec::new(), index: Places::default(), keys: Keys::random() }
     }
 
     /// The number of values.
@@ -50,11 +56,11 @@ impl<A: Identified> Table<A> {
     /// The slot of an id.
     #[inline]
     pub fn find(&self, id: AccountId) -> Option<Slot> {
-        self.look(self.keys.hash(id.halves()), id).number()
+        self.look(self.keys.hash(id.halves()), id).ok()
     }
 
     #[inline]
-    fn look(&self, hash: u64, id: AccountId) -> Place {
+    fn look(&self, hash: u64, id: AccountId) -> Result<Slot, usize> {
         self.index.find(hash, |slot| self.get(slot).is_some_and(|value| value.account_id() == id))
     }
 
@@ -62,7 +68,7 @@ impl<A: Identified> Table<A> {
     /// then has them confirmed: so their cache misses overlap.
     #[inline]
     pub fn guess(&self, id: AccountId) -> Option<Slot> {
-        self.index.find(self.keys.hash(id.halves()), |_| true).number()
+        self.index.find(self.keys.hash(id.halves()), |_| true).ok()
     }
 
     /// The slot of an id, given [`Self::guess`] of it.
@@ -75,8 +81,12 @@ impl<A: Identified> Table<A> {
     /// The value in a slot.
     #[inline]
     pub fn get(&self, slot: Slot) -> Option<&A> {
-        let place = usize::try_from(slot).unwrap_or(usize::MAX);
-        self.chunks.get(place / CHUNK_SLOTS)?.get(place % CHUNK_SLOTS)
+        value_in(&self.chunks, slot)
+    }
+
+    /// What is kept beside the value in a slot.
+    pub fn beside(&self, slot: Slot) -> Option<A::Beside> {
+        self.beside.get(usize::try_from(slot).ok()?).copied()
     }
 
     /// The value in a slot, to change.
@@ -91,11 +101,11 @@ impl<A: Identified> Table<A> {
     /// # Panics
     ///
     /// When the id is there already, or with 2^32 - 1 values.
-    pub fn insert(&mut self, value: A) -> Slot {
+    pub fn insert(&mut self, value: A, beside: A::Beside) -> Slot {
         let id = value.account_id();
         let hash = self.keys.hash(id.halves());
         let found = self.look(hash, id);
-        assert_eq!(found.number(), None, "account {id} inserted twice");
+        assert_eq!(found.ok(), None, "account {id} inserted twice");
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_SLOTS) {
             // Small tables stay small: the first chunk grows, later ones are allocated whole.
             self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(CHUNK_SLOTS) });
@@ -103,11 +113,10 @@ impl<A: Identified> Table<A> {
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.push(value);
         }
-        let Self { chunks, index, keys } = self;
-        let slot = index.insert(hash, found.free().unwrap_or(0), |slot| {
-            let place = usize::try_from(slot).unwrap_or(usize::MAX);
-            let value = chunks.get(place / CHUNK_SLOTS).and_then(|chunk| chunk.get(place % CHUNK_SLOTS));
-            value.map_or(0, |value| keys.hash(value.account_id().halves()))
+        self.beside.push(beside);
+        let Self { chunks, index, keys, .. } = self;
+        let slot = index.insert(hash, found.err().unwrap_or(0), |slot| {
+            value_in(chunks, slot).map_or(0, |value| keys.hash(value.account_id().halves()))
         });
         debug_assert!(self.get(slot).is_some_and(|value| value.account_id() == id), "its number is its place");
         slot
@@ -119,11 +128,19 @@ impl<A: Identified> Table<A> {
     }
 }
 
+#[inline]
+fn value_in<A>(chunks: &[Vec<A>], slot: Slot) -> Option<&A> {
+    let place = usize::try_from(slot).unwrap_or(usize::MAX);
+    chunks.get(place / CHUNK_SLOTS)?.get(place % CHUNK_SLOTS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     impl Identified for AccountId {
+        type Beside = u128;
+
         fn account_id(&self) -> AccountId {
             *self
         }
@@ -133,13 +150,13 @@ mod tests {
     fn every_inserted_id_is_found_in_its_slot() {
         let mut table: Table<AccountId> = Table::new();
         for number in 1..=20_000_u128 {
-            let slot = table.insert(AccountId::from_raw(number * 7));
+            let slot = table.insert(AccountId::from_raw(number * 7), number);
             assert_eq!(u128::from(slot), number - 1);
         }
         for number in 1..=20_000_u128 {
             let slot = table.find(AccountId::from_raw(number * 7)).unwrap();
             assert_eq!(u128::from(slot), number - 1);
-            assert_eq!(table.get(slot), Some(&AccountId::from_raw(number * 7)));
+            assert_eq!((table.get(slot), table.beside(slot)), (Some(&AccountId::from_raw(number * 7)), Some(number)));
             // A guess that is wrong is put right.
             for guess in [table.guess(AccountId::from_raw(number * 7)), Some(0)] {
                 assert_eq!(table.confirm(AccountId::from_raw(number * 7), guess), Some(slot));

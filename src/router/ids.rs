@@ -11,7 +11,7 @@
 
 use std::hint::black_box;
 
-use crate::ledger::{Keys, Place, Places, Sequence, TransferId};
+use crate::ledger::{Keys, Places, Sequence, TransferId};
 
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;
@@ -116,8 +116,8 @@ impl IdIndex {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
         match self.look(hash, low, high) {
-            Place::Number(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
-            Place::Free(place) => {
+            Ok(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
+            Err(place) => {
                 self.pending = self.pending.saturating_add(1);
                 self.insert(hash, place, Entry { low, high, sequence: PENDING });
                 Admitted::New
@@ -133,8 +133,8 @@ impl IdIndex {
         }
         let (low, high) = id.halves();
         match self.look(self.hash(low, high), low, high) {
-            Place::Number(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
-            Place::Free(_) => Admitted::New,
+            Ok(number) => Admitted::from_sequence(self.sequence(entry_at(number))),
+            Err(_) => Admitted::New,
         }
     }
 
@@ -147,8 +147,8 @@ impl IdIndex {
         let (low, high) = id.halves();
         let hash = self.hash(low, high);
         match self.look(hash, low, high) {
-            Place::Number(number) => self.settle_at(entry_at(number), sequence),
-            Place::Free(place) => self.insert(hash, place, Entry { low, high, sequence }),
+            Ok(number) => self.settle_at(entry_at(number), sequence),
+            Err(place) => self.insert(hash, place, Entry { low, high, sequence }),
         }
     }
 
@@ -238,7 +238,7 @@ impl IdIndex {
     }
 
     #[inline]
-    fn look(&self, hash: u64, low: u64, high: u64) -> Place {
+    fn look(&self, hash: u64, low: u64, high: u64) -> Result<u32, usize> {
         self.table.find(hash, |number| {
             self.entries.get(entry_at(number)).is_some_and(|entry| entry.low == low && entry.high == high)
         })

@@ -1,6 +1,7 @@
 //! Known ids over indexes, runs and merges, with and without room for them.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::*;
 
@@ -8,24 +9,45 @@ fn id(number: u64) -> TransferId {
     TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
 }
 
+fn in_order(number: u64) -> TransferId {
+    TransferId::from_raw(number.into())
+}
+
+/// So many more new ids after the last one, each settled at once.
+fn add(known: &mut KnownIds, number: &mut u64, many: u64, id: fn(u64) -> TransferId) {
+    for _ in 0..many {
+        *number += 1;
+        known.admit(id(*number));
+        known.settle(id(*number), *number);
+    }
+}
+
+fn take_up_next(known: &mut KnownIds) {
+    let done = known.helpers.wait(&known.done).unwrap();
+    known.take_up(done);
+}
+
 /// Begins one merge after the other, and waits for each, until there is none to begin.
 fn merged(known: &mut KnownIds) {
     known.turn();
     while known.is_merging {
-        let done = known.helpers.wait(&known.done).unwrap();
-        known.take_up(done);
+        take_up_next(known);
         known.turn();
     }
+}
+
+/// Where a file of this name is written, there is no room.
+fn full(directory: &tempfile::TempDir, name: &str) -> PathBuf {
+    let full = directory.path().join(name);
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    full
 }
 
 #[test]
 fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
-    for number in 1..=10 {
-        known.admit(id(number));
-        known.settle(id(number), number);
-    }
+    add(&mut known, &mut 0, 10, id);
     known.turn_and_wait();
     for number in 11..=30 {
         assert_eq!(known.admit(id(number)), Admitted::New);
@@ -89,14 +111,10 @@ fn ids_are_known_wherever_they_are_and_after_opening_again() {
 fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    let id = |number: u64| TransferId::from_raw(number.into());
+    let id = in_order;
     let mut number = 0;
     let mut run = |known: &mut KnownIds| {
-        for _ in 0..1_000 {
-            number += 1;
-            known.admit(id(number));
-            known.settle(id(number), number);
-        }
+        add(known, &mut number, 1_000, id);
         known.turn_and_wait();
     };
     (1..MERGED_APART).for_each(|_| run(&mut known));
@@ -125,12 +143,7 @@ fn small_runs_among_large_ones_are_merged_with_them() {
         // Eight that overlap make a small run, then sixty-four that lie apart a large one.
         let is_ordered = phase % 2 == 1;
         for _ in 0..if is_ordered { MERGED_APART } else { MERGED } {
-            for _ in 0..10 {
-                number += 1;
-                let id = if is_ordered { TransferId::from_raw(number.into()) } else { id(number) };
-                known.admit(id);
-                known.settle(id, number);
-            }
+            add(&mut known, &mut number, 10, if is_ordered { in_order } else { id });
             known.turn_and_wait();
             merged(&mut known);
         }
@@ -143,22 +156,16 @@ fn small_runs_among_large_ones_are_merged_with_them() {
 fn a_run_without_room_is_tried_again_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
-    let full = directory.path().join("new.tmp");
-    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let full = full(&directory, "new.tmp");
     let mut number = 0;
     let mut more = |known: &mut KnownIds, ids: u64| {
-        for _ in 0..ids {
-            number += 1;
-            known.admit(id(number));
-            known.settle(id(number), number);
-        }
+        add(known, &mut number, ids, id);
         known.turn();
         number
     };
     more(&mut known, 100);
     while known.unwritten.is_none() {
-        let done = known.helpers.wait(&known.done).unwrap();
-        known.take_up(done);
+        take_up_next(&mut known);
     }
     assert!(known.runs.is_empty() && full.symlink_metadata().is_err());
     let number = more(&mut known, 1);
@@ -175,16 +182,10 @@ fn a_run_without_room_is_tried_again_and_loses_nothing() {
 fn a_merge_without_room_waits_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
-    // Where a merge writes, there is no room.
-    let full = directory.path().join("merged.tmp");
-    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let full = full(&directory, "merged.tmp");
     let mut number = 0;
     let mut run = |known: &mut KnownIds| {
-        for _ in 0..10 {
-            number += 1;
-            known.admit(id(number));
-            known.settle(id(number), number);
-        }
+        add(known, &mut number, 10, id);
         known.turn_and_wait();
     };
     (0..MERGED).for_each(|_| run(&mut known));

@@ -29,43 +29,45 @@ const BESIDE: usize = 16;
 /// Entries that go to about one place, in the mean.
 const TOGETHER: usize = 16;
 
-/// What one look at all ids tells.
-struct Looked {
-    count: usize,
+/// What one look at all entries tells.
+pub(super) struct Looked {
+    pub(super) count: usize,
     /// Parts in order, but for the first.
     parts: usize,
     least: u128,
     most: u128,
 }
 
-/// Visits entries in order of id, until a visit fails. They are asked for several times. What is in the memory does not matter; it is used
-/// where they come in no order.
-pub(super) fn in_order(
-    entries: impl Iterator<Item = Entry> + Clone,
-    memory: &mut Vec<Entry>,
-    visit: impl FnMut(Entry) -> io::Result<()>,
-) -> io::Result<()> {
-    let looked = look(entries.clone());
-    if looked.parts <= looked.count / PART {
-        let parts = parts(entries.clone());
-        if beside(&parts) <= BESIDE {
-            return merge(parts, visit);
+impl Looked {
+    pub(super) fn at(entries: impl Iterator<Item = Entry>) -> Self {
+        let (mut looked, mut last) = (Self { count: 0, parts: 0, least: u128::MAX, most: 0 }, 0);
+        for (id, _) in entries {
+            looked.count = looked.count.saturating_add(1);
+            looked.parts = looked.parts.saturating_add(usize::from(id < last));
+            looked.least = looked.least.min(id);
+            looked.most = looked.most.max(id);
+            last = id;
         }
+        looked
     }
-    spread(&looked, entries, memory);
-    memory.iter().copied().try_for_each(visit)
-}
 
-fn look(entries: impl Iterator<Item = Entry>) -> Looked {
-    let (mut looked, mut last) = (Looked { count: 0, parts: 0, least: u128::MAX, most: 0 }, 0);
-    for (id, _) in entries {
-        looked.count = looked.count.saturating_add(1);
-        looked.parts = looked.parts.saturating_add(usize::from(id < last));
-        looked.least = looked.least.min(id);
-        looked.most = looked.most.max(id);
-        last = id;
+    /// Visits these entries in order of id, until a visit fails. They are asked for several times. What is in the memory does not matter; it is
+    /// used where they come in no order.
+    pub(super) fn in_order(
+        &self,
+        entries: impl Iterator<Item = Entry> + Clone,
+        memory: &mut Vec<Entry>,
+        visit: impl FnMut(Entry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.parts <= self.count / PART {
+            let parts = parts(entries.clone());
+            if beside(&parts) <= BESIDE {
+                return merge(parts, visit);
+            }
+        }
+        spread(self, entries, memory);
+        memory.iter().copied().try_for_each(visit)
     }
-    looked
 }
 
 /// Entries that are in order.
@@ -186,10 +188,11 @@ mod tests {
     fn visited(given: &[Entry]) -> [Vec<Entry>; 3] {
         // What was in the memory before is not visited.
         let (mut memory, mut chosen, mut merged) = (vec![(7, 7); given.len() / 2], Vec::new(), Vec::new());
-        in_order(given.iter().copied(), &mut memory, into(&mut chosen)).unwrap();
+        let looked = Looked::at(given.iter().copied());
+        looked.in_order(given.iter().copied(), &mut memory, into(&mut chosen)).unwrap();
         merge(parts(given.iter().copied()), into(&mut merged)).unwrap();
         memory.push((7, 7));
-        spread(&look(given.iter().copied()), given.iter().copied(), &mut memory);
+        spread(&looked, given.iter().copied(), &mut memory);
         [chosen, merged, memory]
     }
 
@@ -239,7 +242,7 @@ mod tests {
         for ids in [[1, 2, 3], [3, 2, 1]] {
             let given = ids.into_iter().zip(1..);
             let mut visits = 0;
-            let ended = in_order(given, &mut Vec::new(), |(id, _)| {
+            let ended = Looked::at(given.clone()).in_order(given, &mut Vec::new(), |(id, _)| {
                 visits += 1;
                 if id == 2 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
             });

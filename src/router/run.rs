@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::order::in_order;
+use super::order::Looked;
 use crate::ledger::{Sequence, TransferId, fold, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS2";
@@ -203,7 +203,7 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 
 impl Run {
     /// Writes entries, in whatever order they come, as a run with the ids of all records after the first sequence and up to the second.
-    /// The memory is that of [`in_order`]. Blocks.
+    /// The memory is that of [`Looked::in_order`]. Blocks.
     pub(super) fn write(
         directory: &Path,
         (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
@@ -211,8 +211,9 @@ impl Run {
     ) -> io::Result<Self> {
         let unfinished = directory.join("new.tmp");
         let write = || {
-            let mut writer = Writer::new(unfinished.clone(), entries.clone().count())?;
-            in_order(entries, memory, |entry| writer.push(entry))?;
+            let looked = Looked::at(entries.clone());
+            let mut writer = Writer::new(unfinished.clone(), looked.count)?;
+            looked.in_order(entries, memory, |entry| writer.push(entry))?;
             writer.finish(records, &directory.join(name(records.1)))
         };
         or_removed(&unfinished, write())

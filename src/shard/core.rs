@@ -29,8 +29,8 @@ use super::office::Office;
 use super::sides::credit_leg;
 use crate::flow::{AuditReply, Batch, Decided, Parcel, Submission};
 use crate::ledger::{
-    Account, AccountId, BookAccount, Code, Decision, Desk, Lasting, NewAccount, Order, Original, Outcome, Policy,
-    Record, Slot, Table, Transfer,
+    Account, BookAccount, Code, Decision, Desk, Lasting, NewAccount, Order, Original, Outcome, Policy, Record, Slot,
+    Table, Transfer,
 };
 
 /// Look-ups done ahead of deciding, so that their cache misses overlap.
@@ -41,8 +41,6 @@ pub(super) const LOOKUP_BLOCK: usize = 32;
 pub struct Core {
     pub(super) shard: usize,
     pub(super) accounts: Table<Account>,
-    /// By slot, a digest of what never changes of an account; beside it, because only a repeated opening asks for it.
-    lasting: Vec<Lasting>,
     pub(super) policy: Arc<Policy>,
     /// The desk; the first shard has it.
     pub(super) office: Option<Office>,
@@ -146,7 +144,6 @@ impl Core {
         Self {
             shard,
             accounts: Table::new(),
-            lasting: Vec::new(),
             policy: Arc::clone(policy),
             office: (shard == 0).then(|| Office::new(Desk::new(Arc::clone(policy)))),
             parked: HashMap::new(),
@@ -172,17 +169,9 @@ impl Core {
         self.is_more_due
     }
 
-    /// Hosts an account that is new, or from the book; of the latter, only before the first message.
+    /// Hosts an account from the book; only before the first message.
     pub fn host(&mut self, account: &BookAccount) {
-        let slot = self.accounts.insert(Account::new(account));
-        debug_assert_eq!(usize::try_from(slot), Ok(self.lasting.len()), "each slot has one");
-        self.lasting.push(Lasting::of(&account.properties));
-    }
-
-    /// What never changes of an account that is hosted here.
-    fn lasting(&self, id: AccountId) -> Option<Lasting> {
-        let slot = self.accounts.find(id)?;
-        self.lasting.get(usize::try_from(slot).ok()?).copied()
+        self.accounts.host(account);
     }
 
     /// The desk, to put in what is open; only at the first shard.
@@ -239,7 +228,7 @@ impl Core {
         for tagged in batch.items() {
             let Some(parcel) = batch.parcel(tagged.parcel) else { continue };
             let account = &tagged.item;
-            let known = self.lasting(account.id);
+            let known = self.accounts.find(account.id).and_then(|slot| self.accounts.beside(slot));
             let outcome = match (self.check_opening(account, parcel), known) {
                 (Err(code), _) => Outcome::unrecorded(code),
                 (Ok(()), Some(known)) if known == Lasting::of(account) => {
@@ -247,7 +236,7 @@ impl Core {
                 }
                 (Ok(()), Some(_)) => Outcome::unrecorded(Code::AccountIdReused),
                 (Ok(()), None) => {
-                    self.host(&BookAccount::open(account));
+                    self.accounts.host(&BookAccount::open(account));
                     let record = Record::Account { account: *account, gateway: parcel.gateway() };
                     self.output.decided(self.shard).record(parcel, tagged.index, &record, Code::Accepted);
                     continue;

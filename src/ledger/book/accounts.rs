@@ -10,22 +10,18 @@ use crate::ledger::{AccountChange, AccountId, AccountMore, PackedAccount, Sequen
 #[derive(Debug)]
 pub(super) struct Accounts {
     pub(super) table: Table<PackedAccount>,
-    /// When they were opened, by slot.
-    opened_ns: Vec<u64>,
     /// User data, overdrafts and totals of 2^64 and more, of those that have any.
     more: HashMap<Slot, AccountMore>,
 }
 
 impl Accounts {
     pub(super) fn new() -> Self {
-        Self { table: Table::new(), opened_ns: Vec::new(), more: HashMap::new() }
+        Self { table: Table::new(), more: HashMap::new() }
     }
 
     pub(super) fn insert(&mut self, account: &BookAccount) -> Slot {
         let (packed, more) = PackedAccount::new(account);
-        let slot = self.table.insert(packed);
-        debug_assert_eq!(usize::try_from(slot), Ok(self.opened_ns.len()), "each slot has one");
-        self.opened_ns.push(account.opened_ns);
+        let slot = self.table.insert(packed, account.opened_ns);
         if let Some(more) = more {
             self.more.insert(slot, more);
         }
@@ -44,7 +40,7 @@ impl Accounts {
     }
 
     fn opened_ns(&self, slot: Slot) -> u64 {
-        usize::try_from(slot).ok().and_then(|slot| self.opened_ns.get(slot)).copied().unwrap_or(0)
+        self.table.beside(slot).unwrap_or(0)
     }
 
     #[inline]

@@ -444,7 +444,7 @@ mod tests {
         let (mut accounts, ids) = (Table::new(), [1, 2].map(AccountId::from_raw));
         for id in ids {
             let opened = NewAccount { id, currency: 978, code: 1, ..NewAccount::default() };
-            accounts.insert(Account::new(&BookAccount::open(&opened)));
+            accounts.host(&BookAccount::open(&opened));
         }
         (accounts, ids)
     }

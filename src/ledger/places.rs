@@ -244,11 +244,12 @@ mod tests {
                 let hash = keys.hash(halves(number));
                 let found = places.find(hash, |kept| u64::from(kept) == number);
                 assert_eq!(found, Ok(u32::try_from(number).unwrap()));
-                let free = places.find(hash, |_| false).unwrap_err();
-                looks += free.wrapping_sub(places.home(hash)) & places.mask();
+                let absent = keys.hash(halves(number + 49_000));
+                let free = places.find(absent, |_| false).unwrap_err();
+                looks += free.wrapping_sub(places.home(absent)) & places.mask();
             }
-            // 8.2 to a free place when three quarters are taken, if they are taken at random.
-            assert!(looks < 12 * 49_000, "shape {shape}: {looks}");
+            // 7.4 places are passed in the mean when three quarters are taken at random (Knuth: (1 + 1 / (1 - a)^2) / 2 looks).
+            assert!(looks < 10 * 49_000, "shape {shape}: {looks}");
         }
     }
 }

@@ -44,6 +44,8 @@ pub enum Bug {
     UndoLost,
     /// Holds expire and delayed transfers arrive three seconds early.
     DueEarly,
+    /// A hold that would be over, or a quote that is, is taken all the same.
+    OverTaken,
     /// The ledger's time follows the clock back.
     TimeGoesBack,
     /// A transfer between shards is never finished at the shard of its debit account.

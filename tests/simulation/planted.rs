@@ -30,6 +30,7 @@ const BUGS: &[Bug] = &[
     Bug::HeldDistributed,
     Bug::UndoLost,
     Bug::DueEarly,
+    Bug::OverTaken,
     Bug::TimeGoesBack,
     Bug::FinishLost,
     Bug::OpenForgotten,

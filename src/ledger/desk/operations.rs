@@ -123,7 +123,7 @@ impl Desk {
         let Some(order) = orders.get(leg) else { return Ok(()) };
         let transfer = &order.transfer;
         let rate = ExchangeRate::decode(transfer.related).ok_or(Code::RateInvalid)?;
-        if transfer.time_ns != 0 && transfer.time_ns <= self.now_ns {
+        if self.is_over(transfer) {
             return Err(Code::QuoteExpired);
         }
         // The other side of the exchange is the leg before, as it was done.
@@ -146,9 +146,14 @@ impl Desk {
         Ok(())
     }
 
+    /// Whether the time of a transfer has come.
+    fn is_over(&self, transfer: &Transfer) -> bool {
+        transfer.time_ns != 0 && transfer.time_ns <= self.now_ns && !planted::is(Bug::OverTaken)
+    }
+
     fn hold(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let transfer = &order.transfer;
-        if transfer.operation() == Operation::Hold && transfer.time_ns != 0 && transfer.time_ns <= self.now_ns {
+        if transfer.operation() == Operation::Hold && self.is_over(transfer) {
             return Err(Code::TimePast);
         }
         if self.pending(transfer.id).is_some() {

@@ -60,9 +60,9 @@ pub(crate) struct Pace {
     pub(crate) count: u32,
 }
 
-/// The 99th percentile of doing something at a pace, milliseconds from the intended time: what a part of the machine takes alone at the pace of a load.
+/// A percentile, in thousandths, of doing something at a pace, milliseconds from the intended time: what a part of the machine takes alone at the pace of a load.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread meanwhile")]
-fn paced_p99_ms(pace: Pace, mut each: impl FnMut(u32) -> std::io::Result<()>) -> anyhow::Result<f64> {
+fn paced_ms(pace: Pace, per_mille: usize, mut each: impl FnMut(u32) -> std::io::Result<()>) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let mut took = Vec::new();
     for number in 0..pace.count {
@@ -72,7 +72,7 @@ fn paced_p99_ms(pace: Pace, mut each: impl FnMut(u32) -> std::io::Result<()>) ->
         took.push(intended.elapsed().as_secs_f64() * 1e3);
     }
     took.sort_by(f64::total_cmp);
-    Ok(at(&took, 990))
+    Ok(at(&took, per_mille))
 }
 
 /// The disk alone: writing so many bytes with `fdatasync`, in a temporary directory, into a file that was filled before.
@@ -83,16 +83,17 @@ pub(crate) fn disk_p99_ms(pace: Pace, bytes: usize) -> anyhow::Result<f64> {
     (0..PLACES).try_for_each(|_| file.write_all(&written))?;
     file.sync_all()?;
     let width = u64::try_from(bytes)?;
-    paced_p99_ms(pace, |number| {
+    paced_ms(pace, 990, |number| {
         file.write_all_at(&written, u64::from(number.checked_rem(PLACES).unwrap_or(0)).saturating_mul(width))?;
         file.sync_data()
     })
 }
 
 /// A processor alone: a computation that takes so long when nothing disturbs it. In a virtual machine it may be slow, or away, for a while.
-pub(crate) fn processor_p99_ms(pace: Pace, work: Duration) -> anyhow::Result<f64> {
-    const ROUNDS: u32 = 50_000;
-    const TRIES: u32 = 400;
+/// The percentile is in thousandths.
+pub(crate) fn processor_ms(pace: Pace, work: Duration, per_mille: usize) -> anyhow::Result<f64> {
+    const ROUNDS: u32 = 5_000;
+    const TRIES: u32 = 4_000;
     let once = || {
         let begun = Instant::now();
         std::hint::black_box((0..ROUNDS).fold(1_u64, |mixed, round| {
@@ -102,7 +103,7 @@ pub(crate) fn processor_p99_ms(pace: Pace, work: Duration) -> anyhow::Result<f64
     };
     let undisturbed = (0..TRIES).map(|_| once()).min().unwrap_or_default();
     let times = work.as_nanos().checked_div(undisturbed.as_nanos()).context("a clock that stands still")?;
-    paced_p99_ms(pace, |_| {
+    paced_ms(pace, per_mille, |_| {
         for _ in 0..times {
             once();
         }

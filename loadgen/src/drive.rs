@@ -13,6 +13,7 @@ use heng::client::{Answer, AnswerReceiver, ClientError, RequestSender};
 use heng::ledger::{Code, Outcome, Transfer};
 use tokio::sync::Semaphore;
 
+use crate::alarm::Alarm;
 use crate::closing::Closing;
 use crate::measure::Recorder;
 use crate::mix::{Filling, Mixer, operation_name};
@@ -21,9 +22,6 @@ use crate::workload::Planned;
 
 /// Bytes queued after which they are sent, although more is due.
 const FLUSH_BYTES: usize = 256 << 10;
-
-/// What the runtime's timers are exact to.
-const TIMER: Duration = Duration::from_millis(1);
 
 /// Pause before a request that was answered busy is sent again; it doubles while all are answered so, up to the longest.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(2);
@@ -62,8 +60,8 @@ pub(crate) struct Plan {
     pub(crate) in_flight: usize,
     /// Time between the intended sends of this connection's requests; none: as fast as answers come.
     pub(crate) interval: Option<Duration>,
-    /// Whether intended times are waited for exactly, which takes a thread a time.
-    pub(crate) is_exact: bool,
+    /// What waits for intended times exactly, for the wake-up of a thread a time; none: the runtime's timers.
+    pub(crate) alarm: Option<Alarm>,
     /// The intended time of its first request.
     pub(crate) start: Instant,
 }
@@ -133,22 +131,6 @@ impl Connection {
     }
 }
 
-/// The runtime's own timers are exact to a millisecond, which would count as the server's; what is sent seldom is waited for exactly.
-#[expect(clippy::disallowed_methods, reason = "on a thread that may be blocked")]
-async fn sleep_until(due: Instant, is_exact: bool) {
-    if !is_exact {
-        return tokio::time::sleep_until(due.into()).await;
-    }
-    if let Some(before) = due.checked_sub(TIMER.saturating_mul(2)) {
-        tokio::time::sleep_until(before.into()).await;
-    }
-    let exactly =
-        tokio::task::spawn_blocking(move || std::thread::sleep(due.saturating_duration_since(Instant::now())));
-    if exactly.await.is_err() {
-        tokio::time::sleep_until(due.into()).await;
-    }
-}
-
 async fn send(
     mut sender: RequestSender,
     mut mixer: Mixer,
@@ -197,7 +179,10 @@ async fn send(
         sender.submit(next_request, &request.transfers);
         lock(&window.requests).insert(next_request, request);
         if let Some(due) = early {
-            sleep_until(due, plan.is_exact).await;
+            match &plan.alarm {
+                Some(alarm) => alarm.until(due).await,
+                None => tokio::time::sleep_until(due.into()).await,
+            }
         }
         if early.is_some() || sender.queued_bytes() >= FLUSH_BYTES || window.room.available_permits() == 0 {
             sender.flush().await?;

@@ -4,6 +4,7 @@
 //! generator had to wait for room. It keeps its own model of what was accepted and compares every account at the end.
 
 mod accounts;
+mod alarm;
 mod arguments;
 mod baseline;
 mod bench;

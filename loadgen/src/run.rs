@@ -12,6 +12,7 @@ use heng::telemetry::process_stats;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::accounts::Range;
+use crate::alarm::Alarm;
 use crate::arguments::{Limits, RunArguments};
 use crate::callers::Callers;
 use crate::closing::{Closer, Closing, POLICY, register};
@@ -216,12 +217,14 @@ impl Run<'_> {
         let mut latencies = Latencies::new()?;
         let mut recorders = Vec::new();
         let mut tasks = tokio::task::JoinSet::new();
+        let is_exact = arguments.rate <= arguments.batch.saturating_mul(EXACT_PER_S);
+        let alarm = (arguments.rate > 0 && is_exact).then(Alarm::start).transpose()?;
         let begun = Instant::now();
         let mut sampler = Sampler::new(begun);
         for (number, connection) in (0..arguments.connections).zip(connections) {
             let recorder = Arc::new(Recorder::new()?);
             recorders.push(Arc::clone(&recorder));
-            let plan = self.plan(number, phase.transfers, begun)?;
+            let plan = Plan { alarm: alarm.clone(), ..self.plan(number, phase.transfers, begun)? };
             let (model, counts) = (Arc::clone(model), Arc::clone(&counts));
             let known = Known { model, counts, recorder, closing: closing.clone() };
             tasks.spawn(async move { connection.drive(plan, known).await });
@@ -268,7 +271,7 @@ impl Run<'_> {
             batch: arguments.batch,
             in_flight: usize::try_from(arguments.in_flight)?,
             interval: interval.map(|(interval, _)| interval),
-            is_exact: arguments.rate <= arguments.batch.saturating_mul(EXACT_PER_S),
+            alarm: None,
             start: begun.checked_add(offset).unwrap_or(begun),
         })
     }
@@ -318,7 +321,7 @@ impl Run<'_> {
 }
 
 /// Requests per second, all connections together, whose times are waited for exactly.
-const EXACT_PER_S: u64 = 500;
+const EXACT_PER_S: u64 = 20_000;
 
 pub(crate) async fn wait_until(time: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -3,6 +3,8 @@
 //! Each row is a run like `heng-loadgen run` makes, in a process and directory of its own, repeated, with the median shown and the range
 //! behind it. What a row is measured against stands beside it; a row that misses its budget says so.
 
+mod table;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,8 +15,8 @@ use clap::{Args, Parser};
 use serde::Serialize;
 
 use crate::arguments::RunArguments;
-use crate::baseline::{Baseline, Pace, baseline, disk_p99_ms, processor_p99_ms};
-use crate::report::{Report, grouped};
+use crate::baseline::{Baseline, Pace, baseline, disk_p99_ms, processor_ms};
+use crate::report::{Report, whole};
 use crate::run::perform;
 use crate::spawn::Spawned;
 
@@ -35,6 +37,13 @@ const BATCH_BYTES: usize = 8_190 * 128;
 
 /// About as long as a batch keeps processors busy until it is answered.
 const BATCH_WORK: Duration = Duration::from_millis(4);
+
+/// A processor that is busy half of the time, for ten seconds.
+const HALF_BUSY: (Pace, Duration) =
+    (Pace { every: Duration::from_millis(1), count: 10_000 }, Duration::from_micros(500));
+
+/// Part of the rate offered that is taken where the server keeps up.
+const KEPT_UP: f64 = 0.95;
 
 /// A file system in memory, where there is one.
 const MEMORY: &str = "/dev/shm";
@@ -63,6 +72,8 @@ enum Budget {
     Rate(f64),
     /// Milliseconds of the p99, at most, with the data there.
     P99(f64, Place),
+    /// With half of its peak offered, and taken: the p99.9 without one bare sync in multiples of the p50, at most.
+    HalfPeak(f64),
     /// The p50 in multiples of a bare sync and a round trip, at most; and a rate.
     OneByOne(f64, f64),
     /// The rate of the last tenth against that of the first, at least; and a rate.
@@ -82,6 +93,41 @@ struct Row {
     transfers: u64,
     arguments: &'static [&'static str],
     budget: Budget,
+}
+
+impl Row {
+    fn is_in_memory(&self) -> bool {
+        matches!(self.budget, Budget::P99(_, Place::Memory))
+    }
+
+    /// What the row depends on, alone, where it is compared with that.
+    fn alone_ms(&self) -> anyhow::Result<Option<f64>> {
+        Ok(match self.budget {
+            Budget::P99(_, Place::Disk) => Some(disk_p99_ms(TAIL_PACE, BATCH_BYTES)?),
+            Budget::P99(_, Place::Memory) => Some(processor_ms(TAIL_PACE, BATCH_WORK, 990)?),
+            Budget::HalfPeak(_) => Some(processor_ms(HALF_BUSY.0, HALF_BUSY.1, 999)?),
+            Budget::Rate(_) | Budget::OneByOne(..) | Budget::Sustained(..) => None,
+        })
+    }
+
+    fn measure(&self, run: &mut RunArguments, repeats: usize) -> anyhow::Result<Measured> {
+        let mut measured =
+            Measured { name: self.name.to_owned(), runs: Vec::new(), machine: Vec::new(), alone_ms: Vec::new() };
+        measured.alone_ms.extend(self.alone_ms()?);
+        for _ in 0..repeats {
+            let directory = self.is_in_memory().then(|| tempfile::tempdir_in(MEMORY)).transpose()?;
+            run.data_dir = directory.as_ref().map(|directory| directory.path().join("data"));
+            // The disk's pace changes from minute to minute.
+            let is_compared = matches!(self.budget, Budget::OneByOne(..) | Budget::HalfPeak(_));
+            let before = is_compared.then(baseline).transpose()?;
+            measured.runs.push(perform(run)?);
+            if let Some(before) = before {
+                measured.machine.push([before, baseline()?]);
+            }
+            measured.alone_ms.extend(self.alone_ms()?);
+        }
+        Ok(measured)
+    }
 }
 
 const ROWS: &[Row] = &[
@@ -109,6 +155,12 @@ const ROWS: &[Row] = &[
         transfers: 3_000_000,
         arguments: &["--batch", "100", "--connections", "32"],
         budget: Budget::Rate(600_000.0),
+    },
+    Row {
+        name: "half of their peak offered",
+        transfers: 10_000_000,
+        arguments: &["--batch", "100", "--connections", "32"],
+        budget: Budget::HalfPeak(3.0),
     },
     Row {
         name: "one transfer per request, 32 connections",
@@ -169,9 +221,9 @@ struct Measured {
     /// What the machine took before and after each run, where a row is compared with that.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     machine: Vec<[Baseline; 2]>,
-    /// The p99 of what the row depends on, the disk or a processor, alone at the pace of its load, before and after each run, milliseconds.
+    /// The same percentile, p99 or p99.9, of what the row depends on, the disk or a processor, alone, before and after each run, milliseconds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    alone_p99_ms: Vec<f64>,
+    alone_ms: Vec<f64>,
 }
 
 /// All of it.
@@ -182,9 +234,6 @@ struct Results {
     /// From the start of the process to ready, after `kill -9` under load, seconds.
     restart_s: Option<f64>,
 }
-
-/// A line of the table: what, measured, its range, the budget, whether it is met.
-struct Line(String, String, String, String, Option<bool>);
 
 #[derive(Debug, Parser)]
 struct Just {
@@ -218,36 +267,17 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
     let mut results = Results { baseline: baseline()?, rows: Vec::new(), restart_s: None };
     for row in ROWS.iter().filter(|row| wanted(row.name)) {
         // Of few requests the p99 is the worst one.
-        let is_tail = matches!(row.budget, Budget::P99(..));
+        let is_tail = matches!(row.budget, Budget::P99(..) | Budget::HalfPeak(_));
         let transfers = if is_tail { row.transfers } else { shortened(row.transfers) }.to_string();
         let mut run = arguments(&[&["--spawn", "--transfers", &transfers], row.arguments].concat())?;
-        let is_in_memory = matches!(row.budget, Budget::P99(_, Place::Memory));
-        let alone =
-            || if is_in_memory { processor_p99_ms(TAIL_PACE, BATCH_WORK) } else { disk_p99_ms(TAIL_PACE, BATCH_BYTES) };
-        if is_in_memory && !Path::new(MEMORY).is_dir() {
+        if matches!(row.budget, Budget::HalfPeak(_)) {
+            run.rate = whole(peak(&run)? / 2.0);
+        }
+        if row.is_in_memory() && !Path::new(MEMORY).is_dir() {
             writeln!(std::io::stderr(), "SKIPPED: {}: there is no {MEMORY}", row.name)?;
             continue;
         }
-        let mut measured =
-            Measured { name: row.name.to_owned(), runs: Vec::new(), machine: Vec::new(), alone_p99_ms: Vec::new() };
-        if is_tail {
-            measured.alone_p99_ms.push(alone()?);
-        }
-        for _ in 0..repeats {
-            let directory = is_in_memory.then(|| tempfile::tempdir_in(MEMORY)).transpose()?;
-            run.data_dir = directory.as_ref().map(|directory| directory.path().join("data"));
-            // The disk's pace changes from minute to minute.
-            let is_compared = matches!(row.budget, Budget::OneByOne(..));
-            let before = is_compared.then(baseline).transpose()?;
-            measured.runs.push(perform(&run)?);
-            if let Some(before) = before {
-                measured.machine.push([before, baseline()?]);
-            }
-            if is_tail {
-                measured.alone_p99_ms.push(alone()?);
-            }
-        }
-        results.rows.push(measured);
+        results.rows.push(row.measure(&mut run, repeats)?);
     }
     if wanted("restart") {
         results.restart_s = Some(restart(shortened(7_000_000))?);
@@ -256,8 +286,15 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
         std::fs::write(path, serde_json::to_string_pretty(&results)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    std::io::stdout().write_all(table(&lines(&results)).as_bytes())?;
+    std::io::stdout().write_all(table::table(&results).as_bytes())?;
     Ok(results.rows.iter().flat_map(|row| &row.runs).all(|run| run.verified == Some(true)))
+}
+
+/// What is reached when as much is sent as is answered, for as long as that is offered half of it, transfers per second.
+fn peak(run: &RunArguments) -> anyhow::Result<f64> {
+    let report = perform(run)?;
+    anyhow::ensure!(report.verified == Some(true), "the accounts are not as the generator knows them, at the peak");
+    Ok(report.transfers_per_s)
 }
 
 /// Loads a server, kills it amid the load, and takes the time until the next one is ready.
@@ -276,135 +313,6 @@ fn restart(transfers: u64) -> anyhow::Result<f64> {
     Ok(took)
 }
 
-fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let at = |place: usize| values.get(place).copied().unwrap_or(0.0);
-    (at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
-}
-
-fn lines(results: &Results) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for measured in &results.rows {
-        let Some(row) = ROWS.iter().find(|row| row.name == measured.name) else { continue };
-        let of = |figure: &dyn Fn(&Report) -> f64| median(measured.runs.iter().map(figure).collect());
-        let rate = of(&|run| run.transfers_per_s);
-        let mut line = |what: &str, (median, least, most): (f64, f64, f64), budget: String, met: bool, unit: &str| {
-            let range = format!("{} - {}", figure(least), figure(most));
-            let what = if what.is_empty() { row.name.to_owned() } else { format!("  {what}") };
-            lines.push(Line(what, format!("{} {unit}", figure(median)), range, budget, Some(met)));
-        };
-        let at_least = |least: f64| (format!(">= {}", figure(least)), rate.0 >= least);
-        match row.budget {
-            Budget::Rate(least) => line("", rate, at_least(least).0, at_least(least).1, "/s"),
-            Budget::P99(most, place) => {
-                let p99 = of(&|run| real(run.latency_us.p99) / 1_000.0);
-                line("", p99, format!("<= {most}"), p99.0 <= most, "ms p99");
-                if !measured.alone_p99_ms.is_empty() {
-                    let (median, least, most) = median(measured.alone_p99_ms.clone());
-                    let range = format!("{} - {}", figure(least), figure(most));
-                    let what = match place {
-                        Place::Disk => "  as many bytes, written and synced alone",
-                        Place::Memory => "  a processor alone, with work for 4 ms",
-                    };
-                    lines.push(Line(what.to_owned(), format!("{} ms p99", figure(median)), range, String::new(), None));
-                }
-            }
-            Budget::OneByOne(least, times) => {
-                line("", rate, at_least(least).0, at_least(least).1, "/s");
-                let of_machine =
-                    |of: &[Baseline; 2]| of.iter().map(|one| one.sync_us + one.round_trip_us).sum::<f64>() / 2.0;
-                let runs = measured.runs.iter().zip(&measured.machine);
-                let p50 = median(runs.map(|(run, machine)| real(run.latency_us.p50) / of_machine(machine)).collect());
-                line("p50 against a bare sync and round trip", p50, format!("<= {times}"), p50.0 <= times, "times");
-            }
-            Budget::Sustained(least, part) => {
-                line("", rate, at_least(least).0, at_least(least).1, "/s");
-                let steady = of(&Report::steadiness);
-                line("last tenth against first tenth", steady, format!(">= {part}"), steady.0 >= part, "");
-            }
-        }
-    }
-    lines.extend(server_lines(results));
-    lines
-}
-
-/// Disk, memory and processor time, of the first two rows.
-fn server_lines(results: &Results) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let per_transfer = |figure: &dyn Fn(&Report) -> f64, row: &Measured| {
-        median(row.runs.iter().map(|run| figure(run) / real(run.transfers).max(1.0)).collect())
-    };
-    let used = |run: &Report| run.server.unwrap_or_default();
-    if let Some(row) = results.rows.first().filter(|row| row.name == ROWS.first().map_or("", |row| row.name)) {
-        let mut line = |name: &str, (median, least, most): (f64, f64, f64), unit: &str, budget: Option<f64>| {
-            let range = format!("{} - {}", figure(least), figure(most));
-            let text = budget.map_or_else(String::new, |most| format!("<= {}", figure(most)));
-            let met = budget.map(|most| median <= most);
-            lines.push(Line(name.to_owned(), format!("{} {unit}", figure(median)), range, text, met));
-        };
-        line("disk per transfer", per_transfer(&|run| real(used(run).disk_bytes), row), "B", Some(250.0));
-        line("written per transfer", per_transfer(&|run| real(used(run).written_bytes), row), "B", Some(3.0 * PAYLOAD));
-        line("processor time per transfer", per_transfer(&|run| used(run).cpu_s * 1e6, row), "us", None);
-        let memory = median(row.runs.iter().map(|run| real(used(run).rss_bytes) / 1e6).collect());
-        line("memory, 10,000 accounts", memory, "MB", Some(400.0));
-        if let Some(million) = results.rows.iter().find(|row| row.name.contains("1,000,000 accounts")) {
-            // As soon as they are open: later there is more in memory than accounts.
-            let opened = |row: &Measured| median(row.runs.iter().map(|run| real(used(run).opened_rss_bytes)).collect());
-            let each = (opened(million).0 - opened(row).0) / 990_000.0;
-            line("memory per account", (each, each, each), "B", Some(200.0));
-        }
-    }
-    if let Some(restart) = results.restart_s {
-        let met = Some(restart <= 3.0);
-        lines.push(Line(
-            "ready after kill -9".to_owned(),
-            format!("{restart:.2} s"),
-            String::new(),
-            "<= 3".to_owned(),
-            met,
-        ));
-    }
-    let base = &results.baseline;
-    let (sync, trip) = (format!("{:.0} us", base.sync_us), format!("{:.0} us", base.round_trip_us));
-    lines.push(Line(
-        "(a bare fdatasync)".to_owned(),
-        sync,
-        format!("p99 {:.0} us", base.sync_p99_us),
-        String::new(),
-        None,
-    ));
-    lines.push(Line("(a loopback round trip)".to_owned(), trip, String::new(), String::new(), None));
-    lines
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures far below 2^53, shown rounded")]
-fn real(number: u64) -> f64 {
-    number as f64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a figure above a hundred, shown rounded")]
-fn figure(value: f64) -> String {
-    if value >= 100.0 { grouped(value.round() as u64) } else { format!("{value:.2}") }
-}
-
-fn table(lines: &[Line]) -> String {
-    let width = |of: &dyn Fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
-    let (name, value) = (width(&|line| line.0.len()), width(&|line| line.1.len()));
-    let (range, budget) = (width(&|line| line.2.len()), width(&|line| line.3.len()));
-    let mut text = String::new();
-    for Line(what, measured, between, wanted, met) in lines {
-        let said = match met {
-            Some(true) => "met",
-            Some(false) => "NOT MET",
-            None => "",
-        };
-        let row = format!("{what:<name$}  {measured:>value$}  {between:>range$}  {wanted:>budget$}  {said}");
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,11 +328,5 @@ mod tests {
             );
         }
         assert!(arguments(&["--spawn", "--batch", "0"]).is_err());
-    }
-
-    #[test]
-    fn figures_and_medians() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), (2.0, 1.0, 3.0));
-        assert_eq!([figure(1_234_567.4), figure(1.25)], ["1,234,567", "1.25"]);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
 //! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
-//! nothing several times, it is tried only now and then: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way, be it
-//! in a few large requests or in many small ones: then whoever has work needs the processors, and is interrupted all the time by those who only look out.
+//! nothing several times, it is tried only now and then, and while nothing at all is inside only as long as a caller takes who sends the next as soon as he has
+//! his answer: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way, be it in a few large requests or in many
+//! small ones: then whoever has work needs the processors, and is interrupted all the time by those who only look out.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ const VAIN_MAX: u32 = 8;
 
 /// How often it is tried then.
 const NOW_AND_THEN: u32 = 64;
+
+/// Part of the time for which to stay awake while nothing is inside.
+const PART_EMPTY: u32 = 4;
 
 /// How long to stay awake, and whether it was worth it lately.
 #[derive(Clone, Debug)]
@@ -62,8 +66,17 @@ impl Awake {
             return;
         }
         let Some(until) = self.begin() else { return };
-        while !has_come() && Instant::now() < until {
+        let empty_most = self.most.checked_div(PART_EMPTY).unwrap_or_default();
+        let mut now = Instant::now();
+        let mut filled = now;
+        while !has_come() && now < until {
+            if self.admission.inside() > 0 {
+                filled = now;
+            } else if now.saturating_duration_since(filled) > empty_most {
+                break;
+            }
             std::thread::yield_now();
+            now = Instant::now();
         }
         self.end(has_come());
     }
@@ -111,5 +124,19 @@ mod tests {
         assert!(in_vain(&mut awake));
         let mut never = Awake::new(Duration::ZERO, &admission);
         assert!(!in_vain(&mut never));
+    }
+
+    #[test]
+    fn it_looks_out_longer_while_something_is_inside() {
+        let admission = Admission::new(FEW);
+        let took = |most: u64| {
+            let begun = Instant::now();
+            Awake::new(Duration::from_millis(most), &admission).look_out(|| false);
+            begun.elapsed()
+        };
+        let empty = took(2_000);
+        assert!(empty >= Duration::from_millis(500) && empty < Duration::from_secs(2), "{empty:?}");
+        let _inside = admission.admit(1).unwrap();
+        assert!(took(20) >= Duration::from_millis(20));
     }
 }

@@ -130,11 +130,13 @@ impl JournalReader {
             };
             let io = |source| JournalError::Io { place: self.disk.name(number), source };
             let mut head = [0; GROUP_HEADER_BYTES];
-            let read = self.disk.read_at(number, offset, &mut head);
-            let Some(header) = read.ok().and_then(|_read| GroupHeader::decode(&head)) else {
-                // The end of a segment, unless this is where the index pointed.
-                if self.place(sequence)?.is_none_or(|place| place == (number, offset)) {
-                    break;
+            self.disk.read_at(number, offset, &mut head).map_err(io)?;
+            let Some(header) = GroupHeader::decode(&head) else {
+                // The end of a segment, or what was written here is not there any more.
+                match self.place(sequence)?.filter(|place| place.0 > number) {
+                    Some(place) => known = Some(place),
+                    None if is_blank(&head) => break,
+                    None => return Err(self.damaged(number, offset)),
                 }
                 continue;
             };

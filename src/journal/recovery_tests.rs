@@ -313,6 +313,37 @@ fn a_record_read_alone_is_never_believed_from_a_damaged_group() {
 }
 
 #[test]
+fn reading_ends_where_the_header_of_a_group_is_damaged() {
+    let (memory, disk) = start();
+    assert_eq!(fill(&disk, &[3, 5]), 8);
+    // That of the second group, after the segment's and the first group.
+    let header = 2 * GROUP_HEADER_BYTES + 3 * RECORD_BYTES;
+    let reader = || {
+        let reader = JournalReader::new(Arc::clone(&disk));
+        recover(&disk, &reader, (0, 0), &mut |_, _| Ok(())).unwrap();
+        reader
+    };
+    for byte in 0..GROUP_HEADER_BYTES {
+        let reader = reader();
+        let flip = || memory.with(1, |bytes| bytes[header + byte] ^= 1 << (byte % 8)).unwrap();
+        flip();
+        let mut shown = 0;
+        let scanned = reader.scan(1, 8, &mut |_| {
+            shown += 1;
+            true
+        });
+        assert!(matches!(scanned, Err(JournalError::Damaged { .. })), "byte {byte}: {scanned:?}");
+        assert_eq!(shown, 3);
+        assert!(matches!(reader.read(4), Err(JournalError::Damaged { .. })), "byte {byte}");
+        flip();
+    }
+    let reader = reader();
+    memory.with(1, |bytes| bytes[header..header + GROUP_HEADER_BYTES].fill(0)).unwrap();
+    assert_eq!(reader.scan(1, 8, &mut |_| true).unwrap(), 4, "nothing is written here");
+    assert!(reader.read(4).unwrap().is_none());
+}
+
+#[test]
 fn a_group_that_went_to_another_place_is_noticed() {
     let (memory, disk) = start();
     fill(&disk, &[3, 5, 2]);

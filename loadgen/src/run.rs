@@ -224,7 +224,7 @@ impl Run<'_> {
         for (number, connection) in (0..arguments.connections).zip(connections) {
             let recorder = Arc::new(Recorder::new()?);
             recorders.push(Arc::clone(&recorder));
-            let plan = Plan { alarm: alarm.clone(), ..self.plan(number, phase.transfers, begun)? };
+            let plan = self.plan(number, phase.transfers, (begun, alarm.clone()))?;
             let (model, counts) = (Arc::clone(model), Arc::clone(&counts));
             let known = Known { model, counts, recorder, closing: closing.clone() };
             tasks.spawn(async move { connection.drive(plan, known).await });
@@ -256,7 +256,7 @@ impl Run<'_> {
     }
 
     /// A connection's share, and when its first request is due: connections take turns.
-    fn plan(&self, number: u64, transfers: u64, begun: Instant) -> anyhow::Result<Plan> {
+    fn plan(&self, number: u64, transfers: u64, (begun, alarm): (Instant, Option<Alarm>)) -> anyhow::Result<Plan> {
         let arguments = self.arguments;
         let connections = arguments.connections;
         let extra = u64::from(number < transfers.checked_rem(connections).unwrap_or(0));
@@ -271,7 +271,7 @@ impl Run<'_> {
             batch: arguments.batch,
             in_flight: usize::try_from(arguments.in_flight)?,
             interval: interval.map(|(interval, _)| interval),
-            alarm: None,
+            alarm,
             start: begun.checked_add(offset).unwrap_or(begun),
         })
     }

@@ -130,6 +130,9 @@ impl Row {
     }
 }
 
+/// What gateways send that put some requests together.
+const HUNDREDS: &[&str] = &["--batch", "100", "--connections", "32"];
+
 const ROWS: &[Row] = &[
     Row {
         name: "full batches, 10,000 accounts",
@@ -153,13 +156,13 @@ const ROWS: &[Row] = &[
     Row {
         name: "batches of 100, 32 connections",
         transfers: 3_000_000,
-        arguments: &["--batch", "100", "--connections", "32"],
+        arguments: HUNDREDS,
         budget: Budget::Rate(600_000.0),
     },
     Row {
         name: "half of their peak offered",
         transfers: 10_000_000,
-        arguments: &["--batch", "100", "--connections", "32"],
+        arguments: HUNDREDS,
         budget: Budget::HalfPeak(3.0),
     },
     Row {

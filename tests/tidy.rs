@@ -30,11 +30,14 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
+/// The sources below a directory; what was built there (the fuzz targets have a `target` of their own) is not ours.
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            rust_files(&path, found);
+            if path.file_name().is_some_and(|name| name != "target") {
+                rust_files(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }

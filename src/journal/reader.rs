@@ -111,8 +111,8 @@ impl JournalReader {
         }
     }
 
-    /// Reads durable records in order, from `from` to at most `until`, until `visit` says that it has enough (answers false);
-    /// answers the sequence after the last one shown. Blocks.
+    /// Reads records in order, from `from` to `until`, until `visit` says that it has enough (answers false); answers the sequence after the
+    /// last one shown. All of them are known to be durable: one that is not there is damage. Blocks.
     pub fn scan(
         &self,
         from: Sequence,
@@ -122,28 +122,24 @@ impl JournalReader {
         let mut sequence = from.max(1);
         let mut known: Option<(u64, u64)> = None;
         while sequence <= until {
-            let Some((number, offset)) = (match known.take() {
-                Some(place) => Some(place),
-                None => self.place(sequence)?,
-            }) else {
-                break;
+            let place = match known.take() {
+                Some(place) => place,
+                None => self.place(sequence)?.ok_or_else(|| self.damaged(0, 0))?,
             };
+            let (number, offset) = place;
             let io = |source| JournalError::Io { place: self.disk.name(number), source };
             let mut head = [0; GROUP_HEADER_BYTES];
             self.disk.read_at(number, offset, &mut head).map_err(io)?;
             let Some(header) = GroupHeader::decode(&head) else {
                 // The end of a segment, or what was written here is not there any more.
-                match self.place(sequence)?.filter(|place| place.0 > number) {
-                    Some(place) => known = Some(place),
-                    None if is_blank(&head) => break,
-                    None => return Err(self.damaged(number, offset)),
-                }
+                let later = self.place(sequence)?.filter(|place| place.0 > number);
+                known = Some(later.ok_or_else(|| self.damaged(number, offset))?);
                 continue;
             };
             let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
             let after = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
             if sequence < header.base_sequence {
-                break;
+                return Err(self.damaged(number, offset));
             }
             if sequence >= header.next_sequence() {
                 known = Some((number, after));

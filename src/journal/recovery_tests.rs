@@ -337,10 +337,20 @@ fn reading_ends_where_the_header_of_a_group_is_damaged() {
         assert!(matches!(reader.read(4), Err(JournalError::Damaged { .. })), "byte {byte}");
         flip();
     }
-    let reader = reader();
+    let sound = memory.with(1, |bytes| bytes.clone()).unwrap();
+    let is_damaged = |reader: &JournalReader, until| {
+        let scanned = reader.scan(1, until, &mut |_| true);
+        assert!(matches!(scanned, Err(JournalError::Damaged { .. })), "{scanned:?}");
+    };
+    is_damaged(&reader(), 9);
+    let zeroed = reader();
     memory.with(1, |bytes| bytes[header..header + GROUP_HEADER_BYTES].fill(0)).unwrap();
-    assert_eq!(reader.scan(1, 8, &mut |_| true).unwrap(), 4, "nothing is written here");
-    assert!(reader.read(4).unwrap().is_none());
+    is_damaged(&zeroed, 8);
+    assert!(zeroed.read(4).unwrap().is_none());
+    memory.with(1, |bytes| bytes.clone_from(&sound)).unwrap();
+    let moved = reader();
+    memory.with(1, |bytes| bytes.copy_within(header.., GROUP_HEADER_BYTES)).unwrap();
+    is_damaged(&moved, 8);
 }
 
 #[test]

@@ -158,8 +158,13 @@ pub(crate) fn journal(bytes: &[u8]) {
     for sequence in (0..4).chain(last.saturating_sub(2)..last.saturating_add(2)) {
         let _read = reader.read(sequence);
     }
-    let _scanned = reader.scan(1, last.min(10_000), &mut |_| true);
-    drop(walked);
+    // `last` is the first that is not there.
+    let mut shown = 0;
+    let scanned = reader.scan(1, last.saturating_sub(1).min(10_000), &mut |_| {
+        shown += 1;
+        true
+    });
+    assert!(walked.is_err() || scanned.is_ok_and(|next| next == shown + 1));
 }
 
 /// What a checkpoint says of itself, from the store.

@@ -183,6 +183,9 @@ fn the_commands_say_what_they_did() {
     let made = run(&["backup", "--data-dir", &path("data"), "--to", &path("backup"), "--check"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     assert!(text(&made.stdout).contains("All invariants hold"), "{}", text(&made.stdout));
+    let again = run(&["backup", "--data-dir", &path("data"), "--to", &path("backup"), "--check", "--json"]);
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert!(again["backup"]["segments_kept"].is_u64() && again["verified"]["ok"] == true, "{again}");
     server.stop().unwrap();
     let restored = run(&["restore", "--from", &path("backup"), "--data-dir", &path("new"), "--sequence", "100"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
@@ -209,16 +212,139 @@ fn a_ledger_that_is_gone_or_went_back_does_not_take_the_place_of_its_backup() {
     fs::create_dir_all(path("empty").join("journal")).unwrap();
     let gone = backup(&path("empty"), &path("backup"));
     assert!(matches!(gone, Err(BackupError::Shorter { ledger: 0, .. })), "{gone:?}");
-    // It was restored to a point in a segment that was full, and went on from there.
+    // It was restored to a point in a segment that was full, or to its end, and went on from there, for long or with what still found room in it.
     let segment_ends = check(&path("backup")).unwrap().segments[1].last;
-    restore(&path("backup"), &path("point"), Until::Sequence(segment_ends - 500)).unwrap();
-    let server = TestServer::start(Settings { data_dir: Some(path("point")), ..small });
-    load(&server, 3, 100_001);
+    for (name, point, batches) in [
+        ("amid", segment_ends - 500, 3),
+        ("amid-small", segment_ends - 500, 0),
+        ("end", segment_ends, 3),
+        ("end-small", segment_ends, 0),
+    ] {
+        restore(&path("backup"), &path(name), Until::Sequence(point)).unwrap();
+        let server = TestServer::start(Settings { data_dir: Some(path(name)), ..small.clone() });
+        load(&server, batches, 100_001);
+        runtime().block_on(async {
+            let mut client = server.client().await;
+            client.submit(&[transfer(200_001, 1, 2, 1)]).await.unwrap();
+        });
+        server.stop().unwrap();
+        let back = backup(&path(name), &path("backup"));
+        let refused = matches!(back, Err(BackupError::Shorter { .. } | BackupError::AnotherLedger(_)));
+        assert!(refused, "{name}: {back:?}");
+        assert_eq!(check(&path("backup")).unwrap().sequence, made.sequence, "{name}");
+    }
+}
+
+#[test]
+fn a_statement_that_its_ledger_has_lost_stays_in_the_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let server = TestServer::start(settings(&path("data")));
+    load(&server, 1, 1);
     server.stop().unwrap();
-    let back = backup(&path("point"), &path("backup"));
-    let refused = matches!(back, Err(BackupError::Shorter { .. } | BackupError::AnotherLedger(_)));
-    assert!(refused, "{back:?}");
-    assert_eq!(check(&path("backup")).unwrap().sequence, made.sequence);
+    let put = |bytes: &[u8], content: &[u8]| {
+        let name = blake3::hash(bytes).to_hex().to_string();
+        fs::create_dir_all(path("data").join("statements")).unwrap();
+        fs::write(path("data").join("statements").join(&name), content).unwrap();
+        name
+    };
+    let [lost, kept] = [b"one", b"two"].map(|bytes| put(bytes, bytes));
+    let counted = |made: heng::backup::Made| (made.statements_copied, made.statements_missing, made.statements_damaged);
+    assert_eq!(counted(backup(&path("data"), &path("backup")).unwrap()), (2, 0, 0));
+    fs::remove_file(path("data").join("statements").join(&lost)).unwrap();
+    put(b"three", b"tree");
+    assert_eq!(counted(backup(&path("data"), &path("backup")).unwrap()), (0, 1, 1));
+    fs::remove_dir_all(path("data").join("statements")).unwrap();
+    assert_eq!(counted(backup(&path("data"), &path("backup")).unwrap()), (0, 2, 0));
+    restore(&path("backup"), &path("new"), Until::End).unwrap();
+    for (name, content) in [(lost, "one"), (kept, "two")] {
+        assert_eq!(fs::read_to_string(path("new").join("statements").join(name)).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_backup_is_no_data_directory_nor_a_data_directory_a_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let server = TestServer::start(settings(&path("data")));
+    load(&server, 1, 1);
+    server.stop().unwrap();
+    let before = backup(&path("data"), &path("backup")).unwrap();
+    let arguments = ["--data-dir", path("backup").to_str().unwrap()].map(str::to_owned);
+    for command in [&["serve"][..], &["rebuild"], &["gateway", "add", "shop"]] {
+        let arguments = command.iter().copied().chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>();
+        let refused = run(&arguments);
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("heng restore"), "{}", text(&refused.stderr));
+    }
+    assert!(matches!(backup(&path("data"), &path("data")), Err(BackupError::Served(_))));
+    assert_eq!(backup(&path("data"), &path("backup")).unwrap().sequence, before.sequence);
+    // Somebody served from it all the same.
+    fs::create_dir(path("backup").join("store")).unwrap();
+    assert!(matches!(backup(&path("data"), &path("backup")), Err(BackupError::Served(_))));
+    check(&path("backup")).unwrap();
+}
+
+#[test]
+fn a_segment_with_nothing_but_its_header_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut small = settings(&path("data"));
+    small.segment_bytes = Some(1 << 20);
+    small.group_transfers_max = Some(1_024);
+    let server = TestServer::start(small);
+    load(&server, 25, 1);
+    server.stop().unwrap();
+    backup(&path("data"), &path("whole")).unwrap();
+    let first = check(&path("whole")).unwrap().segments[0].last;
+    // The power went while the first group of the second segment was written.
+    let segment = |number: u32| path("data").join(format!("journal/{number:012}.journal"));
+    let mut number = 3;
+    while segment(number).exists() {
+        fs::remove_file(segment(number)).unwrap();
+        number += 1;
+    }
+    let mut bytes = fs::read(segment(2)).unwrap();
+    bytes[128..].fill(0);
+    bytes[5_000..6_000].fill(7);
+    fs::write(segment(2), bytes).unwrap();
+    assert_eq!(backup(&path("data"), &path("backup")).unwrap().sequence, first);
+    assert_eq!(restore(&path("backup"), &path("new"), Until::End).unwrap().sequence, first);
+    // But what followed in the backup is not there any more.
+    assert!(backup(&path("data"), &path("whole")).is_err());
+    check(&path("whole")).unwrap();
+}
+
+#[test]
+fn a_restore_says_where_it_ends_and_takes_its_place_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let server = TestServer::start(settings(&path("data")));
+    let told = load(&server, 2, 1);
+    server.stop().unwrap();
+    let made = backup(&path("data"), &path("backup")).unwrap();
+    for nothing in [Until::Time(1), Until::Sequence(0)] {
+        let refused = restore(&path("backup"), &path("never"), nothing);
+        assert!(matches!(refused, Err(BackupError::Before)), "{refused:?}");
+        assert!(!path("never").exists() && !path("never.restoring").exists());
+    }
+    // Through a link, and over what an earlier restore left when it was broken off.
+    fs::create_dir_all(path("real.restoring").join("journal")).unwrap();
+    fs::write(path("real.restoring").join("journal/000000000009.journal"), "left").unwrap();
+    fs::create_dir(path("real")).unwrap();
+    std::os::unix::fs::symlink(path("real"), path("link")).unwrap();
+    let restored = restore(&path("backup"), &path("link"), Until::Time(u64::MAX)).unwrap();
+    assert_eq!((restored.sequence, restored.backup_sequence), (made.sequence, made.sequence));
+    assert!(restored.last_time_ns >= told.last().unwrap().time_ns);
+    assert_eq!(sound(&path("real")).sequence, made.sequence);
+    let [from, to] = ["backup", "late"].map(|name| path(name).to_str().unwrap().to_owned());
+    let late = run(&["restore", "--from", &from, "--data-dir", &to, "--time", "2100-01-01T00:00:00Z"]);
+    let said = text(&late.stdout);
+    assert!(
+        late.status.success() && said.contains("That is all that is in the backup"),
+        "{said} {}",
+        text(&late.stderr)
+    );
 }
 
 #[test]

@@ -14,7 +14,8 @@
 //! # Invariants
 //!
 //! 1. The manifest is written last: a backup that was interrupted is the one before it, and what it left is made again.
-//! 2. A backup goes on only if the ledger is the one that it was made of, by the hash chain.
+//! 2. A backup goes on only if the ledger is the one that it was made of, by the hash chain; nothing of it is written over before that is known.
+//! 3. What it has, it keeps: also statements that the data directory has lost.
 //!
 //! # Not here
 //!
@@ -69,6 +70,9 @@ pub enum BackupError {
     /// The backup is of something else.
     #[error("{0} is a backup of another ledger: choose another directory")]
     AnotherLedger(PathBuf),
+    /// A server has written there.
+    #[error("{0} has been a server's data directory: what came there is in no other ledger; choose another directory")]
+    Served(PathBuf),
     /// The ledger has less than the backup: it was lost, or restored to a point.
     #[error(
         "the ledger ends at sequence {ledger}, the backup at {backup}: it was kept as it is; back up into another directory"
@@ -98,12 +102,20 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{0} is not empty: a restore goes into a directory that does not exist yet")]
     NotEmpty(PathBuf),
+    /// It cannot be put in its place when it is whole.
+    #[error(
+        "{0} is where a file system is mounted, and cannot be put in place as a whole: restore into a directory below it"
+    )]
+    MountPoint(PathBuf),
     /// The point is not in the backup.
     #[error("the backup ends at sequence {last}, before the point that was asked for")]
     Beyond {
         /// Its last record.
         last: Sequence,
     },
+    /// The point is before the backup's first record.
+    #[error("the backup has nothing up to the point that was asked for: its first record is later")]
+    Before,
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BackupError + '_ {
@@ -151,15 +163,17 @@ pub struct Made {
     pub segments_kept: usize,
     /// Statements copied now.
     pub statements_copied: usize,
-    /// Statements whose bytes are not those of their name: left out.
+    /// Statements whose bytes are not those of their name, nor has the backup them: left out.
     pub statements_damaged: usize,
+    /// Statements that the backup has, and the data directory has not any more.
+    pub statements_missing: usize,
     /// Bytes written.
     pub bytes: u64,
 }
 
 impl Manifest {
     fn path(directory: &Path) -> PathBuf {
-        directory.join("manifest.json")
+        DataDir::manifest(directory)
     }
 
     /// Reads the manifest of a backup; none when there is none yet.
@@ -234,23 +248,29 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
         return Err(DataDirError::Missing(data.to_owned()).into());
     }
     // One at a time, and never into a directory that a server uses.
-    let _own = patiently(|| DataDir::create(to))?;
-    let known = Manifest::read(to)?.unwrap_or_default();
-    if known.segments.is_empty() && to.join("journal").is_dir() && to.join("store").exists() {
-        return Err(BackupError::AnotherLedger(to.to_owned()));
+    let own = patiently(|| DataDir::take(to))?;
+    if own.store().exists() || own.ids().exists() {
+        return Err(BackupError::Served(to.to_owned()));
     }
+    let known = Manifest::read(to)?.unwrap_or_default();
     fs::create_dir_all(to.join("journal")).map_err(io_error(to))?;
     let mut made = Made::default();
     let mut manifest = Manifest { format: FORMAT, ..Manifest::default() };
     copy_segments(data, to, &known, &mut manifest, &mut made)?;
-    if manifest.sequence < known.sequence {
-        return Err(BackupError::Shorter { ledger: manifest.sequence, backup: known.sequence });
-    }
+    shorter(&manifest, &known)?;
     // After the journal: a statement is kept before the record that names it is written.
-    copy_statements(data, to, &mut manifest, &mut made)?;
+    copy_statements(data, to, &known, &mut manifest, &mut made)?;
     manifest.write(to)?;
     made.sequence = manifest.sequence;
     Ok(made)
+}
+
+/// Whether a ledger has all that its backup has.
+fn shorter(manifest: &Manifest, known: &Manifest) -> Result<(), BackupError> {
+    if manifest.sequence < known.sequence {
+        return Err(BackupError::Shorter { ledger: manifest.sequence, backup: known.sequence });
+    }
+    Ok(())
 }
 
 fn copy_segments(
@@ -300,13 +320,20 @@ fn copy_segments(
                 _ => return Err(another()),
             }
         }
+        manifest.sequence = part.next_sequence.saturating_sub(1);
+        // Another one followed it, and nothing more could come into it.
+        if before.is_some_and(|before| before.sealed && before.last != manifest.sequence) {
+            return Err(another());
+        }
+        if next.is_none() {
+            shorter(manifest, known)?;
+        }
         head = hex(part.last_hash);
         let used = bytes.get(..part.end).unwrap_or_default();
         let target = segment_path(to, number);
         write_file(&target, used, part.segment_bytes)?;
         made.segments_copied = made.segments_copied.saturating_add(1);
         made.bytes = made.bytes.saturating_add(u64::try_from(used.len()).unwrap_or(u64::MAX));
-        manifest.sequence = part.next_sequence.saturating_sub(1);
         manifest.segments.push(copy_of(&part, &target, next.is_some())?);
         if next.is_none() {
             break;
@@ -315,15 +342,16 @@ fn copy_segments(
     Ok(())
 }
 
-/// Reads a segment and its sound groups; none when nothing was written there yet. What is being written while it is read looks like damage, so that is
+/// Reads a segment and its sound groups; none when no group was written there yet, or the first one was torn. What is being written while it is read looks like damage, so that is
 /// looked at again.
 fn read_part(path: &Path) -> Result<(Vec<u8>, Option<SegmentPart>), BackupError> {
     let mut offset = 0;
     for _ in 0..READS {
         let bytes = read_durable(path)?;
-        let part = sound_part(&bytes).filter(|part| part.next_sequence > part.base_sequence);
-        let is_begun = bytes.iter().take(128).any(|byte| *byte != 0);
-        if part.map_or(!is_begun, |part| !part.goes_on) {
+        let begun = sound_part(&bytes);
+        let part = begun.filter(|part| part.next_sequence > part.base_sequence);
+        let is_blank = bytes.iter().take(128).all(|byte| *byte == 0);
+        if begun.map_or(is_blank, |part| !part.goes_on) {
             return Ok((bytes, part));
         }
         offset = part.map_or(0, |part| part.end);
@@ -367,19 +395,23 @@ fn hash_file(path: &Path) -> Result<String, BackupError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn copy_statements(data: &Path, to: &Path, manifest: &mut Manifest, made: &mut Made) -> Result<(), BackupError> {
-    let source = data.join("statements");
-    if !source.is_dir() {
-        return Ok(());
-    }
-    let target = to.join("statements");
+fn copy_statements(
+    data: &Path,
+    to: &Path,
+    known: &Manifest,
+    manifest: &mut Manifest,
+    made: &mut Made,
+) -> Result<(), BackupError> {
+    let (source, target) = (data.join("statements"), to.join("statements"));
     fs::create_dir_all(&target).map_err(io_error(&target))?;
-    for entry in fs::read_dir(&source).map_err(io_error(&source))? {
+    let is_kept = |name: &String| hash_file(&target.join(name)).ok().as_ref() == Some(name);
+    let entries = if source.is_dir() { Some(fs::read_dir(&source).map_err(io_error(&source))?) } else { None };
+    for entry in entries.into_iter().flatten() {
         let name = entry.map_err(io_error(&source))?.file_name().to_string_lossy().into_owned();
         if blake3::Hash::from_hex(&name).is_err() {
             continue;
         }
-        if hash_file(&target.join(&name)).ok().as_ref() != Some(&name) {
+        if !is_kept(&name) {
             let bytes = fs::read(source.join(&name)).map_err(io_error(&source))?;
             if blake3::hash(&bytes).to_hex().as_str() != name {
                 // Its lines are left out by the server too, until it is put back.
@@ -391,6 +423,11 @@ fn copy_statements(data: &Path, to: &Path, manifest: &mut Manifest, made: &mut M
         }
         manifest.statements.push(name);
     }
+    manifest.statements.sort();
+    let missing = known.statements.iter().filter(|name| manifest.statements.binary_search(name).is_err());
+    let missing: Vec<String> = missing.filter(|name| is_kept(name)).cloned().collect();
+    made.statements_missing = missing.len();
+    manifest.statements.extend(missing);
     manifest.statements.sort();
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! From a backup to a data directory, whole or as it was at a point.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -36,8 +38,12 @@ impl Until {
 pub struct Restored {
     /// Sequence of the last record; an atomic step that goes on beyond the point is left out whole.
     pub sequence: Sequence,
+    /// Its time, nanoseconds since 1970 UTC.
+    pub last_time_ns: u64,
     /// Segments written.
     pub segments: usize,
+    /// Sequence of the last record of the backup.
+    pub backup_sequence: Sequence,
 }
 
 /// Compares every file of a backup with its manifest. Blocks while it reads all of it.
@@ -93,25 +99,51 @@ pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupE
         }
         _ => {}
     }
-    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(BackupError::NotEmpty(to.to_owned()));
-    }
+    let to = &place(to)?;
     // Beside its place until it is whole: a part of a ledger looks like a ledger.
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".restoring");
     let unfinished = to.with_file_name(name);
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).map_err(io_error(&unfinished))?;
-    }
+    let _own = DataDir::create(&unfinished)?;
+    empty(&unfinished).map_err(io_error(&unfinished))?;
     let restored = copy(from, &unfinished, &manifest, until)?;
+    if restored.segments == 0 && !manifest.segments.is_empty() {
+        fs::remove_dir_all(&unfinished).map_err(io_error(&unfinished))?;
+        return Err(BackupError::Before);
+    }
     fs::rename(&unfinished, to).map_err(io_error(to))?;
     sync_directory(to.parent().unwrap_or(to)).map_err(io_error(to))?;
     Ok(restored)
 }
 
+/// Where a restore is to be, by its own name, which another directory can take.
+fn place(to: &Path) -> Result<PathBuf, BackupError> {
+    let Ok(place) = to.canonicalize() else { return Ok(to.to_owned()) };
+    if fs::read_dir(&place).map_err(io_error(to))?.next().is_some() {
+        return Err(BackupError::NotEmpty(to.to_owned()));
+    }
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).map_err(io_error(to));
+    match place.parent() {
+        Some(above) if device(above)? == device(&place)? => Ok(place),
+        _ => Err(BackupError::MountPoint(to.to_owned())),
+    }
+}
+
+/// Removes what an earlier restore left.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != "LOCK" {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path, manifest: &Manifest, until: Until) -> Result<Restored, BackupError> {
-    let _own = DataDir::create(to)?;
-    let mut restored = Restored { sequence: 0, segments: 0 };
+    let mut restored = Restored { sequence: 0, last_time_ns: 0, segments: 0, backup_sequence: manifest.sequence };
     let statements = to.join("statements");
     fs::create_dir_all(&statements).map_err(io_error(&statements))?;
     for name in &manifest.statements {
@@ -131,7 +163,7 @@ fn copy(from: &Path, to: &Path, manifest: &Manifest, until: Until) -> Result<Res
         // A segment that holds nothing is never left.
         if part.next_sequence > part.base_sequence {
             write_file(&segment_path(to, segment.number), &kept, part.segment_bytes)?;
-            restored.sequence = part.next_sequence.saturating_sub(1);
+            (restored.sequence, restored.last_time_ns) = (part.next_sequence.saturating_sub(1), part.last_time_ns);
             restored.segments = restored.segments.saturating_add(1);
         }
         if !is_all {

@@ -6,6 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::admin::describe;
+use super::table::time;
 use super::{Done, Failure, print, print_json};
 use crate::backup::{BackupError, Until, backup, check, restore};
 use crate::verify::verify;
@@ -52,8 +53,11 @@ fn failure(err: BackupError) -> Failure {
         BackupError::DataDir(_)
         | BackupError::AnotherLedger(_)
         | BackupError::Shorter { .. }
+        | BackupError::Served(_)
         | BackupError::NotEmpty(_)
+        | BackupError::MountPoint(_)
         | BackupError::Beyond { .. }
+        | BackupError::Before
         | BackupError::Manifest { .. } => Failure::configuration(err),
         err => err.into(),
     }
@@ -61,21 +65,39 @@ fn failure(err: BackupError) -> Failure {
 
 pub(super) fn make(command: &BackupCommand) -> Done {
     let made = backup(&command.data_dir, &command.to).map_err(failure)?;
-    if command.json {
-        print_json(&made)?;
-    } else {
+    if !command.json {
         print(&format!(
             "The backup holds records 1 to {}: {} segments copied, {} kept, {} statements copied, {} bytes written.",
             made.sequence, made.segments_copied, made.segments_kept, made.statements_copied, made.bytes
         ))?;
     }
+    if made.statements_missing > 0 && !command.json {
+        print(&format!(
+            "{} statements are kept that are not in the data directory any more: put them back from the backup's `statements`, or import them again.",
+            made.statements_missing
+        ))?;
+    }
+    let is_whole = made.statements_damaged == 0;
+    if !is_whole && !command.json {
+        print(&format!(
+            "{} statements are damaged in the data directory and not in the backup: `heng verify` names them; import them again.",
+            made.statements_damaged
+        ))?;
+    }
     if !command.check {
-        return Ok(true);
+        if command.json {
+            print_json(&made)?;
+        }
+        return Ok(is_whole);
     }
     check(&command.to).map_err(failure)?;
     let report = verify(&command.to)?;
-    print(&if command.json { serde_json::to_string(&report)? } else { describe(&report) })?;
-    Ok(report.ok)
+    if command.json {
+        print_json(&serde_json::json!({ "backup": made, "verified": report }))?;
+    } else {
+        print(&describe(&report))?;
+    }
+    Ok(is_whole && report.ok)
 }
 
 pub(super) fn restored(command: &RestoreCommand) -> Done {
@@ -89,8 +111,13 @@ pub(super) fn restored(command: &RestoreCommand) -> Done {
     if command.json {
         print_json(&serde_json::json!({ "restored": restored, "verified": report }))?;
     } else {
-        let sequence = restored.sequence;
-        print(&format!("Records 1 to {sequence} are restored; the first start makes store and known ids again."))?;
+        let (sequence, last) = (restored.sequence, time(restored.last_time_ns));
+        print(&format!(
+            "Records 1 to {sequence} are restored, the last of {last}; the first start makes store and known ids again."
+        ))?;
+        if command.time.is_some() && sequence == restored.backup_sequence {
+            print("That is all that is in the backup: what came after it until the time that was asked for is not.")?;
+        }
         print(&describe(&report))?;
     }
     Ok(report.ok)

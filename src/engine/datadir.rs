@@ -26,6 +26,9 @@ pub enum DataDirError {
     /// There is none.
     #[error("there is no data directory {0}; `heng serve` makes one")]
     Missing(PathBuf),
+    /// It is a backup.
+    #[error("{0} is a backup: make a data directory of it with `heng restore --from {0} --data-dir DIRECTORY`")]
+    Backup(PathBuf),
     /// The file system refuses.
     #[error("cannot use the data directory {path}: {source}; check that it exists and that this user may write there")]
     Io {
@@ -45,8 +48,16 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory for writing, making it if there is none.
+    /// Takes a directory for writing, making it if there is none. A backup is refused: it would go on without its ledger.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
+        if Self::manifest(path).is_file() {
+            return Err(DataDirError::Backup(path.to_owned()));
+        }
+        Self::take(path)
+    }
+
+    /// Takes a directory for writing, whatever it is, making it if there is none.
+    pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io_error)?;
         // At every start: whoever made the directories, or a start that was broken off, may not have.
@@ -87,6 +98,11 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Io { path: path.to_owned(), source }),
         }
+    }
+
+    /// The manifest, where a directory is a backup.
+    pub fn manifest(path: &Path) -> PathBuf {
+        path.join("manifest.json")
     }
 
     /// The directory.

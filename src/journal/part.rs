@@ -13,6 +13,8 @@ pub struct SegmentPart {
     pub base_sequence: Sequence,
     /// Sequence after its last record.
     pub next_sequence: Sequence,
+    /// Time of its last record, nanoseconds since 1970 UTC; 0 without one.
+    pub last_time_ns: u64,
     /// Hash of the group before its first.
     pub previous_hash: Hash,
     /// Hash of its last group.
@@ -34,6 +36,7 @@ pub fn sound_part(bytes: &[u8]) -> Option<SegmentPart> {
         number: header.number,
         base_sequence: header.base_sequence,
         next_sequence: header.base_sequence,
+        last_time_ns: 0,
         previous_hash: header.previous_hash,
         last_hash: header.previous_hash,
         end: GROUP_HEADER_BYTES,
@@ -46,6 +49,8 @@ pub fn sound_part(bytes: &[u8]) -> Option<SegmentPart> {
             part.goes_on = true;
             return Some(part);
         }
+        part.last_time_ns =
+            group.time_ns.saturating_add(group.next_sequence().saturating_sub(part.next_sequence)).saturating_sub(1);
         (part.next_sequence, part.last_hash) = (group.next_sequence(), group.hash);
         part.end = part.end.saturating_add(GROUP_HEADER_BYTES).saturating_add(body.len());
     }

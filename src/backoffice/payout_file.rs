@@ -139,7 +139,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&half, path)?;
-        sync_directory(directory)
+        sync_names(directory)
     };
     write().map_err(trouble)
 }
@@ -151,7 +151,13 @@ fn sync_whole(path: &Path) -> Result<(), Trouble> {
 
 fn make_durable(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    sync_names(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a directory durable, and its own, because it may have been made for them.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    sync_directory(directory)?;
+    directory.parent().map_or(Ok(()), sync_directory)
 }
 
 /// An amount in major units with a point, whatever the currency.

@@ -2,11 +2,15 @@
 
 use super::listener::GatewayContext;
 use crate::flow::wall_ns;
-use crate::ledger::{Code, GatewayId};
+use crate::ledger::{Code, GatewayEntry};
 use crate::protocol::{BODY_BYTES_MAX, FrameHeader, Hello, ITEMS_MAX, Kind, VERSION, Welcome};
 
-/// Decides on a hello.
-pub(super) fn greet(context: &GatewayContext, header: &FrameHeader, body: &[u8]) -> Result<(GatewayId, Welcome), Code> {
+/// Decides on a hello; answers who has said it.
+pub(super) fn greet(
+    context: &GatewayContext,
+    header: &FrameHeader,
+    body: &[u8],
+) -> Result<(GatewayEntry, Welcome), Code> {
     if header.kind != Kind::Hello.number() {
         return Err(Code::HandshakeExpected);
     }
@@ -17,7 +21,7 @@ pub(super) fn greet(context: &GatewayContext, header: &FrameHeader, body: &[u8])
     let gateway = context.gateways.authenticate(&hello.gateway, &hello.key).ok_or(Code::AuthenticationFailed)?;
     let welcome = Welcome {
         version: VERSION,
-        gateway: gateway.0,
+        gateway: gateway.id.0,
         body_bytes_max: BODY_BYTES_MAX,
         items_max: ITEMS_MAX,
         requests_in_flight_max: context.limits.requests_in_flight_max,

@@ -18,7 +18,7 @@ use super::listener::{GatewayContext, drained};
 use super::lookup::LOOKUPS_MAX;
 use super::outgoing::{Outgoing, Replies, Sink};
 use crate::flow::{Admission, AnswerSink, Asked, Awake, Parcel, Permit, Span};
-use crate::ledger::{Code, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
+use crate::ledger::{Code, GatewayEntry, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
     ListRequest, Query, decode_ids, decode_new_accounts, decode_transfers,
@@ -78,9 +78,9 @@ enum Parsed {
 /// A connection's state.
 pub(super) struct Session {
     pub(super) context: Arc<GatewayContext>,
-    gateway: Option<GatewayId>,
-    /// What it may do, as of this version of the gateways.
-    grant: (u64, Grant),
+    /// Who has said hello, with which key, and what it may do, as of this version of the gateways.
+    gateway: Option<GatewayEntry>,
+    version: u64,
     /// This connection's share of what may be inside.
     pub(super) room: Arc<Admission>,
     /// The part of it that is being read.
@@ -120,7 +120,7 @@ impl Session {
             room,
             context,
             gateway: None,
-            grant: (0, Grant::ALL),
+            version: 0,
             sink: Arc::new(Sink(outgoing.clone())),
             outgoing,
             in_flight: 0,
@@ -165,9 +165,11 @@ impl Session {
                 // Once it drains only what is inside is waited for, and what has come in part is not late.
                 _ = clock.tick(), if !draining => {
                     let partial = incoming.partial_since.map(|since| since.elapsed());
-                    if self.is_overdue(incoming.last_frame.elapsed(), partial) {
-                        self.refuse(0, Code::TimedOut);
-                        return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(Code::TimedOut));
+                    let is_overdue = self.is_overdue(incoming.last_frame.elapsed(), partial);
+                    let looked = if is_overdue { Err(Code::TimedOut) } else { self.look_at_gateway() };
+                    if let Err(code) = looked {
+                        self.refuse(0, code);
+                        return self.write(writer).await.map_or_else(|ended| ended, |()| Ended::Refused(code));
                     }
                 }
                 Some(first) = answers.recv() => {
@@ -204,7 +206,7 @@ impl Session {
 
     /// Who sends one transfer at a time is answered sooner if this thread is awake when the disk has it. Others on this thread go on meanwhile.
     async fn look_out(&mut self, answers: &mpsc::UnboundedReceiver<Outgoing>) {
-        if self.in_flight != 1 || self.context.admission.inside() > 1 {
+        if self.in_flight != 1 || self.context.admission.parcels() > 1 {
             return;
         }
         let Some(until) = self.awake.begin() else { return };
@@ -222,6 +224,7 @@ impl Session {
 
     /// Takes what has come, and hands it on. An error closes the connection.
     fn take(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
+        self.look_at_gateway()?;
         let before = incoming.buffer.len();
         let parsed = self.parse(incoming);
         let is_behind = matches!(parsed, Ok(Parsed::Behind));
@@ -306,6 +309,8 @@ impl Session {
             if !header.matches(body) {
                 return Err(Code::BodyCorrupt);
             }
+            // Before it is looked up: what changes meanwhile is looked at again.
+            self.version = self.context.gateways.version();
             let (gateway, welcome) = greet(&self.context, header, body)?;
             self.gateway = Some(gateway);
             self.replies.frame(Kind::Welcome, id, &welcome.encode());
@@ -384,14 +389,20 @@ impl Session {
         Ok(())
     }
 
-    /// Who asks, and what it may do now.
-    pub(super) fn asker(&mut self) -> (GatewayId, Grant) {
-        let gateway = self.gateway.unwrap_or_default();
+    /// Looks again at what the gateway may do, if gateways were changed. One that has another key by now says hello with it, on another connection.
+    fn look_at_gateway(&mut self) -> Result<(), Code> {
         let version = self.context.gateways.version();
-        if self.grant.0 != version {
-            self.grant = (version, self.context.gateways.grant(gateway));
-        }
-        (gateway, self.grant.1)
+        let Some(known) = self.gateway.filter(|_| self.version != version) else { return Ok(()) };
+        let now = self.context.gateways.get(known.id).filter(|now| now.key_hash == known.key_hash);
+        self.gateway = Some(now.ok_or(Code::AuthenticationFailed)?);
+        self.version = version;
+        Ok(())
+    }
+
+    /// Who asks, and what it may do.
+    pub(super) fn asker(&self) -> (GatewayId, Grant) {
+        const NOTHING: Grant = Grant { operations: 0, amount_max: 0 };
+        self.gateway.map_or((GatewayId::default(), NOTHING), |gateway| (gateway.id, gateway.grant))
     }
 
     /// Hands on the transfers gathered so far.

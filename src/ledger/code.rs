@@ -109,7 +109,7 @@ codes! {
     1007 CountTooLarge "count_too_large", "The request contains more items than the limit in the welcome.", "Send smaller requests.";
     1008 KindUnknown "kind_unknown", "The server does not know this kind of request.", "Check the version in the welcome.";
     1009 HandshakeExpected "handshake_expected", "The first frame was not a hello. The connection is closed.", "Begin with a hello.";
-    1010 AuthenticationFailed "authentication_failed", "Unknown gateway or wrong key. The connection is closed.", "Check name and key; ask the operator.";
+    1010 AuthenticationFailed "authentication_failed", "Unknown gateway or wrong key, or the gateway has another one by now. The connection is closed.", "Check name and key; ask the operator.";
     1011 HandshakeRepeated "handshake_repeated", "A second hello on one connection. The connection is closed.", "Correct the client.";
     1012 TransactionOpen "transaction_open", "The last transfer of the request is linked to a next one. Nothing of the request was decided.", "Send whole transactions.";
     1013 TransactionTooLong "transaction_too_long", "A transaction of the request has more than 64 transfers. Nothing of the request was decided.", "Send shorter transactions.";

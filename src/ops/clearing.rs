@@ -88,10 +88,10 @@ fn person(context: &OpsContext, who: &BasicAuth) -> Result<Person, Problem> {
     let queues = context.queues.get().ok_or_else(starting)?;
     let key = who.password().map(str::as_bytes).and_then(key_of);
     let name = who.user_id();
-    let id = key.and_then(|key| queues.gateways.authenticate(name, &key));
-    let id = id.ok_or_else(|| Problem::new(401, "unauthorized", format!("no gateway `{name}` has this key")))?;
-    if queues.gateways.grant(id).may_clear() {
-        Ok(Person { id, name: name.to_owned() })
+    let known = key.and_then(|key| queues.gateways.authenticate(name, &key));
+    let known = known.ok_or_else(|| Problem::new(401, "unauthorized", format!("no gateway `{name}` has this key")))?;
+    if known.grant.may_clear() {
+        Ok(Person { id: known.id, name: name.to_owned() })
     } else {
         Err(Problem::new(403, "forbidden", format!("gateway `{name}` lacks the permission `clearing`")))
     }

@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crossbeam::channel::RecvTimeoutError;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
@@ -16,12 +17,19 @@ use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, Surroun
 use crate::ledger::{GatewayEntry, GatewayId, Grant, Record};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::store::Gateways;
+use crate::telemetry::{Health, HealthState};
 
 /// Longest request line.
 const LINE_BYTES_MAX: u64 = 1_024;
 
-/// Time for a running server to answer.
+/// Time for a request to come, and between looks at whether the server still runs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for a running server to answer: what was asked may be behind much that waits for a slow disk.
+const ADDED_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a gateway was not added.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +47,9 @@ pub enum AdminError {
     #[error("the gateway could not be recorded: {0}")]
     Record(String),
     /// The running server does not answer.
-    #[error("the running server does not answer on {path}: {source}")]
+    #[error(
+        "the running server does not answer on {path}: {source}; whether the gateway has this key now is not known: do it again when it answers"
+    )]
     Socket {
         /// Which socket.
         path: PathBuf,
@@ -119,7 +129,7 @@ fn add_online(path: &Path, name: &str, grant: Option<Grant>) -> Result<NewGatewa
     let socket_error = |source| AdminError::Socket { path: path.to_owned(), source };
     let ask = || -> io::Result<String> {
         let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(ADDED_TIMEOUT))?;
         let mut line = serde_json::to_string(&AddRequest {
             add: name.to_owned(),
             grant: grant.map(|grant| (grant.operations, grant.amount_max)),
@@ -154,29 +164,43 @@ pub(super) fn listen(data_dir: &Path) -> Option<UnixListener> {
 }
 
 /// Answers on the administration socket until dropped.
-pub(super) async fn serve(listener: Option<UnixListener>, gateways: Gateways, settlement: SettlementHandle) {
+pub(super) async fn serve(
+    listener: Option<UnixListener>,
+    gateways: Gateways,
+    settlement: SettlementHandle,
+    health: Health,
+) {
     let listener = match listener.map(tokio::net::UnixListener::from_std) {
         Some(Ok(listener)) => listener,
         Some(Err(err)) => return tracing::warn!(%err, "the administration socket cannot be served"),
         None => return,
     };
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // No files are left, which somebody else may change.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         // One at a time: numbers are given in order.
-        if let Err(err) = answer(stream, &gateways, &settlement).await {
+        if let Err(err) = answer(stream, &gateways, &settlement, &health).await {
             tracing::warn!(%err, "administration request failed");
         }
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, gateways: &Gateways, settlement: &SettlementHandle) -> io::Result<()> {
+async fn answer(
+    stream: tokio::net::UnixStream,
+    gateways: &Gateways,
+    settlement: &SettlementHandle,
+    health: &Health,
+) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let limited = tokio::io::AsyncReadExt::take(reader, LINE_BYTES_MAX);
     let mut lines = tokio::io::BufReader::new(limited);
     tokio::time::timeout(ANSWER_TIMEOUT, lines.read_line(&mut line)).await??;
     let reply = match serde_json::from_str::<AddRequest>(&line) {
-        Ok(request) => add_here(&request, gateways, settlement).await,
+        Ok(request) => add_here(&request, gateways, settlement, health).await,
         Err(err) => Err(err.to_string()),
     };
     let reply = reply.map_or_else(|error| AddReply::Refused { error }, AddReply::Added);
@@ -189,6 +213,7 @@ async fn add_here(
     request: &AddRequest,
     gateways: &Gateways,
     settlement: &SettlementHandle,
+    health: &Health,
 ) -> Result<NewGateway, String> {
     let grant = request.grant.map(|(operations, amount_max)| Grant { operations, amount_max });
     let name = request.add.as_str();
@@ -196,14 +221,24 @@ async fn add_here(
     let (reply, durable) = crossbeam::channel::bounded(1);
     let record = Box::new(Record::Gateway(entry));
     settlement.send(SettlementMessage::Record { record, not_before_ns: 0, reply }).map_err(|err| err.to_string())?;
-    let waited = tokio::task::spawn_blocking(move || durable.recv_timeout(ANSWER_TIMEOUT)).await;
-    match waited {
+    let health = health.clone();
+    let waited = tokio::task::spawn_blocking(move || {
+        loop {
+            // However long it takes: the next number is given when it is known whether this one is.
+            match durable.recv_timeout(ANSWER_TIMEOUT) {
+                Err(RecvTimeoutError::Timeout) if !matches!(health.state(), HealthState::Failed(_)) => {}
+                waited => return waited,
+            }
+        }
+    });
+    match waited.await {
         Ok(Ok(_sequence)) => {
             // The clearing actor follows; here it must be known before the key is told.
             gateways.put(entry);
             tracing::info!(gateway = entry.id.0, name, "gateway added");
             Ok(added)
         }
-        _ => Err("the server stopped before the gateway was recorded".to_owned()),
+        _ => Err("the server stopped; whether the gateway has this key now is not known: start it, and do it again"
+            .to_owned()),
     }
 }

@@ -165,7 +165,12 @@ async fn serve(
     let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
     ops_context.watch(&engine, office, (directory.journal(), &config.data_dir));
     let admin = admin::listen(directory.path());
-    let admin = sessions.spawn(admin::serve(admin, engine.gateways.clone(), engine.settlement.clone()));
+    let admin = sessions.spawn(admin::serve(
+        admin,
+        engine.gateways.clone(),
+        engine.settlement.clone(),
+        telemetry.health().clone(),
+    ));
     let (drain, draining) = watch::channel(false);
     let context = Arc::new(gateway_context(config, telemetry, &engine));
     let mut gateway = sessions.spawn(gateway::serve(listener, context, draining));
@@ -173,19 +178,22 @@ async fn serve(
     tracing::info!(listen = %told.listen, operations = %operations_listen, sequence = told.sequence, "ready");
     ready(&told);
 
-    let failed = telemetry.health().wait_for(|state| matches!(state, HealthState::Failed(_)));
+    let failed = || telemetry.health().wait_for(|state| matches!(state, HealthState::Failed(_)));
     let result = tokio::select! {
-        state = failed => failure(&state),
+        state = failed() => failure(&state),
         _stop = stop => {
             telemetry.health().set(HealthState::Draining);
             tracing::info!("draining: nothing new is taken");
             // Nobody listens when the gateway has ended already.
             let _told = drain.send(true);
-            let drained = tokio::time::timeout(config.drain_timeout, &mut gateway).await;
-            match (drained, telemetry.health().state()) {
-                (_, state @ HealthState::Failed(_)) => failure(&state),
-                (Ok(_), _) => Ok(()),
-                (Err(_elapsed), _) => Err(ServerError::Drain(engine.admission.inside())),
+            // Once something has failed nobody is answered any more.
+            tokio::select! {
+                biased;
+                state = failed() => failure(&state),
+                drained = tokio::time::timeout(config.drain_timeout, &mut gateway) => match drained {
+                    Ok(_) => Ok(()),
+                    Err(_elapsed) => Err(ServerError::Drain(engine.admission.inside())),
+                },
             }
         }
     };

@@ -362,21 +362,20 @@ impl Gateways {
         self.0.version.load(Ordering::Acquire)
     }
 
-    /// What a gateway may do; nothing when there is none of this number.
-    pub fn grant(&self, id: GatewayId) -> Grant {
+    /// The gateway of this number.
+    pub fn get(&self, id: GatewayId) -> Option<GatewayEntry> {
         let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let known = gateways.values().find(|entry| entry.id == id);
-        known.map_or(Grant { operations: 0, amount_max: 0 }, |entry| entry.grant)
+        gateways.values().find(|entry| entry.id == id).copied()
     }
 
     /// The gateway of this name and key. Compares in constant time.
-    pub fn authenticate(&self, name: &str, key: &[u8]) -> Option<GatewayId> {
+    pub fn authenticate(&self, name: &str, key: &[u8]) -> Option<GatewayEntry> {
         let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
         let known = gateways.get(name);
         // `blake3::Hash` compares in constant time; an unknown name takes as long as a wrong key.
         let expected = blake3::Hash::from_bytes(known.map_or([0; 32], |entry| entry.key_hash));
         let matches = blake3::hash(key) == expected;
-        known.filter(|_| matches).map(|entry| entry.id)
+        known.filter(|_| matches).copied()
     }
 
     /// All gateways in order of name.

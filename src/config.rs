@@ -40,9 +40,9 @@ settings! {
     listen: SocketAddr, "HENG_LISTEN", "Address of the TCP protocol [default: 127.0.0.1:7400]";
     operations_listen: SocketAddr, "HENG_OPERATIONS_LISTEN", "Address of the operations HTTP port; keep it private [default: 127.0.0.1:7401]";
     data_dir: PathBuf, "HENG_DATA_DIR", "Directory of journal and store [default: data]";
-    policy_file: PathBuf, "HENG_POLICY_FILE", "Policy to put in force; empty keeps the one in force [default: empty]";
+    policy_file: PathBuf, "HENG_POLICY_FILE", "Policy to put in force [default: the one in force stays]";
     shards: usize, "HENG_SHARDS", "Number of shards; 0 means one per four processors [default: 0]";
-    development_key: bool, "HENG_DEVELOPMENT_KEY", "Accept the publicly known development key; loopback only [default: false]";
+    development_key: bool, "HENG_DEVELOPMENT_KEY", "Accept the publicly known development key; only with loopback addresses [default: false]";
     connections_max: usize, "HENG_CONNECTIONS_MAX", "Connections at once [default: 12000]";
     connection_requests_in_flight_max: u32, "HENG_CONNECTION_REQUESTS_IN_FLIGHT_MAX", "Requests without an answer per connection; more are answered busy [default: 4096]";
     transfers_in_flight_max: usize, "HENG_TRANSFERS_IN_FLIGHT_MAX", "Transfers and account openings inside at once, all connections together [default: 262144]";
@@ -204,12 +204,13 @@ impl Config {
         require(self.checkpoint_transfers > 0, "checkpoint_transfers", &self.checkpoint_transfers, "at least 1")?;
         require(self.ids_in_memory >= 1_000, "ids_in_memory", &self.ids_in_memory, "at least 1000")?;
         require(self.store_cache_bytes >= 1 << 20, "store_cache_bytes", &self.store_cache_bytes, "at least 1 MiB")?;
-        let public = self.development_key && !self.listen.ip().is_loopback();
+        let is_loopback = self.listen.ip().is_loopback() && self.operations_listen.ip().is_loopback();
+        let public = self.development_key && !is_loopback;
         require(
             !public,
             "development_key",
             &true,
-            "everybody knows that key, so it is only for a loopback listen address; register gateways with `heng gateway add`",
+            "everybody knows that key, so it is only for loopback addresses (listen and operations_listen); register gateways with `heng gateway add`",
         )
     }
 }
@@ -241,6 +242,11 @@ mod tests {
             Settings { transfers_in_flight_max: Some(10), ..Settings::default() },
             Settings { idle_timeout_ms: Some(0), ..Settings::default() },
             Settings { development_key: Some(true), listen: Some(([0, 0, 0, 0], 7400).into()), ..Settings::default() },
+            Settings {
+                development_key: Some(true),
+                operations_listen: Some(([0, 0, 0, 0], 7401).into()),
+                ..Settings::default()
+            },
         ] {
             assert!(matches!(settings.resolve(), Err(ConfigError::Value { .. })));
         }

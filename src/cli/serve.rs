@@ -14,6 +14,9 @@ use crate::telemetry::{Telemetry, abort_on_panic, init_logs};
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_CONFIG: &str = "config/heng.toml";
 
+/// Files beside the connections of gateways: those of the journal, the store, the id runs and the operations port.
+const OTHER_FILES: usize = 512;
+
 /// Start the server.
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
@@ -31,9 +34,9 @@ pub struct ServeCommand {
     settings: Settings,
 }
 
-/// Runs the server until SIGTERM or SIGINT; a second signal ends it at once.
+/// Runs the server until SIGTERM, SIGINT or SIGHUP (its terminal was closed); a second signal ends it at once.
 pub fn serve(command: &ServeCommand) -> Done {
-    let config = configuration(command)?;
+    let mut config = configuration(command)?;
     if command.check_config {
         print(&format!("{config:#?}"))?;
         return Ok(true);
@@ -41,7 +44,7 @@ pub fn serve(command: &ServeCommand) -> Done {
     init_logs(config.log_format, &config.log_filter)
         .map_err(|err| Failure::configuration(anyhow::anyhow!("log_filter: {err}")))?;
     abort_on_panic();
-    raise_open_files();
+    fit_open_files(&mut config);
     let telemetry = Telemetry::default();
     let stop = stop_on_signal()?;
     let (json, shown) = (command.json, config.clone());
@@ -98,14 +101,14 @@ Stop with Ctrl-C; what was taken is finished first.",
     )
 }
 
-/// Turns the first SIGTERM or SIGINT into a stop; the second ends the process as a crash would, which is safe.
+/// Turns the first SIGTERM, SIGINT or SIGHUP into a stop; the second ends the process as a crash would, which is safe.
 fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     let (stop, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wait = move || {
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
             else {
                 tracing::error!("cannot listen for signals; stop the server with SIGKILL, which is safe");
                 return std::future::pending::<()>().await;
@@ -115,6 +118,7 @@ fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 let Some(stop) = stop.take() else {
                     tracing::warn!("second signal, ending at once; the next start recovers");
@@ -129,12 +133,23 @@ fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     Ok(stopped)
 }
 
-/// Ten thousand connections need as many files.
-fn raise_open_files() {
+/// Connections need files. Where there may not be so many, fewer are taken: without a file for its next segment the journal, and so the server, would stop.
+fn fit_open_files(config: &mut Config) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(err) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%err, "cannot raise the limit of open files");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return };
+    let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1);
+    if config.connections_max > most {
+        tracing::warn!(
+            connections_max = config.connections_max,
+            files,
+            taken = most,
+            "so many files may not be open: fewer connections are taken; raise the hard limit (`ulimit -Hn`, LimitNOFILE), or lower connections_max"
+        );
+        config.connections_max = most;
     }
 }

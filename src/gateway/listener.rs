@@ -1,8 +1,9 @@
 //! Accepting connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,17 +64,35 @@ pub struct GatewayContext {
     pub telemetry: Telemetry,
 }
 
+/// Connections refused since it was said last, which is at most once a second: in a storm of them the log must not stand in the way.
+#[derive(Debug, Default)]
+struct Refusals {
+    said: Option<Instant>,
+    count: u64,
+}
+
+impl Refusals {
+    fn note(&mut self, peer: SocketAddr, connections: usize) {
+        self.count = self.count.saturating_add(1);
+        if self.said.is_none_or(|said| said.elapsed() >= Duration::from_secs(1)) {
+            tracing::warn!(%peer, connections, refused = self.count, "too many connections, refusing");
+            (self.said, self.count) = (Some(Instant::now()), 0);
+        }
+    }
+}
+
 /// Accepts connections until `drain` turns true, then returns when every session has answered what it took. Dropping the future
 /// drops the sessions.
 pub async fn serve(listener: TcpListener, context: Arc<GatewayContext>, mut drain: watch::Receiver<bool>) {
     let mut sessions = tokio::task::JoinSet::new();
+    let mut refusals = Refusals::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let (context, drain) = (Arc::clone(&context), drain.clone());
                     if sessions.len() >= context.limits.connections_max {
-                        tracing::warn!(%peer, connections = sessions.len(), "too many connections, refusing one");
+                        refusals.note(peer, sessions.len());
                         context.telemetry.counters().requests_refused_total.fetch_add(1, Relaxed);
                         sessions.spawn(refuse(stream, context.limits.write_timeout));
                         continue;

@@ -28,14 +28,14 @@ pub struct JournalOptions {
     pub ahead: bool,
 }
 
-/// The thread that makes the next segment ready, or nothing if it was ready before.
+/// The thread that makes the next segment ready, or nothing if it was ready before; or why there is no thread.
 #[derive(Debug)]
-struct Preparing(Option<JoinHandle<io::Result<()>>>);
+struct Preparing(io::Result<Option<JoinHandle<io::Result<()>>>>);
 
 impl Preparing {
     /// Returns when the segment is ready.
     fn wait(self) -> io::Result<()> {
-        let Some(thread) = self.0 else { return Ok(()) };
+        let Some(thread) = self.0? else { return Ok(()) };
         thread.join().map_err(|_panic| io::Error::other("the thread that prepares segments has ended"))?
     }
 }
@@ -85,7 +85,7 @@ impl FileJournal {
     fn prepare_next(&mut self, existing: &[u64]) -> io::Result<()> {
         let number = self.tail.segment.saturating_add(1);
         let thread = if existing.contains(&number) {
-            None
+            Ok(None)
         } else {
             let (disk, bytes) = (Arc::clone(&self.disk), self.options.segment_bytes);
             let prepare = move || {
@@ -97,10 +97,11 @@ impl FileJournal {
                 })
             };
             if self.options.ahead {
-                Some(thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare)?)
+                // Without a thread it is made when this one is full.
+                thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare).map(Some)
             } else {
                 prepare()?;
-                None
+                Ok(None)
             }
         };
         self.next_segment = Some(Preparing(thread));

@@ -96,7 +96,7 @@ impl Collected {
         for (name, help, value) in [
             (
                 "heng_windows_unsettled",
-                "Settlement windows that are closed and not yet settled",
+                "Settlement windows that are closed and not yet settled, also those whose settlement day has not come",
                 counters.windows_unsettled,
             ),
             (
@@ -153,6 +153,11 @@ fn bounds(largest: u64) -> Vec<u64> {
     bounds
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a count; beyond 2^53 its last digits do not matter")]
+fn real(count: u64) -> f64 {
+    count as f64
+}
+
 fn encode_stage(summary: &StageSummary, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let histogram = &summary.histogram;
     let (scale, suffix) = if summary.stage.is_time() { (1e-6, "_seconds") } else { (1.0, "") };
@@ -165,12 +170,12 @@ fn encode_stage(summary: &StageSummary, encoder: &mut DescriptorEncoder<'_>) -> 
         buckets.push((as_float(bound), up_to.saturating_sub(below)));
         below = up_to;
     }
-    buckets.push((f64::MAX, histogram.len().saturating_sub(below)));
+    buckets.push((f64::INFINITY, histogram.len().saturating_sub(below)));
     let metric: MetricEncoder<'_> =
         encoder.encode_descriptor(&name, summary.stage.help(), None, MetricType::Histogram)?;
     let mut metric = metric;
-    let count = f64::from(u32::try_from(histogram.len()).unwrap_or(u32::MAX));
-    metric.encode_histogram::<[(&str, &str); 0]>(histogram.mean() * count * scale, histogram.len(), &buckets, None)
+    let sum = histogram.mean() * real(histogram.len()) * scale;
+    metric.encode_histogram::<[(&str, &str); 0]>(sum, histogram.len(), &buckets, None)
 }
 
 impl Collected {

@@ -32,6 +32,9 @@ use crate::store::Gateways;
 use crate::telemetry::{HealthState, Telemetry};
 use crate::verify::LiveCheck;
 
+/// Connections at once; others wait until one is closed.
+const CONNECTIONS_MAX: usize = 256;
+
 /// Media type of `OpenMetrics` text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -98,7 +101,8 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
             .configure(check::routes)
             .default_service(web::to(nothing_here))
     };
-    let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
+    let server =
+        HttpServer::new(app).workers(1).max_connections(CONNECTIONS_MAX).disable_signals().listen(listener)?.run();
     let handle = server.handle();
     actix::spawn(async move {
         if let Err(err) = server.await {

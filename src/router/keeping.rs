@@ -110,7 +110,9 @@ fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &mut Bre
             // Whoever is told can have it whole.
             drop(index);
             match written {
-                Err(err) if err.kind() == io::ErrorKind::StorageFull => Ok(Done::NotWritten(err, records)),
+                Err(err) if matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    Ok(Done::NotWritten(err, records))
+                }
                 written => Ok(Done::Written(written?)),
             }
         }

@@ -28,7 +28,10 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), String> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    // A line that cannot be written is lost: telling that on the same standard error would panic, and a server must not end with its terminal, its
+    // log's pipe, or the room for its log.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let builder = builder.log_internal_errors(false);
     let done = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     done.map_err(|err| err.to_string())
 }

@@ -11,6 +11,11 @@ pub struct ProcessStats {
     pub cpu_s: f64,
 }
 
+#[expect(clippy::cast_precision_loss, reason = "2^53 hundredths of a second are three million years")]
+fn real(ticks: u64) -> f64 {
+    ticks as f64
+}
+
 /// Asks the kernel.
 pub fn process_stats() -> ProcessStats {
     let resident_pages =
@@ -20,9 +25,9 @@ pub fn process_stats() -> ProcessStats {
     let cpu = fs::read_to_string("/proc/self/stat").ok().and_then(|text| {
         // The command name is in parentheses and may contain spaces; user and system time are fields 14 and 15.
         let mut fields = text.rsplit(") ").next()?.split(' ').skip(11);
-        let user: u32 = fields.next()?.parse().ok()?;
-        let system: u32 = fields.next()?.parse().ok()?;
-        Some((f64::from(user) + f64::from(system)) / ticks)
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some(real(user.saturating_add(system)) / ticks)
     });
     ProcessStats { rss_bytes: resident_pages.unwrap_or(0_u64).saturating_mul(page_bytes), cpu_s: cpu.unwrap_or(0.0) }
 }

@@ -273,8 +273,13 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub fn terminate(mut self) -> (std::process::ExitStatus, String) {
-        rustix::process::kill_process(self.pid, rustix::process::Signal::TERM).expect("told");
+    pub fn terminate(self) -> (std::process::ExitStatus, String) {
+        self.end_by(rustix::process::Signal::TERM)
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end_by(mut self, signal: rustix::process::Signal) -> (std::process::ExitStatus, String) {
+        rustix::process::kill_process(self.pid, signal).expect("told");
         let mut said = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut said).expect("readable");

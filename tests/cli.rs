@@ -22,6 +22,7 @@ use std::process::{Command, Stdio};
 use common::{Process, account, heng, http_get, run, runtime, serve_arguments, text, transfer};
 use heng::client::{Client, Credentials};
 use heng::ledger::{AccountFlags, Code};
+use rustix::process::Signal;
 
 /// `heng` must end with this code and say all of this.
 fn expect(arguments: &[&str], code: i32, says: &[&str]) {
@@ -76,6 +77,7 @@ fn bad_configuration_stops_with_one_clear_message() {
     serve_with(path, &["--shards", "x"], 2, &["invalid value 'x'"]);
     serve_with(path, &["--log-filter", "heng=loud"], 2, &["log_filter"]);
     serve_with(path, &["--listen", "0.0.0.0:0"], 2, &["development_key", "loopback"]);
+    serve_with(path, &["--operations-listen", "0.0.0.0:0"], 2, &["development_key", "loopback"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     serve_with(path, &["--listen", &address], 2, &[&address, "--listen"]);
@@ -363,6 +365,7 @@ fn a_missing_or_damaged_store_is_made_again_from_the_journal() {
         check(false);
     }
     expect(&["rebuild", "--data-dir", &data], 0, &["The store is made again: 9 accounts and 3000 ids"]);
+    expect(&["rebuild", "--data-dir", &data, "--json"], 0, &["\"accounts\": 9", "\"ids\": 3000", "\"sequence\": 3009"]);
     expect(&["verify", "--data-dir", &data], 0, &["checkpoint at 3009, 9 accounts", "All invariants hold"]);
     check(false);
 }
@@ -470,4 +473,51 @@ fn a_full_disk_stops_the_server_and_loses_nothing() {
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// The log is a file on a full disk, or a pipe that nobody reads any more, as that of a terminal that was closed.
+#[test]
+fn a_server_whose_log_cannot_be_written_serves_on_and_drains() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, pipe) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let logs = [(Stdio::from(full), Signal::TERM), (Stdio::from(pipe), Signal::HUP)];
+    for (number, (log, signal)) in (1..).zip(logs) {
+        let arguments = serve_arguments(directory.path());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--log-filter", "debug"]).collect();
+        let process = Process::spawn(heng(&arguments).stdout(Stdio::piped()).stderr(log));
+        runtime().block_on(async {
+            let mut client = Client::connect(process.listen, &Credentials::development()).await.unwrap();
+            let opened = client.open_accounts(&[account(number, AccountFlags::default())]).await.unwrap();
+            assert_eq!(opened[0].code, Code::Accepted);
+        });
+        let (status, _) = process.end_by(signal);
+        assert!(status.success(), "{status}");
+    }
+    // A checkpoint was written in the end.
+    expect(&["verify", "--data-dir", directory.path().to_str().unwrap()], 0, &["checkpoint at 2, 2 accounts"]);
+}
+
+#[test]
+fn where_few_files_may_be_open_fewer_connections_are_taken_and_the_ledger_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut arguments = serve_arguments(directory.path()).join(" ");
+    arguments.push_str(" --stay-awake-us 0");
+    let line = format!("ulimit -n 600; exec {} {arguments}", env!("CARGO_BIN_EXE_heng"));
+    let mut shell = Command::new("sh");
+    let process = Process::spawn(shell.args(["-c", &line]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    runtime().block_on(async {
+        let mut client = Client::connect(process.listen, &Credentials::development()).await.unwrap();
+        let accounts = [1, 2].map(|id| account(id, AccountFlags::default()));
+        client.open_accounts(&accounts).await.unwrap();
+        let _crowd: Vec<_> = (0..700).map(|_| std::net::TcpStream::connect(process.listen)).collect();
+        // More than two segments.
+        for batch in 0..8_u128 {
+            let transfers: Vec<_> = (1..=5_000).map(|n| transfer(batch * 5_000 + n, 1, 2, 1)).collect();
+            client.submit(&transfers).await.unwrap();
+        }
+    });
+    let (status, said) = process.terminate();
+    assert!(status.success() && said.contains("fewer connections are taken"), "{said}");
 }

@@ -43,9 +43,9 @@ struct Told {
     operations_listen: String,
 }
 
-/// What is started as a server: the program that `HENG_SERVER` names, which is that of an installation, or else the server in this very program.
+/// What is started as a server: the program that `HENG_PROGRAM` names, which is that of an installation, or else the server in this very program.
 pub(crate) fn server_program() -> std::io::Result<PathBuf> {
-    std::env::var_os("HENG_SERVER").map_or_else(std::env::current_exe, |program| Ok(program.into()))
+    std::env::var_os("HENG_PROGRAM").map_or_else(std::env::current_exe, |program| Ok(program.into()))
 }
 
 /// How a server is started.

@@ -31,7 +31,7 @@ enum Action {
         /// The account.
         #[arg(value_parser = id_argument)]
         id: u128,
-        /// As it was after this record.
+        /// As it was after this record; state, level and overdraft, and so what is available, are those of now.
         #[arg(long, default_value_t = 0)]
         sequence: u64,
         /// As it was at this time, nanoseconds since 1970 UTC.
@@ -152,17 +152,20 @@ pub(super) fn run(command: &AccountCommand) -> Done {
         Action::Show { id, sequence, time_ns, remote } => {
             let request = AccountRequest { account: AccountId::from_raw(*id), sequence: *sequence, time_ns: *time_ns };
             let detail = remote.ask(async |mut client| Ok(client.account(&request).await?))?;
-            let (account, sequence) = (detail.account, detail.sequence);
+            let (account, as_of) = (detail.account, detail.sequence);
             let account = &account.ok_or_else(|| anyhow::anyhow!("there is no account {id}, or was none then"))?;
             if remote.json {
                 let mut value = account_json(account);
                 if let Some(object) = value.as_object_mut() {
-                    object.insert("as_of_sequence".to_owned(), sequence.into());
+                    object.insert("as_of_sequence".to_owned(), as_of.into());
                     object.insert("limits".to_owned(), limits_json(&detail.limits).into());
                 }
                 print_json(&value)?;
             } else {
                 print(&show(account))?;
+                if (*sequence, *time_ns) != (0, 0) {
+                    print("State, level and overdraft, and so what is available, are those of now.")?;
+                }
                 if !detail.limits.is_empty() {
                     print(&format!("\n{}", limits_table(&detail.limits)))?;
                 }
@@ -290,7 +293,7 @@ fn change_account(change: &Change) -> Done {
     };
     let id = TransferId::from_raw(change.id.unwrap_or_else(new_id));
     let transfer = Transfer { id, ..wanted.request(AccountId::from_raw(change.account)) };
-    let outcomes = change.remote.ask(async |mut client| Ok(client.submit(&[transfer]).await?))?;
+    let outcomes = change.remote.ask(async |mut client| super::operate::submit(&mut client, &[transfer]).await)?;
     super::operate::tell(&[transfer], &outcomes, change.remote.json)
 }
 

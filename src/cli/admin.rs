@@ -66,6 +66,9 @@ pub(super) struct RebuildCommand {
     /// The data directory.
     #[arg(long, env = "HENG_DATA_DIR", default_value = "data")]
     data_dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// List the codes of outcomes and errors.
@@ -174,19 +177,19 @@ fn said(report: &Report) -> String {
 pub(super) fn rebuild(command: &RebuildCommand) -> Done {
     init_logs(LogFormat::Auto, "info").map_err(anyhow::Error::msg)?;
     let directory = DataDir::open(&command.data_dir).map_err(|err: DataDirError| Failure::configuration(err))?;
-    if directory.store().exists() {
-        let aside = set_aside(&directory.store())?;
+    let aside = directory.store().exists().then(|| set_aside(&directory.store())).transpose()?;
+    if let Some(aside) = aside.as_ref().filter(|_| !command.json) {
         print(&format!("The store is set aside as {}.", aside.display()))?;
     }
     let mut recovered =
         recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20, ..RecoverOptions::default() })?;
     recovered.write_checkpoint()?;
-    print(&format!(
-        "The store is made again: {} accounts and {} ids as of sequence {}.",
-        recovered.book.len(),
-        recovered.ids.len(),
-        recovered.book.sequence()
-    ))?;
+    let (accounts, ids, sequence) = (recovered.book.len(), recovered.ids.len(), recovered.book.sequence());
+    if command.json {
+        print_json(&serde_json::json!({ "accounts": accounts, "ids": ids, "sequence": sequence, "set_aside": aside }))?;
+    } else {
+        print(&format!("The store is made again: {accounts} accounts and {ids} ids as of sequence {sequence}."))?;
+    }
     Ok(true)
 }
 

@@ -11,7 +11,7 @@ use clap::Args;
 use super::remote::{Remote, id_argument, new_id};
 use super::table::{money, signed, stored_json, table, time};
 use super::{Done, Failure, print, print_json};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::ledger::{
     AccountId, BALANCING, Code, ExchangeRate, LINKED, MORE, Operation, Outcome, Record, Rounding, StoredRecord,
     Transfer, TransferId,
@@ -109,6 +109,23 @@ async fn check_currency(client: &mut Client, account: AccountId, currency: u16) 
     }
 }
 
+/// Submits transfers. Where nobody knows what became of them their ids are told: whoever does it again must give the same ones.
+pub(super) async fn submit(client: &mut Client, transfers: &[Transfer]) -> Result<Vec<Outcome>, Failure> {
+    let unknown = |err: ClientError| {
+        let ids: Vec<String> = transfers.iter().map(|transfer| transfer.id.to_string()).collect();
+        let ids = ids.join(", ");
+        let again =
+            if transfers.len() == 1 { format!("with `--id {ids}`") } else { "with these ids in the file".to_owned() };
+        let what = format!("nobody knows whether {ids} was made; do it again {again}, and it is made once");
+        Failure::from(anyhow::Error::new(err).context(what))
+    };
+    client.submit(transfers).await.map_err(|err| match err {
+        // Nothing of it was decided.
+        ClientError::Refused { .. } => err.into(),
+        err => unknown(err),
+    })
+}
+
 /// `heng hold` and `heng delay`.
 pub(super) fn set_aside(make: &SetAside, operation: Operation) -> Done {
     let (amount, currency) = parse_money(&make.amount).map_err(Failure::configuration)?;
@@ -122,7 +139,7 @@ pub(super) fn set_aside(make: &SetAside, operation: Operation) -> Done {
     };
     let outcomes = make.common.remote.ask(async |mut client: Client| {
         check_currency(&mut client, transfer.debit, currency.number()).await?;
-        Ok(client.submit(&[transfer]).await?)
+        submit(&mut client, &[transfer]).await
     })?;
     tell(&[transfer], &outcomes, make.common.remote.json)
 }
@@ -151,7 +168,7 @@ pub(super) fn about(make: &About, operation: Operation) -> Done {
             related: make.earlier,
             ..base
         };
-        let outcomes = client.submit(&[transfer]).await?;
+        let outcomes = submit(&mut client, &[transfer]).await?;
         Ok((transfer, outcomes))
     })?;
     tell(&[transfer], &outcomes, make.common.remote.json)
@@ -249,7 +266,7 @@ fn read_file(path: &std::path::Path) -> Result<Vec<Transfer>, Failure> {
 /// `heng transaction`.
 pub(super) fn transaction(command: &FromFile) -> Done {
     let transfers = read_file(&command.file)?;
-    let outcomes = command.remote.ask(async |mut client: Client| Ok(client.submit(&transfers).await?))?;
+    let outcomes = command.remote.ask(async |mut client: Client| submit(&mut client, &transfers).await)?;
     tell(&transfers, &outcomes, command.remote.json)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::clearing::encoded;
 use super::office::{OfficeArguments, field};
-use super::{Done, Failure, print};
+use super::{Done, Failure, print, print_json};
 
 /// Reports from the journal.
 #[derive(Debug, Args)]
@@ -51,7 +51,11 @@ pub(super) fn run(command: &ReportCommand) -> Done {
         Action::Pack { day, directory, office } => {
             let count = pack(office, day, directory)
                 .map_err(|err| err.context(format!("cannot make the pack in {}", directory.display())))?;
-            print(&format!("{}: day.csv, day.json and {count} participants.", directory.display()))?;
+            if office.json {
+                print_json(&serde_json::json!({ "directory": directory, "participants": count }))?;
+            } else {
+                print(&format!("{}: day.csv, day.json and {count} participants.", directory.display()))?;
+            }
         }
     }
     Ok(true)

@@ -124,7 +124,7 @@ fn transfer(make: &Make) -> Done {
             )
             .into());
         }
-        let outcomes = client.submit(&[transfer]).await?;
+        let outcomes = super::operate::submit(&mut client, &[transfer]).await?;
         Ok(outcomes.first().copied().unwrap_or(Outcome::unrecorded(Code::Internal)))
     })?;
     if make.remote.json {

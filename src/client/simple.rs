@@ -1,5 +1,6 @@
 //! One request at a time.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::net::ToSocketAddrs;
@@ -157,6 +158,11 @@ impl Client {
                     match answer {
                         // Of an earlier request that timed out.
                         _ if id != self.last_id && id != 0 => {}
+                        // The connection, and not this request, of which nobody knows whether it was done.
+                        Answer::Refused(code, text) if id == 0 => {
+                            let why = format!("the server closes it: {code}: {text}");
+                            return Err(ClientError::Broken(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+                        }
                         Answer::Refused(Code::Busy, _) => break,
                         Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
                         answer => return Ok(answer),

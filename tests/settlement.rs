@@ -510,3 +510,19 @@ fn a_window_that_closes_every_so_many_seconds_is_real_time_gross() {
     let amounts: Vec<u128> = network.book.windows().payouts().values().map(|payout| payout.amount).collect();
     assert!(amounts.contains(&2_500) && amounts.contains(&300), "{amounts:?}");
 }
+
+#[test]
+fn a_window_that_is_closed_late_belongs_to_the_latest_cut_off_and_is_not_settled_in_the_past() {
+    let directory = tempfile::tempdir().unwrap();
+    let cut_off =
+        policy("multilateral", "scheme", "csv") + "cut_offs = [\"17:00\"]\nweekend = []\nsettle_after_days = 1\n";
+    let ports = ledger(&cut_off);
+    let (today, day_ns) = (i32::try_from(NOON_NS / 86_400_000_000_000).unwrap(), 86_400_000_000_000);
+    // Nobody looked for two days.
+    ports.network.lock().unwrap().tick(NOON_NS + 2 * day_ns);
+    run(&ports, directory.path());
+    let first =
+        |ports: &Fused| ports.network.lock().unwrap().book.windows().windows().values().next().cloned().unwrap();
+    let window = first(&ports);
+    assert_eq!((window.day, window.settlement_day, window.state), (today + 1, today + 2, WindowState::Settled));
+}

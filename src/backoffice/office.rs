@@ -1,11 +1,11 @@
 //! The office: looks at the journal's state, does what is due, and again; between, what operators ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::oneshot;
@@ -29,6 +29,9 @@ const COMMANDS_MAX: usize = 64;
 /// How long to wait before what could not be given back is tried again.
 const AGAIN_AFTER_NS: u64 = 60_000_000_000;
 
+/// Time until something may be said again.
+const SAY_AGAIN: Duration = Duration::from_hours(1);
+
 /// Different things said before they may be said again.
 const SAID_MAX: usize = 1_000;
 
@@ -49,8 +52,8 @@ pub struct Office<P> {
     /// When what could not be given back is tried again.
     again_at: BTreeMap<TransferId, u64>,
     telemetry: Option<Telemetry>,
-    /// What was said about steps that cannot be done, so that it is said once.
-    said: BTreeSet<String>,
+    /// What was said about steps that cannot be done, and when, so that it is not said all the time.
+    said: BTreeMap<String, Instant>,
 }
 
 impl<P: Ports> Office<P> {
@@ -58,7 +61,7 @@ impl<P: Ports> Office<P> {
     pub fn new(ports: P, data_dir: &Path) -> Self {
         let reconciliation = Reconciliation::default();
         let (payouts, statements) = (data_dir.join("payouts"), data_dir.join("statements"));
-        let (policies, again_at, said) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (policies, again_at, said) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (has_seen_files, telemetry) = (false, None);
         Self { ports, payouts, has_seen_files, statements, reconciliation, policies, again_at, telemetry, said }
     }
@@ -72,14 +75,13 @@ impl<P: Ports> Office<P> {
     fn publish(&self, snapshot: &Snapshot) {
         let Some(telemetry) = &self.telemetry else { return };
         let closed = |window: &&Window| window.state > WindowState::Open && window.state < WindowState::Settled;
-        let breaks = self.reconciliation.in_force().map(BankSide::breaks_open).sum::<usize>();
         let counters = telemetry.counters();
-        for (counter, count) in [
-            (&counters.windows_unsettled, snapshot.windows.iter().filter(closed).count()),
-            (&counters.payouts_unfinished, snapshot.payouts.len()),
-            (&counters.breaks_open, breaks),
-        ] {
-            counter.store(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+        let show = |counter: &AtomicU64, count| counter.store(u64::try_from(count).unwrap_or(u64::MAX), Relaxed);
+        show(&counters.windows_unsettled, snapshot.windows.iter().filter(closed).count());
+        show(&counters.payouts_unfinished, snapshot.payouts.len());
+        // Not those of the past while the journal is still followed.
+        if self.reconciliation.sequence() >= snapshot.sequence {
+            show(&counters.breaks_open, self.reconciliation.in_force().map(BankSide::breaks_open).sum());
         }
     }
 
@@ -91,8 +93,8 @@ impl<P: Ports> Office<P> {
         if snapshot.windows.is_empty() && policy.bank_accounts().is_empty() && policy.distributions().is_empty() {
             return Ok(false);
         }
-        self.publish(&snapshot);
         let mut results = vec![self.see_files(&snapshot), self.reconcile(&snapshot)];
+        self.publish(&snapshot);
         for window in &snapshot.windows {
             results.push(self.window(&snapshot, window));
         }
@@ -175,7 +177,11 @@ impl<P: Ports> Office<P> {
                 if now_ns < at_ns {
                     return Ok(false);
                 }
-                self.close(window, day, calendar.settlement_day(day), GatewayId(0))?;
+                // After an outage: what came since belongs to the latest cut-off that was missed, and nothing is settled in the past.
+                let latest = calendar.latest(at_ns, now_ns).filter(|_| every.is_none());
+                let day = latest.and_then(|at_ns| calendar.next(at_ns.saturating_sub(1))).map_or(day, |(_, day)| day);
+                let settlement_day = calendar.settlement_day(day).max(calendar.day_at(now_ns));
+                self.close(window, day, settlement_day, GatewayId(0))?;
             }
             WindowState::Closing => {
                 let digest = window.positions.digest(window.key(), window.last, &snapshot.participants);
@@ -249,12 +255,13 @@ impl<P: Ports> Office<P> {
         Ok(true)
     }
 
-    /// Says something once.
+    /// Says something, and again after an hour if it is still so.
     pub(super) fn say(&mut self, what: &str) {
         if self.said.len() > SAID_MAX {
             self.said.clear();
         }
-        if self.said.insert(what.to_owned()) {
+        if self.said.get(what).is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            self.said.insert(what.to_owned(), Instant::now());
             tracing::warn!("{what}");
         }
     }
@@ -297,8 +304,10 @@ pub fn spawn_office<P: Ports + 'static>(office: Office<P>) -> std::io::Result<(O
 }
 
 fn run<P: Ports>(mut office: Office<P>, commands: &Receiver<Asked>) {
+    // Of what is asked one thing comes between two looks, however much there is to do.
+    let mut wait = LOOK_EVERY;
     loop {
-        match commands.recv_timeout(LOOK_EVERY) {
+        match commands.recv_timeout(wait) {
             Ok((command, person, reply)) => {
                 let answer = office.perform(command, &person);
                 // Who asked may have stopped waiting.
@@ -307,16 +316,14 @@ fn run<P: Ports>(mut office: Office<P>, commands: &Receiver<Asked>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        loop {
-            match office.look() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(Trouble::Stopped) => return,
-                Err(trouble) => {
-                    office.say(&format!("the back office waits: {trouble}"));
-                    break;
-                }
+        wait = match office.look() {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => LOOK_EVERY,
+            Err(Trouble::Stopped) => return,
+            Err(trouble) => {
+                office.say(&format!("the back office waits: {trouble}"));
+                LOOK_EVERY
             }
-        }
+        };
     }
 }

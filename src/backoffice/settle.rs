@@ -95,14 +95,15 @@ impl Settling<'_> {
                 (instruction, accounts.unwrap_or_default())
             })
             .collect();
-        let currency = self.scheme.currency;
+        let (currency, minimum) = (self.scheme.currency, self.scheme.minimum_payout);
         ports.inspect(move |book| {
             let mut means: BTreeMap<u32, Option<i128>> = BTreeMap::new();
             let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
                 let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
                 let means = means.entry(instruction.place).or_insert_with(|| own_means(&account));
                 instruction.amount = take(means, &instruction);
-                Some((instruction, account.properties.id)).filter(|_| instruction.amount > 0)
+                let least = if instruction.is_collection { 0 } else { minimum };
+                Some((instruction, account.properties.id)).filter(|_| instruction.amount >= least.max(1))
             });
             found.collect()
         })

@@ -247,6 +247,11 @@ impl Account {
         limited.then(|| self.means().saturating_sub(used))
     }
 
+    /// The same without its overdraft, which is there to be owed.
+    pub fn own_means(&self) -> Option<u128> {
+        self.available().map(|available| available.saturating_sub(self.more().overdraft))
+    }
+
     /// Whether money may leave it by a new operation.
     #[inline]
     pub fn check_debit_state(&self) -> Result<(), Code> {

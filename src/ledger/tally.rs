@@ -339,6 +339,14 @@ impl Policy {
         self.limits.iter().filter(|limit| limit.scope == scope).map(LimitRule::buckets).sum()
     }
 
+    /// Checks an amount against the limits that count each operation alone; answers which one it passes.
+    pub(super) fn check_once(&self, counted: &Counted) -> Result<(), (usize, Code)> {
+        let once = self.limits.iter().enumerate().filter(|(_, limit)| limit.period == Period::Once);
+        once.filter(|(_, limit)| limit.selects(counted)).try_for_each(|(index, limit)| {
+            Bounds::of(limit).check((0, 0), counted.amount, 0).map_err(|code| (index, code))
+        })
+    }
+
     /// The limits with the place of their buckets in the tallies of their scope.
     pub(super) fn limits_with_places(&self) -> impl Iterator<Item = (&LimitRule, std::ops::Range<usize>)> {
         let mut used = [0_usize; 4];

@@ -314,7 +314,9 @@ impl Model {
         if let Some(debit) = self.accounts.get(&ask.debit)
             && (ask.verb, debit.kind) == (Balancing, LIMITED)
         {
-            amount = amount.min(u128::try_from(debit.available()).unwrap_or(0));
+            // The ledger pays nothing out of an overdraft.
+            let overdraft = if self.gateway == LEDGER { debit.overdraft.cast_signed() } else { 0 };
+            amount = amount.min(u128::try_from(debit.available() - overdraft).unwrap_or(0));
         }
         self.check_accounts(ask, amount)?;
         // Observed: a wrong amount is told after all about the accounts, a missing leg before.

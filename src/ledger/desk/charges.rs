@@ -72,7 +72,9 @@ impl Desk {
         gateway: GatewayId,
     ) -> Result<(), Code> {
         let Some(payee) = accounts.account(payment.credit) else { return Ok(()) };
-        if payment.credit == rule.account || !rule.applies(payment.code, payee.class(), payee.level()) {
+        // A reserve is one of its account's currency.
+        let is_other = accounts.account(rule.account).is_some_and(|reserve| reserve.currency() != payee.currency());
+        if is_other || payment.credit == rule.account || !rule.applies(payment.code, payee.class(), payee.level()) {
             return Ok(());
         }
         let part = rule.part(payment.amount).ok_or(Code::FeeExceedsAmount)?;

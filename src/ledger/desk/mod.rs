@@ -332,6 +332,14 @@ impl Desk {
         Ok(())
     }
 
+    /// Checks an amount against the limits for one operation alone.
+    fn check_once(&mut self, counted: &Counted) -> Result<(), Code> {
+        self.policy.check_once(counted).map_err(|(index, code)| {
+            self.limit = Some(index);
+            code
+        })
+    }
+
     /// Decides an immediate transfer that no charge is about, between two accounts that are here: the short way for what could be
     /// decided by the two accounts alone if there were no limits. The rules and their order are those of the long way.
     pub fn decide_plain(

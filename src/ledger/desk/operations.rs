@@ -80,14 +80,28 @@ impl Desk {
         transfer: &Transfer,
         gateway: GatewayId,
     ) -> Result<(), Code> {
+        self.counted(accounts, transfer, gateway).map_or(Ok(()), |counted| self.count(&counted))
+    }
+
+    /// Checks what a hold has grown to against the limits for one operation, which counted its beginning alone.
+    fn check_grown(
+        &mut self,
+        accounts: &impl Accounts,
+        (raise, whole): (&Transfer, u128),
+        gateway: GatewayId,
+    ) -> Result<(), Code> {
+        let counted = self.counted(accounts, raise, gateway);
+        counted.map_or(Ok(()), |counted| self.check_once(&Counted { amount: whole, ..counted }))
+    }
+
+    /// What limits count of a movement, if they do.
+    fn counted(&self, accounts: &impl Accounts, transfer: &Transfer, gateway: GatewayId) -> Option<Counted> {
         let is_free = gateway.is_ledger() && !planted::is(Bug::SettlementLimited);
         if !self.policy().has_limits() || is_free || !Policy::counts(transfer.operation()) {
-            return Ok(());
+            return None;
         }
-        let (Some(debit), Some(credit)) = (accounts.account(transfer.debit), accounts.account(transfer.credit)) else {
-            return Ok(());
-        };
-        self.count(&Counted {
+        let (debit, credit) = (accounts.account(transfer.debit)?, accounts.account(transfer.credit)?);
+        Some(Counted {
             slots: (None, None),
             debit: (transfer.debit, debit.level()),
             credit: (transfer.credit, credit.level()),
@@ -104,7 +118,9 @@ impl Desk {
         let asked = &order.transfer;
         let mut transfer = *asked;
         if asked.has(BALANCING) {
-            let available = accounts.account(asked.debit).ok_or(Code::DebitAccountUnknown)?.available();
+            let debit = accounts.account(asked.debit).ok_or(Code::DebitAccountUnknown)?;
+            // What the ledger pays out is what is there when it is decided, and no overdraft.
+            let available = if order.gateway.is_ledger() { debit.own_means() } else { debit.available() };
             transfer.amount = available.map_or(asked.amount, |available| available.min(asked.amount));
             transfer.time_ns = u64::try_from(asked.amount).unwrap_or(u64::MAX);
         }
@@ -199,6 +215,7 @@ impl Desk {
             return Err(Code::HoldMismatch);
         }
         self.check_accounts(accounts, transfer, Rules::All)?;
+        self.check_grown(accounts, (transfer, pending.held.saturating_add(transfer.amount)), order.gateway)?;
         self.count_transfer(accounts, transfer, order.gateway)?;
         self.set_aside(accounts, transfer);
         let levels = Self::levels(accounts, transfer.debit, transfer.credit);
@@ -242,6 +259,7 @@ impl Desk {
         let raise = Transfer { amount: more, ..internal(Operation::Raise, pending, pending.levels) };
         // It is new money, under all the rules for that.
         self.check_accounts(accounts, &raise, Rules::All)?;
+        self.check_grown(accounts, (&raise, pending.captured.saturating_add(capture.amount)), pending.gateway)?;
         self.count_transfer(accounts, &raise, pending.gateway)?;
         self.set_aside(accounts, &raise);
         self.make_internal(raise);

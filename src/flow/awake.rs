@@ -2,7 +2,7 @@
 //!
 //! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
 //! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
-//! nothing several times, it is tried only now and then, and while nothing at all is inside only as long as a caller takes who sends the next as soon as he has
+//! nothing several times, it is tried only now and then, and while nothing is on its way (who waits for events is inside, but brings nothing) only as long as a caller takes who sends the next as soon as he has
 //! his answer: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way, be it in a few large requests or in many
 //! small ones: then whoever has work needs the processors, and is interrupted all the time by those who only look out.
 
@@ -25,7 +25,7 @@ const VAIN_MAX: u32 = 8;
 /// How often it is tried then.
 const NOW_AND_THEN: u32 = 64;
 
-/// Part of the time for which to stay awake while nothing is inside.
+/// Part of the time for which to stay awake while nothing is on its way.
 const PART_EMPTY: u32 = 4;
 
 /// How long to stay awake, and whether it was worth it lately.
@@ -70,7 +70,7 @@ impl Awake {
         let mut now = Instant::now();
         let mut filled = now;
         while !has_come() && now < until {
-            if self.admission.inside() > 0 {
+            if self.admission.parcels() > 0 {
                 filled = now;
             } else if now.saturating_duration_since(filled) > empty_most {
                 break;
@@ -127,16 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_out_longer_while_something_is_inside() {
+    fn it_looks_out_longer_while_something_is_on_its_way() {
         let admission = Admission::new(FEW);
         let took = |most: u64| {
             let begun = Instant::now();
             Awake::new(Duration::from_millis(most), &admission).look_out(|| false);
             begun.elapsed()
         };
+        let waits_for_events = admission.admit(1).unwrap();
         let empty = took(2_000);
         assert!(empty >= Duration::from_millis(500) && empty < Duration::from_secs(2), "{empty:?}");
-        let _inside = admission.admit(1).unwrap();
+        let _on_its_way = waits_for_events.for_parcel();
         assert!(took(20) >= Duration::from_millis(20));
     }
 }

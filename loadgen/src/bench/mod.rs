@@ -293,7 +293,7 @@ fn measure(options: &BenchArguments) -> anyhow::Result<bool> {
     Ok(results.rows.iter().flat_map(|row| &row.runs).all(|run| run.verified == Some(true)))
 }
 
-/// What is reached when as much is sent as is answered, for as long as that is offered half of it, transfers per second.
+/// What is reached with as many transfers when as much is sent as is answered, transfers per second.
 fn peak(run: &RunArguments) -> anyhow::Result<f64> {
     let report = perform(run)?;
     anyhow::ensure!(report.verified == Some(true), "the accounts are not as the generator knows them, at the peak");

@@ -119,7 +119,7 @@ fn server_lines(results: &Results) -> Vec<Line> {
     }
     let base = &results.baseline;
     let once = |value: f64| (value, value, value);
-    lines.push(Line::plain("(a bare fdatasync)", (base.sync_us, base.sync_us, base.sync_p99_us), "us"));
+    lines.push(Line::plain("(a bare fdatasync, and its p99)", (base.sync_us, base.sync_us, base.sync_p99_us), "us"));
     lines.push(Line::plain("(a loopback round trip)", once(base.round_trip_us), "us"));
     lines
 }

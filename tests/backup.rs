@@ -217,16 +217,16 @@ fn a_ledger_that_is_gone_or_went_back_does_not_take_the_place_of_its_backup() {
     for (name, point, batches) in [
         ("amid", segment_ends - 500, 3),
         ("amid-small", segment_ends - 500, 0),
-        ("end", segment_ends, 3),
-        ("end-small", segment_ends, 0),
+        ("end", segment_ends, 0),
+        ("end-longer", segment_ends, 25),
     ] {
         restore(&path("backup"), &path(name), Until::Sequence(point)).unwrap();
         let server = TestServer::start(Settings { data_dir: Some(path(name)), ..small.clone() });
-        load(&server, batches, 100_001);
         runtime().block_on(async {
             let mut client = server.client().await;
             client.submit(&[transfer(200_001, 1, 2, 1)]).await.unwrap();
         });
+        load(&server, batches, 100_001);
         server.stop().unwrap();
         let back = backup(&path(name), &path("backup"));
         let refused = matches!(back, Err(BackupError::Shorter { .. } | BackupError::AnotherLedger(_)));

@@ -279,10 +279,14 @@ fn a_backup_is_no_data_directory_nor_a_data_directory_a_backup() {
     }
     assert!(matches!(backup(&path("data"), &path("data")), Err(BackupError::Served(_))));
     assert_eq!(backup(&path("data"), &path("backup")).unwrap().sequence, before.sequence);
-    // Somebody served from it all the same.
+    // Somebody served from a copy of it all the same, as older programs let him.
     fs::create_dir(path("backup").join("store")).unwrap();
     assert!(matches!(backup(&path("data"), &path("backup")), Err(BackupError::Served(_))));
-    check(&path("backup")).unwrap();
+    assert!(matches!(restore(&path("backup"), &path("new"), Until::End), Err(BackupError::Served(_))));
+    let refused = run(&["serve", "--data-dir", path("backup").to_str().unwrap()]);
+    assert!(text(&refused.stderr).contains("move its manifest.json away"), "{}", text(&refused.stderr));
+    fs::remove_file(path("backup").join("manifest.json")).unwrap();
+    assert_eq!(sound(&path("backup")).sequence, before.sequence);
 }
 
 #[test]

@@ -513,16 +513,32 @@ fn a_window_that_closes_every_so_many_seconds_is_real_time_gross() {
 
 #[test]
 fn a_window_that_is_closed_late_belongs_to_the_latest_cut_off_and_is_not_settled_in_the_past() {
-    let directory = tempfile::tempdir().unwrap();
-    let cut_off =
-        policy("multilateral", "scheme", "csv") + "cut_offs = [\"17:00\"]\nweekend = []\nsettle_after_days = 1\n";
-    let ports = ledger(&cut_off);
     let (today, day_ns) = (i32::try_from(NOON_NS / 86_400_000_000_000).unwrap(), 86_400_000_000_000);
-    // Nobody looked for two days.
-    ports.network.lock().unwrap().tick(NOON_NS + 2 * day_ns);
-    run(&ports, directory.path());
-    let first =
-        |ports: &Fused| ports.network.lock().unwrap().book.windows().windows().values().next().cloned().unwrap();
-    let window = first(&ports);
-    assert_eq!((window.day, window.settlement_day, window.state), (today + 1, today + 2, WindowState::Settled));
+    for after_days in [0, 1] {
+        let directory = tempfile::tempdir().unwrap();
+        let schedule = format!("cut_offs = [\"17:00\"]\nweekend = []\nsettle_after_days = {after_days}\n");
+        let ports = ledger(&(policy("multilateral", "scheme", "csv") + &schedule));
+        // Nobody looked for two days.
+        ports.network.lock().unwrap().tick(NOON_NS + 2 * day_ns);
+        run(&ports, directory.path());
+        let window = ports.network.lock().unwrap().book.windows().window((1, 1)).unwrap().clone();
+        assert_eq!((window.day, window.settlement_day, window.state), (today + 1, today + 2, WindowState::Settled));
+    }
+}
+
+#[test]
+fn what_is_left_of_a_payout_waits_when_it_is_less_than_the_minimum() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger(&policy("multilateral", "scheme", "csv"));
+    {
+        // Of its 4.95 participant 4 keeps 0.99, and 0.01 more would be enough.
+        let mut network = ports.network.lock().unwrap();
+        network.submit(&[Transfer { code: 8, ..transfer(51, (4, 800), 396) }]);
+        network.settle();
+    }
+    a_day(&ports, directory.path(), None);
+    let (balances, payouts, _) = outcome(&ports);
+    assert!(payouts.iter().all(|payout| payout.0 != 4) && balances[3] == 99, "{payouts:?} {balances:?}");
+    let network = ports.network.lock().unwrap();
+    assert_eq!(network.book.windows().window((1, 2)).unwrap().positions.of(4).net(), 2_995);
 }

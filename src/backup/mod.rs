@@ -71,7 +71,9 @@ pub enum BackupError {
     #[error("{0} is a backup of another ledger: choose another directory")]
     AnotherLedger(PathBuf),
     /// A server has written there.
-    #[error("{0} has been a server's data directory: what came there is in no other ledger; choose another directory")]
+    #[error(
+        "{0} has been a server's data directory, and what came there is in no backup: choose another directory; if it is your ledger, move its manifest.json away"
+    )]
     Served(PathBuf),
     /// The ledger has less than the backup: it was lost, or restored to a point.
     #[error(
@@ -248,8 +250,8 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
         return Err(DataDirError::Missing(data.to_owned()).into());
     }
     // One at a time, and never into a directory that a server uses.
-    let own = patiently(|| DataDir::take(to))?;
-    if own.store().exists() || own.ids().exists() {
+    let _own = patiently(|| DataDir::take(to))?;
+    if DataDir::was_served(to) {
         return Err(BackupError::Served(to.to_owned()));
     }
     let known = Manifest::read(to)?.unwrap_or_default();
@@ -338,6 +340,10 @@ fn copy_segments(
         if next.is_none() {
             break;
         }
+    }
+    // What follows it may have nothing but its header yet, and be begun anew.
+    if let Some(last) = manifest.segments.last_mut() {
+        last.sealed = false;
     }
     Ok(())
 }

@@ -56,6 +56,9 @@ fn check_files(directory: &Path) -> Result<Manifest, BackupError> {
     let path = Manifest::path(directory);
     let manifest = Manifest::read(directory)?
         .ok_or_else(|| BackupError::Manifest { path, what: "there is none; is this a backup?".to_owned() })?;
+    if DataDir::was_served(directory) {
+        return Err(BackupError::Served(directory.to_owned()));
+    }
     for segment in &manifest.segments {
         let path = segment_path(directory, segment.number);
         if hash_file(&path)? != segment.blake3 && !has_grown(&path, segment)? {
@@ -118,7 +121,10 @@ pub fn restore(from: &Path, to: &Path, until: Until) -> Result<Restored, BackupE
 
 /// Where a restore is to be, by its own name, which another directory can take.
 fn place(to: &Path) -> Result<PathBuf, BackupError> {
-    let Ok(place) = to.canonicalize() else { return Ok(to.to_owned()) };
+    if fs::symlink_metadata(to).is_err() {
+        return Ok(to.to_owned());
+    }
+    let place = to.canonicalize().map_err(io_error(to))?;
     if fs::read_dir(&place).map_err(io_error(to))?.next().is_some() {
         return Err(BackupError::NotEmpty(to.to_owned()));
     }

@@ -158,7 +158,7 @@ impl Core {
 
     fn other(&mut self, time_ns: u64, record: &Record) -> IndexEntry {
         if let Record::Gateway(entry) = record {
-            self.gateways.put(*entry);
+            self.gateways.put(self.book.sequence().saturating_add(1), *entry);
             self.checkpoints.send(StoreJob::Gateway(Box::new(*entry)), &self.writer);
         }
         let applied = self.book.apply(time_ns, record);

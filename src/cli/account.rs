@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::remote::{Remote, currency_argument, id_argument, new_id};
@@ -212,7 +213,13 @@ fn open_account(open: &Open) -> Done {
         user_data_128: open.user_data,
         ..NewAccount::default()
     };
-    let outcomes = open.remote.ask(async |mut client| Ok(client.open_accounts(&[account]).await?))?;
+    let outcomes = open.remote.ask(async |mut client| {
+        let opened = client.open_accounts(&[account]).await;
+        let id = account.id;
+        Ok(opened.with_context(|| {
+            format!("account {id} may be open or not; where that is not told do it again with `--id {id}`")
+        })?)
+    })?;
     let outcome = outcomes.first().copied().unwrap_or(Outcome::unrecorded(crate::ledger::Code::Internal));
     if open.remote.json {
         print_json(&serde_json::json!({

@@ -116,7 +116,13 @@ pub(super) async fn submit(client: &mut Client, transfers: &[Transfer]) -> Resul
         let ids = ids.join(", ");
         let again =
             if transfers.len() == 1 { format!("with `--id {ids}`") } else { "with these ids in the file".to_owned() };
-        let what = format!("nobody knows whether {ids} was made; do it again {again}, and it is made once");
+        // The time of a hold or a delayed transfer may be reckoned from now, so that a repeat is another one.
+        let reused = if transfers.iter().any(|transfer| transfer.time_ns != 0) {
+            "; refused as `id_reused` it was made the first time"
+        } else {
+            ""
+        };
+        let what = format!("nobody knows whether {ids} was made; do it again {again}, and it is made once{reused}");
         Failure::from(anyhow::Error::new(err).context(what))
     };
     client.submit(transfers).await.map_err(|err| match err {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{Done, Failure, print};
@@ -101,36 +101,60 @@ Stop with Ctrl-C; what was taken is finished first.",
     )
 }
 
-/// Turns the first SIGTERM, SIGINT or SIGHUP into a stop; the second ends the process as a crash would, which is safe.
+/// Turns the first SIGTERM, SIGINT or SIGHUP into a stop; a second SIGTERM or SIGINT ends the process as a crash would, which is safe. A terminal that is
+/// closed may say so twice, and under `nohup` it says nothing.
 fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     let (stop, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wait = move || {
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-            else {
+            let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+            let [Ok(mut terminate), Ok(mut interrupt), hangup] = kinds.map(|kind| {
+                if kind == SignalKind::hangup() && ignores_hangup() {
+                    Err(std::io::ErrorKind::Other.into())
+                } else {
+                    signal(kind)
+                }
+            }) else {
                 tracing::error!("cannot listen for signals; stop the server with SIGKILL, which is safe");
                 return std::future::pending::<()>().await;
             };
+            let mut hangup = hangup.ok();
             let mut stop = Some(stop);
             loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-                let Some(stop) = stop.take() else {
+                let may_end = tokio::select! {
+                    _ = terminate.recv() => true,
+                    _ = interrupt.recv() => true,
+                    () = heard(hangup.as_mut()) => false,
+                };
+                if let Some(stop) = stop.take() {
+                    // The server may be ending already.
+                    let _ending = stop.send(());
+                } else if may_end {
                     tracing::warn!("second signal, ending at once; the next start recovers");
                     std::process::exit(1);
-                };
-                // The server may be ending already.
-                let _ending = stop.send(());
+                }
             }
         });
     };
     std::thread::Builder::new().name("heng-signals".to_owned()).spawn(wait)?;
     Ok(stopped)
+}
+
+/// Waits for a signal; for ever where none is listened for.
+async fn heard(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether whoever started this process wants SIGHUP to be ignored, as `nohup` does.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // Signals count from 1, and SIGHUP is the first.
+    ignored.is_some_and(|ignored| ignored & 1 != 0)
 }
 
 /// Connections need files. Where there may not be so many, fewer are taken: without a file for its next segment the journal, and so the server, would stop.

@@ -29,6 +29,11 @@ pub enum DataDirError {
     /// It is a backup.
     #[error("{0} is a backup: make a data directory of it with `heng restore --from {0} --data-dir DIRECTORY`")]
     Backup(PathBuf),
+    /// It began as a backup, and a server has written there.
+    #[error(
+        "{0} began as a backup and has been served from: if it is your ledger, move its manifest.json away, and make backups elsewhere; do not restore from it, since what came there is not in its manifest"
+    )]
+    ServedBackup(PathBuf),
     /// The file system refuses.
     #[error("cannot use the data directory {path}: {source}; check that it exists and that this user may write there")]
     Io {
@@ -51,9 +56,15 @@ impl DataDir {
     /// Takes a directory for writing, making it if there is none. A backup is refused: it would go on without its ledger.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
         if Self::manifest(path).is_file() {
-            return Err(DataDirError::Backup(path.to_owned()));
+            let wrong = if Self::was_served(path) { DataDirError::ServedBackup } else { DataDirError::Backup };
+            return Err(wrong(path.to_owned()));
         }
         Self::take(path)
+    }
+
+    /// Whether a server has written there: what it makes of a journal is there.
+    pub fn was_served(path: &Path) -> bool {
+        path.join("store").exists() || path.join("ids").exists()
     }
 
     /// Takes a directory for writing, whatever it is, making it if there is none.

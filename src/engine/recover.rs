@@ -157,7 +157,7 @@ pub fn recover_with(
     }
     let gateways = Gateways::default();
     for gateway in book.gateways() {
-        gateways.put(*gateway);
+        gateways.put(0, *gateway);
         store.put_gateway(gateway)?;
     }
     if checkpoint == 0 {

@@ -98,7 +98,10 @@ impl FileJournal {
             };
             if self.options.ahead {
                 // Without a thread it is made when this one is full.
-                thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare).map(Some)
+                let thread = thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare);
+                thread.map(Some).inspect_err(|err| {
+                    tracing::warn!(number, %err, "no thread to make the next journal segment; it is made when this one is full");
+                })
             } else {
                 prepare()?;
                 Ok(None)

@@ -124,7 +124,11 @@ impl JournalReader {
         while sequence <= until {
             let place = match known.take() {
                 Some(place) => place,
-                None => self.place(sequence)?.ok_or_else(|| self.damaged(0, 0))?,
+                None => self.place(sequence)?.ok_or_else(|| JournalError::Damaged {
+                    place: "the journal".to_owned(),
+                    offset: 0,
+                    what: format!("record {sequence} is in no segment"),
+                })?,
             };
             let (number, offset) = place;
             let io = |source| JournalError::Io { place: self.disk.name(number), source };

@@ -43,12 +43,20 @@ pub enum AdminError {
     /// The directory cannot be recovered.
     #[error("cannot recover the data directory")]
     Recover(#[from] RecoverError),
-    /// It could not be recorded.
-    #[error("the gateway could not be recorded: {0}")]
+    /// It could not be recorded, or nobody knows.
+    #[error("{0}")]
     Record(String),
+    /// The running server cannot be asked.
+    #[error("the running server cannot be asked on {path}: {source}")]
+    Connect {
+        /// Which socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The running server does not answer.
     #[error(
-        "the running server does not answer on {path}: {source}; whether the gateway has this key now is not known: do it again when it answers"
+        "the running server does not answer on {path}: {source}; whether the gateway has another key now is not known: do it again when it answers"
     )]
     Socket {
         /// Which socket.
@@ -121,14 +129,15 @@ fn add_offline(
     let recovered = recover(directory, RecoverOptions::default())?;
     let (entry, added) = new_entry(name, grant, &recovered.gateways)?;
     append_offline(recovered, &[Record::Gateway(entry)], segment_bytes, &Surroundings::default())
-        .map_err(AdminError::Record)?;
+        .map_err(|err| AdminError::Record(format!("the gateway could not be recorded: {err}")))?;
     Ok(added)
 }
 
 fn add_online(path: &Path, name: &str, grant: Option<Grant>) -> Result<NewGateway, AdminError> {
     let socket_error = |source| AdminError::Socket { path: path.to_owned(), source };
-    let ask = || -> io::Result<String> {
-        let mut stream = UnixStream::connect(path)?;
+    let mut stream =
+        UnixStream::connect(path).map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
+    let mut ask = || -> io::Result<String> {
         stream.set_read_timeout(Some(ADDED_TIMEOUT))?;
         let mut line = serde_json::to_string(&AddRequest {
             add: name.to_owned(),
@@ -137,7 +146,7 @@ fn add_online(path: &Path, name: &str, grant: Option<Grant>) -> Result<NewGatewa
         line.push('\n');
         stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
-        BufReader::new(stream).read_line(&mut reply)?;
+        BufReader::new(&mut stream).read_line(&mut reply)?;
         Ok(reply)
     };
     let reply = ask().map_err(socket_error)?;
@@ -201,7 +210,7 @@ async fn answer(
     tokio::time::timeout(ANSWER_TIMEOUT, lines.read_line(&mut line)).await??;
     let reply = match serde_json::from_str::<AddRequest>(&line) {
         Ok(request) => add_here(&request, gateways, settlement, health).await,
-        Err(err) => Err(err.to_string()),
+        Err(err) => Err(format!("the request cannot be read: {err}")),
     };
     let reply = reply.map_or_else(|error| AddReply::Refused { error }, AddReply::Added);
     let mut text = serde_json::to_string(&reply)?;
@@ -220,7 +229,8 @@ async fn add_here(
     let (entry, added) = new_entry(name, grant, gateways).map_err(|err| err.to_string())?;
     let (reply, durable) = crossbeam::channel::bounded(1);
     let record = Box::new(Record::Gateway(entry));
-    settlement.send(SettlementMessage::Record { record, not_before_ns: 0, reply }).map_err(|err| err.to_string())?;
+    let sent = settlement.send(SettlementMessage::Record { record, not_before_ns: 0, reply });
+    sent.map_err(|err| format!("the gateway could not be recorded: {err}"))?;
     let health = health.clone();
     let waited = tokio::task::spawn_blocking(move || {
         loop {
@@ -232,13 +242,13 @@ async fn add_here(
         }
     });
     match waited.await {
-        Ok(Ok(_sequence)) => {
+        Ok(Ok(sequence)) => {
             // The clearing actor follows; here it must be known before the key is told.
-            gateways.put(entry);
+            gateways.put(sequence, entry);
             tracing::info!(gateway = entry.id.0, name, "gateway added");
             Ok(added)
         }
-        _ => Err("the server stopped; whether the gateway has this key now is not known: start it, and do it again"
+        _ => Err("the server stopped; whether the gateway has another key now is not known: start it, and do it again"
             .to_owned()),
     }
 }

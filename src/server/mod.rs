@@ -255,12 +255,9 @@ fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) ->
         tracing::warn!("the publicly known development key is accepted; set development_key = false before real money");
         let name = GatewayEntry::pad_name(DEVELOPMENT_GATEWAY).unwrap_or([0; GatewayEntry::NAME_BYTES]);
         let key_hash = *blake3::hash(&DEVELOPMENT_KEY).as_bytes();
-        recovered.gateways.put(GatewayEntry {
-            id: DEVELOPMENT_GATEWAY_ID,
-            name,
-            key_hash,
-            grant: Grant::ALL_AND_CLEARING,
-        });
+        recovered
+            .gateways
+            .put(0, GatewayEntry { id: DEVELOPMENT_GATEWAY_ID, name, key_hash, grant: Grant::ALL_AND_CLEARING });
     } else if recovered.gateways.list().is_empty() {
         tracing::warn!("no gateway is registered, so nobody can connect; add one with `heng gateway add NAME`");
     }

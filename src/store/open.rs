@@ -345,16 +345,20 @@ pub struct Gateways(Arc<Registry>);
 
 #[derive(Debug, Default)]
 struct Registry {
-    entries: RwLock<BTreeMap<String, GatewayEntry>>,
+    /// With the record that they are of.
+    entries: RwLock<BTreeMap<String, (Sequence, GatewayEntry)>>,
     /// Grows with every change.
     version: AtomicU64,
 }
 
 impl Gateways {
-    /// Adds a gateway, or gives it another key.
-    pub fn put(&self, entry: GatewayEntry) {
-        self.0.entries.write().unwrap_or_else(PoisonError::into_inner).insert(entry.name(), entry);
-        self.0.version.fetch_add(1, Ordering::AcqRel);
+    /// Adds a gateway, or gives it another key, as of a record; nothing where a later one is known.
+    pub fn put(&self, sequence: Sequence, entry: GatewayEntry) {
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.get(&entry.name()).is_none_or(|known| known.0 <= sequence) {
+            entries.insert(entry.name(), (sequence, entry));
+            self.0.version.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Grows with every change; never 0 once there is a gateway.
@@ -365,21 +369,21 @@ impl Gateways {
     /// The gateway of this number.
     pub fn get(&self, id: GatewayId) -> Option<GatewayEntry> {
         let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
-        gateways.values().find(|entry| entry.id == id).copied()
+        gateways.values().map(|known| known.1).find(|entry| entry.id == id)
     }
 
     /// The gateway of this name and key. Compares in constant time.
     pub fn authenticate(&self, name: &str, key: &[u8]) -> Option<GatewayEntry> {
         let gateways = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let known = gateways.get(name);
+        let known = gateways.get(name).map(|known| known.1);
         // `blake3::Hash` compares in constant time; an unknown name takes as long as a wrong key.
         let expected = blake3::Hash::from_bytes(known.map_or([0; 32], |entry| entry.key_hash));
         let matches = blake3::hash(key) == expected;
-        known.filter(|_| matches).copied()
+        known.filter(|_| matches)
     }
 
     /// All gateways in order of name.
     pub fn list(&self) -> Vec<GatewayEntry> {
-        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).values().map(|known| known.1).collect()
     }
 }

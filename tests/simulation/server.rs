@@ -128,7 +128,7 @@ impl Server {
         for number in 1..=2 {
             let name = GatewayEntry::pad_name(&gateway_name(number)).unwrap();
             let key_hash = *blake3::hash(&[7; 32]).as_bytes();
-            engine.gateways.put(GatewayEntry { id: GatewayId(number), name, key_hash, grant: Grant::ALL });
+            engine.gateways.put(0, GatewayEntry { id: GatewayId(number), name, key_hash, grant: Grant::ALL });
         }
         let (drain, _) = watch::channel(false);
         let context = Arc::new(GatewayContext {

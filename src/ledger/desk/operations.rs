@@ -8,7 +8,7 @@ use crate::ledger::policy::Policy;
 use crate::ledger::tally::Counted;
 use crate::ledger::{
     AccountChange, BALANCING, Code, ExchangeRate, GatewayId, Life, MORE, Operation, Original, Pending, PendingKind,
-    Transfer, TransferId,
+    SettlementPurpose, Transfer, TransferId,
 };
 use crate::planted::{self, Bug};
 
@@ -119,8 +119,10 @@ impl Desk {
         let mut transfer = *asked;
         if asked.has(BALANCING) {
             let debit = accounts.account(asked.debit).ok_or(Code::DebitAccountUnknown)?;
-            // What the ledger pays out is what is there when it is decided, and no overdraft.
-            let available = if order.gateway.is_ledger() { debit.own_means() } else { debit.available() };
+            // What the ledger pays out is what is there when it is decided, and no overdraft. What it collects comes from the bank's mirror.
+            let is_collected = asked.user_data_32 == SettlementPurpose::Collection as u32;
+            let is_payout = order.gateway.is_ledger() && !is_collected;
+            let available = if is_payout { debit.own_means() } else { debit.available() };
             transfer.amount = available.map_or(asked.amount, |available| available.min(asked.amount));
             transfer.time_ns = u64::try_from(asked.amount).unwrap_or(u64::MAX);
         }

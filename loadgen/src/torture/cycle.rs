@@ -492,8 +492,10 @@ impl Ledger {
     ) -> anyhow::Result<()> {
         let server = self.start()?;
         let (path, whole) = damage.file();
-        let is_mended = Desk::mend(&server, path, whole)?;
-        if is_verified || !is_mended {
+        let (is_mended, is_known) = Desk::mend(&server, path, whole)?;
+        if is_mended && !is_known {
+            report.damage_harmless = report.damage_harmless.saturating_add(1);
+        } else if is_verified || !is_mended {
             report.undetected_damage = report.undetected_damage.saturating_add(1);
             let what = if is_verified { "verify found nothing" } else { "it was not mended" };
             crate::run::say(&format!("UNDETECTED: {}: {what}", damage.what));

@@ -308,19 +308,25 @@ impl Desk {
         Ok(())
     }
 
-    /// Puts a damaged statement back by importing it again, and waits until a damaged payout file is; answers whether it is as before.
-    pub(super) fn mend(server: &Spawned, path: &Path, before: &[u8]) -> anyhow::Result<bool> {
+    /// Puts a damaged statement back by importing it again, and waits until a damaged payout file is; answers whether it is as before, and whether the
+    /// ledger knew it: an import that was broken off leaves a file that no record names, and nothing follows from it.
+    pub(super) fn mend(server: &Spawned, path: &Path, before: &[u8]) -> anyhow::Result<(bool, bool)> {
+        let mut is_known = true;
         if path.parent().is_some_and(|directory| directory.ends_with("statements")) {
             let office = Office::within(&server.operations, PATIENCE);
+            let list = office.get("/banks/bank/statements")?;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let hashes = items(list.get("statements").unwrap_or(&list)).iter().map(|shown| text(shown, "hash"));
+            is_known = hashes.collect::<anyhow::Result<Vec<_>>>()?.contains(&name);
             office.post_file("/banks/bank/statements?mapping=bank", before)?;
         }
         let begun = Instant::now();
         loop {
             if std::fs::read(path).is_ok_and(|now| now == before) {
-                return Ok(true);
+                return Ok((true, is_known));
             }
             if begun.elapsed() > SOON {
-                return Ok(false);
+                return Ok((false, is_known));
             }
             pause(Duration::from_millis(10));
         }

@@ -521,3 +521,17 @@ fn where_few_files_may_be_open_fewer_connections_are_taken_and_the_ledger_goes_o
     let (status, said) = process.terminate();
     assert!(status.success() && said.contains("fewer connections are taken"), "{said}");
 }
+
+#[test]
+fn under_nohup_a_server_goes_on_ignoring_its_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = serve_arguments(directory.path()).join(" ");
+    let line = format!("trap '' HUP; exec {} {arguments}", env!("CARGO_BIN_EXE_heng"));
+    let mut shell = Command::new("sh");
+    let process = Process::spawn(shell.args(["-c", &line]).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let status = fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 1, "SIGHUP is the first: {status}");
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{said}");
+}

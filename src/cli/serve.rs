@@ -108,18 +108,14 @@ fn stop_on_signal() -> Result<oneshot::Receiver<()>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wait = move || {
         runtime.block_on(async {
-            let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-            let [Ok(mut terminate), Ok(mut interrupt), hangup] = kinds.map(|kind| {
-                if kind == SignalKind::hangup() && ignores_hangup() {
-                    Err(std::io::ErrorKind::Other.into())
-                } else {
-                    signal(kind)
-                }
-            }) else {
+            // Asked first: listening is no longer ignoring.
+            let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
                 tracing::error!("cannot listen for signals; stop the server with SIGKILL, which is safe");
                 return std::future::pending::<()>().await;
             };
-            let mut hangup = hangup.ok();
             let mut stop = Some(stop);
             loop {
                 let may_end = tokio::select! {

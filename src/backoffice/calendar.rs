@@ -141,12 +141,12 @@ impl Calendar {
         day.checked_sub(jiff::Span::new().days(since)).ok()
     }
 
-    /// The latest time that is after one and not after another. None when there is none.
-    pub(super) fn latest(&self, after_ns: u64, until_ns: u64) -> Option<u64> {
+    /// The latest time that is after one and not after another: when it is, and its business day. None when there is none.
+    pub(super) fn latest(&self, after_ns: u64, until_ns: u64) -> Option<(u64, i32)> {
         let mut latest = None;
         let mut from = after_ns;
-        while let Some((at, _)) = self.next(from).filter(|(at, _)| *at <= until_ns) {
-            latest = Some(at);
+        while let Some((at, day)) = self.next(from).filter(|(at, _)| *at <= until_ns) {
+            latest = Some((at, day));
             from = at;
         }
         latest
@@ -278,7 +278,10 @@ mod tests {
             assert_eq!(distribution(on, weekend).next(ns(after)).map(|next| next.0), Some(ns(at)), "{on} {after}");
         }
         let (from, until) = (ns("2026-01-01T00:00:00Z"), ns("2026-11-28T00:00:00Z"));
-        assert_eq!(distribution("month-end", sunday).latest(from, until), Some(ns("2026-11-27T18:00:00Z")));
+        assert_eq!(
+            distribution("month-end", sunday).latest(from, until).map(|(at, _)| at),
+            Some(ns("2026-11-27T18:00:00Z"))
+        );
         assert_eq!(distribution("month-end", sunday).latest(ns("2026-11-27T18:00:00Z"), until), None);
     }
 

@@ -56,7 +56,7 @@ impl<P: Ports> Office<P> {
             return self.carry_out(snapshot, distribution.number, &run).map(|()| true);
         }
         let calendar = Calendar::of_distribution(distribution).map_err(|err| Trouble::Waits(err.to_string()))?;
-        let Some(due_ns) = calendar.latest(run.due_ns, self.ports.now_ns()) else { return Ok(false) };
+        let Some((due_ns, _)) = calendar.latest(run.due_ns, self.ports.now_ns()) else { return Ok(false) };
         self.plan(distribution, due_ns, GatewayId(0)).map(|_amount| true)
     }
 

@@ -179,7 +179,7 @@ impl<P: Ports> Office<P> {
                 }
                 // After an outage: what came since belongs to the latest cut-off that was missed, and nothing is settled in the past.
                 let latest = calendar.latest(at_ns, now_ns).filter(|_| every.is_none());
-                let day = latest.and_then(|at_ns| calendar.next(at_ns.saturating_sub(1))).map_or(day, |(_, day)| day);
+                let day = latest.map_or(day, |(_, day)| day);
                 let settlement_day = calendar.settlement_day(day).max(calendar.day_at(now_ns));
                 self.close(window, day, settlement_day, GatewayId(0))?;
             }

@@ -336,12 +336,12 @@ fn copy_segments(
         write_file(&target, used, part.segment_bytes)?;
         made.segments_copied = made.segments_copied.saturating_add(1);
         made.bytes = made.bytes.saturating_add(u64::try_from(used.len()).unwrap_or(u64::MAX));
-        manifest.segments.push(copy_of(&part, &target, next.is_some())?);
+        manifest.segments.push(copy_of(&part, &target)?);
         if next.is_none() {
             break;
         }
     }
-    // What follows it may have nothing but its header yet, and be begun anew.
+    // Of the last one more may come, also where what follows it has nothing but its header yet, and may be begun anew.
     if let Some(last) = manifest.segments.last_mut() {
         last.sealed = false;
     }
@@ -365,14 +365,15 @@ fn read_part(path: &Path) -> Result<(Vec<u8>, Option<SegmentPart>), BackupError>
     Err(BackupError::Damaged { path: path.to_owned(), offset })
 }
 
-fn copy_of(part: &SegmentPart, path: &Path, sealed: bool) -> Result<SegmentCopy, BackupError> {
+/// What is told of a segment that another one follows.
+fn copy_of(part: &SegmentPart, path: &Path) -> Result<SegmentCopy, BackupError> {
     Ok(SegmentCopy {
         number: part.number,
         first: part.base_sequence,
         last: part.next_sequence.saturating_sub(1),
         blake3: hash_file(path)?,
         head: hex(part.last_hash),
-        sealed,
+        sealed: true,
     })
 }
 

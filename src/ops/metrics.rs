@@ -123,10 +123,10 @@ impl Collected {
     }
 }
 
-/// Minor units as metrics have them: rounded beyond 2^53, and never used for money.
+/// Minor units and counts as metrics have them: rounded beyond 2^53, and never used for money.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-fn whole(minor_units: i128) -> f64 {
-    minor_units as f64
+fn whole(number: i128) -> f64 {
+    number as f64
 }
 
 fn gauge(value: usize) -> ConstGauge<i64> {
@@ -153,11 +153,6 @@ fn bounds(largest: u64) -> Vec<u64> {
     bounds
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a count; beyond 2^53 its last digits do not matter")]
-fn real(count: u64) -> f64 {
-    count as f64
-}
-
 fn encode_stage(summary: &StageSummary, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let histogram = &summary.histogram;
     let (scale, suffix) = if summary.stage.is_time() { (1e-6, "_seconds") } else { (1.0, "") };
@@ -174,7 +169,7 @@ fn encode_stage(summary: &StageSummary, encoder: &mut DescriptorEncoder<'_>) -> 
     let metric: MetricEncoder<'_> =
         encoder.encode_descriptor(&name, summary.stage.help(), None, MetricType::Histogram)?;
     let mut metric = metric;
-    let sum = histogram.mean() * real(histogram.len()) * scale;
+    let sum = histogram.mean() * whole(i128::from(histogram.len())) * scale;
     metric.encode_histogram::<[(&str, &str); 0]>(sum, histogram.len(), &buckets, None)
 }
 

@@ -38,6 +38,8 @@ pub enum Bug {
     RefundNotCounted,
     /// What is withheld can be spent.
     ReserveSpendable,
+    /// A reversal leaves in reserve what was withheld of its payment.
+    ReserveKept,
     /// What is held is distributed.
     HeldDistributed,
     /// A refused transaction leaves what it did first.

@@ -183,7 +183,7 @@ impl Pair {
             real.iter().copied().partition(|open| open.kind == PendingKind::Reserve);
         let mut reserves: Vec<_> =
             reserves.iter().map(|open| (open.credit.raw(), open.left, open.time_ns / SECOND_NS)).collect();
-        let mut withheld = self.model.withheld.clone();
+        let mut withheld: Vec<_> = self.model.withheld.values().copied().collect();
         reserves.sort_unstable();
         withheld.sort_unstable();
         assert_eq!(reserves, withheld, "what is withheld");

@@ -3,13 +3,15 @@
 //! It shares nothing with the real one: it has maps and plain arithmetic, copies all that it knows before a transaction and
 //! takes the copy when one is refused. What the documentation leaves open is marked *observed*.
 
+mod asks;
+
 use std::collections::BTreeMap;
 
 use Verb::{Balancing, Capture, Change, Delayed, Exchange, Hold, More, Pay, Raise, Refund, Require, Reversal, Void};
-use heng::ledger::{AccountId, Code, LINKED, Transfer, TransferId};
+pub(crate) use asks::{Ask, SECOND_NS, Verb, convert};
+use heng::ledger::Code;
 use rpds::RedBlackTreeMap;
 
-pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 pub(crate) const DAY_S: u64 = 86_400;
 
 #[allow(dead_code, reason = "not every test has rules")]
@@ -17,6 +19,8 @@ pub(crate) const POLICY: &str = include_str!("rules.toml");
 /// The same in numbers: the limits, the step of the sliding one, who gets the fee, where a reserve is, what classes permit.
 pub(crate) const BOUNDS: Bounds = Bounds { day: (90, 3), sliding: 180 };
 pub(crate) const STEP_S: u64 = 10;
+/// The most that one operation of an account of level 1 moves or sets aside, with all that a hold has grown by.
+const ONCE: u128 = 50;
 const SHARES: [(u128, u128); 2] = [(6, 2), (1, 1)];
 const RESERVE: u128 = 4;
 const PERMITS: [(u8, u8, &[u16]); 6] = [
@@ -63,71 +67,6 @@ type Told = Result<(), Code>;
 
 fn ensure(holds: bool, otherwise: Code) -> Told {
     if holds { Ok(()) } else { Err(otherwise) }
-}
-
-/// What is asked for, with its flags on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u16)]
-pub(crate) enum Verb {
-    #[default]
-    Pay = 0,
-    Balancing = 1_024,
-    Hold = 1,
-    Raise = 2,
-    Capture = 3,
-    More = 515,
-    Void = 4,
-    Delayed = 5,
-    Refund = 6,
-    Reversal = 7,
-    Exchange = 8,
-    Require = 9,
-    Change = 10,
-}
-
-/// One transfer as the test asks for it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ask {
-    pub(crate) id: u128,
-    pub(crate) verb: Verb,
-    pub(crate) debit: u128,
-    pub(crate) credit: u128,
-    pub(crate) amount: u128,
-    pub(crate) code: u16,
-    pub(crate) related: u128,
-    /// Expiry, due time or end of the quote, seconds; 0 for none.
-    pub(crate) time: u64,
-    /// Ten thousandths; rounding: 0 half up, 1 half even, 2 down, 3 up.
-    pub(crate) rate: (u128, u8),
-    /// State, level, and whether the amount is the new overdraft.
-    pub(crate) change: (Option<u8>, Option<u8>, bool),
-}
-
-impl Ask {
-    pub(crate) fn encode(&self, linked: bool) -> Transfer {
-        let byte = |value: Option<u8>| u64::from(value.map_or(0, |value| value + 1));
-        let change = byte(self.change.0) | byte(self.change.1) << 8 | u64::from(self.change.2) << 16;
-        let rate = self.rate.0 | 4 << 96 | u128::from(self.rate.1) << 104;
-        Transfer {
-            id: TransferId::from_raw(self.id),
-            debit: AccountId::from_raw(self.debit),
-            credit: AccountId::from_raw(self.credit),
-            amount: self.amount,
-            code: self.code,
-            flags: self.verb as u16 | if linked { LINKED } else { 0 },
-            related: if self.verb == Exchange { rate } else { self.related },
-            time_ns: if self.verb == Change { change } else { self.time * SECOND_NS },
-            ..Transfer::default()
-        }
-    }
-
-    /// The rules that need no account.
-    fn check(&self) -> Told {
-        ensure(self.debit != self.credit, Code::SameAccount)?;
-        ensure(self.verb != Delayed || self.time != 0, Code::TimeMissing)?;
-        ensure(self.verb != Void || self.amount == 0, Code::FieldNotUsed)?;
-        ensure(matches!(self.verb, Void | Change) || self.amount != 0, Code::AmountZero)
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -202,8 +141,10 @@ pub(crate) struct Model {
     counts: BTreeMap<(u8, u128, u64), (i128, i128)>,
     /// What the ledger took by itself from payees: from, to, amount.
     pub(crate) charged: Vec<(u128, u128, u128)>,
-    /// What is withheld: from whom, how much, until which second.
-    pub(crate) withheld: Vec<(u128, u128, u64)>,
+    /// What is withheld of which payment: from whom, how much, until which second.
+    pub(crate) withheld: RedBlackTreeMap<u128, (u128, u128, u64)>,
+    /// What came back with a reversal: to whom, and how much.
+    pub(crate) brought_back: Vec<(u128, u128)>,
 }
 
 impl Model {
@@ -212,8 +153,20 @@ impl Model {
             |(id, kind, class, level, currency)| (id, Account { kind, class, level, currency, ..Account::default() });
         let accounts = ACCOUNTS.into_iter().map(account).collect();
         let (items, counts, bounds) = (RedBlackTreeMap::new(), BTreeMap::new(), BOUNDS);
-        let (charged, withheld) = (Vec::new(), Vec::new());
-        Self { rules, bounds, now: 1_000, clock: None, gateway: 1, accounts, items, counts, charged, withheld }
+        let (charged, withheld, brought_back) = (Vec::new(), RedBlackTreeMap::new(), Vec::new());
+        Self {
+            rules,
+            bounds,
+            now: 1_000,
+            clock: None,
+            gateway: 1,
+            accounts,
+            items,
+            counts,
+            charged,
+            withheld,
+            brought_back,
+        }
     }
 
     /// Decides a transaction.
@@ -356,8 +309,9 @@ impl Model {
     }
 
     fn raise(&mut self, ask: &Ask) -> Told {
-        self.pending(ask)?;
+        let held = self.pending(ask)?.held;
         self.check_accounts(ask, ask.amount)?;
+        self.check_grown(ask, held + ask.amount)?;
         self.count(ask, ask.amount, 0)?; // Observed: a raise is no operation of its own.
         self.set_aside(ask, ask.amount.cast_signed());
         let item = self.items.get_mut(&ask.related).unwrap();
@@ -366,6 +320,13 @@ impl Model {
         self.mix_levels(ask);
         self.note(ask, 0, false);
         Ok(())
+    }
+
+    /// What a hold has grown to is one operation for the limit of one.
+    fn check_grown(&self, ask: &Ask, whole: u128) -> Told {
+        let account = &self.accounts[&ask.debit];
+        let is_limited = self.rules && account.currency == EUR && account.level == 1 && self.gateway != LEDGER;
+        ensure(!is_limited || whole <= ONCE, Code::LimitExceeded)
     }
 
     /// Of what was counted with several levels, limits get nothing back.
@@ -378,10 +339,12 @@ impl Model {
     }
 
     fn capture(&mut self, ask: &Ask) -> Told {
-        let within = ask.amount.min(self.pending(ask)?.left);
+        let Item { left, captured, .. } = self.pending(ask)?;
+        let within = ask.amount.min(left);
         let beyond = ask.amount - within;
         if beyond > 0 {
             self.check_accounts(ask, beyond)?;
+            self.check_grown(ask, captured + ask.amount)?;
             self.count(ask, beyond, 0)?;
             self.mix_levels(ask);
         }
@@ -428,6 +391,10 @@ impl Model {
         ensure(!whole || ask.amount == first.ask.amount, Code::OriginalMismatch)?;
         ensure(first.refunded + ask.amount <= first.ask.amount, Code::RefundTooLarge)?;
         if whole {
+            if let Some((payee, part, _)) = self.withheld.get(&ask.related).copied() {
+                self.come_back(ask.related);
+                self.brought_back.push((payee, part));
+            }
             // Observed: a freeze does not stand in the way, but what is closed stays closed.
             let (debit, credit) = (&self.accounts[&ask.debit], &self.accounts[&ask.credit]);
             ensure(debit.state != CLOSED, Code::DebitAccountClosed)?;
@@ -484,6 +451,7 @@ impl Model {
         let is_counted = self.rules && account.currency == EUR && self.gateway != LEDGER;
         let of_day = is_counted && account.level == 1;
         let (second, bounds) = (self.second(), self.bounds);
+        ensure(!of_day || amount <= ONCE, Code::LimitExceeded)?;
         if is_counted {
             self.tally(ask, self.gateway, second, (amount.cast_signed(), times));
         }
@@ -516,11 +484,12 @@ impl Model {
             self.post(ask.credit, to, part);
             self.charged.push((ask.credit, to, part));
         }
-        self.withhold(ask.credit, (amount + 5) / 10)
+        self.withhold(ask, (amount + 5) / 10)
     }
 
     /// Puts a part of a payment into reserve for a day.
-    fn withhold(&mut self, payee: u128, part: u128) -> Told {
+    fn withhold(&mut self, payment: &Ask, part: u128) -> Told {
+        let payee = payment.credit;
         if part == 0 || self.accounts[&payee].class != CLIENT {
             return Ok(());
         }
@@ -530,12 +499,14 @@ impl Model {
         self.post(payee, RESERVE, part);
         self.set_aside(&Ask { debit: RESERVE, credit: payee, ..Ask::default() }, part.cast_signed());
         self.charged.push((payee, RESERVE, part));
-        self.withheld.push((payee, part, self.second() + DAY_S));
+        self.withheld.insert_mut(payment.id, (payee, part, self.second() + DAY_S));
         Ok(())
     }
 
-    /// What was withheld comes back.
-    pub(crate) fn come_back(&mut self, (payee, part): (u128, u128)) {
+    /// What was withheld of a payment comes back.
+    pub(crate) fn come_back(&mut self, cause: u128) {
+        let (payee, part, _) = self.withheld[&cause];
+        self.withheld.remove_mut(&cause);
         self.set_aside(&Ask { debit: RESERVE, credit: payee, ..Ask::default() }, -part.cast_signed());
         self.post(RESERVE, payee, part);
     }
@@ -548,11 +519,9 @@ impl Model {
         for id in self.items.values().filter(due).map(|item| item.ask.id).collect::<Vec<_>>() {
             self.fall_due(id);
         }
-        let (over, withheld) = self.withheld.iter().partition(|(_, _, until)| *until <= now);
-        self.withheld = withheld;
-        let over: Vec<(u128, u128, u64)> = over;
-        for (payee, part, _) in over {
-            self.come_back((payee, part));
+        let over = self.withheld.iter().filter(|(_, (.., until))| *until <= now).map(|(cause, _)| *cause);
+        for cause in over.collect::<Vec<_>>() {
+            self.come_back(cause);
         }
     }
 
@@ -572,11 +541,4 @@ impl Model {
             *self = before;
         }
     }
-}
-
-/// Minor units of the other currency; both have two decimal places.
-pub(crate) fn convert(amount: u128, (rate, rounding): (u128, u8)) -> u128 {
-    let (whole, rest) = (amount * rate / 10_000, amount * rate % 10_000);
-    let is_up = [rest >= 5_000, rest + whole % 2 > 5_000, false, rest > 0];
-    whole + u128::from(is_up[usize::from(rounding)])
 }

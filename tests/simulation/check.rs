@@ -30,8 +30,10 @@ pub(crate) struct Judge<'a> {
     own: Vec<(Transfer, Code)>,
     /// What the ledger took by itself since the step before: from, to, amount.
     charged: Vec<(u128, u128, u128)>,
-    /// What is withheld, by the id that the ledger gave it: from whom, how much, until when.
-    reserves: BTreeMap<u128, (u128, u128, u64)>,
+    /// What is withheld, by the id that the ledger gave it: from whom, how much, until when, of which payment.
+    reserves: BTreeMap<u128, (u128, u128, u64, u128)>,
+    /// What came back before its time since the last comparison: to whom, and how much.
+    brought_back: Vec<(u128, u128)>,
     /// How often something that was withheld came back.
     pub(crate) came_back: u64,
     /// How much was refused by limits, and how often the ledger charged something.
@@ -81,6 +83,7 @@ impl<'a> Judge<'a> {
             own,
             charged,
             reserves,
+            brought_back: Vec::new(),
             came_back,
             ruled,
         }
@@ -103,7 +106,7 @@ impl<'a> Judge<'a> {
             return self.compare_reads();
         }
         let ends_capture = |record: &Record| matches!(record, Record::Internal { transfer, .. } if transfer.operation() == Operation::Release);
-        if self.step.is_empty() && !ends_capture(&stored.record) {
+        if self.step.is_empty() && self.brought_back.is_empty() && !ends_capture(&stored.record) {
             self.compare_charges()?;
         }
         match &stored.record {
@@ -113,7 +116,7 @@ impl<'a> Judge<'a> {
             }
             Record::Participant(entry, _) => self.windows.register(entry.id),
             Record::Window(entry) => {
-                ensure(self.step.is_empty(), || format!("a window changes amid a transaction, at {sequence}"))?;
+                ensure(!self.is_amid(), || format!("a window changes amid a transaction, at {sequence}"))?;
                 self.windows.enter(entry, time_ns).map_err(|what| format!("record {sequence}: {what}"))?;
             }
             Record::Payout(entry) => {
@@ -151,7 +154,7 @@ impl<'a> Judge<'a> {
     fn take(&mut self, transfer: &Transfer) -> Result<(), String> {
         self.charged.push((transfer.debit.raw(), transfer.credit.raw(), transfer.amount));
         if transfer.operation() == Operation::Withhold {
-            let withheld = (transfer.debit.raw(), transfer.amount, transfer.time_ns);
+            let withheld = (transfer.debit.raw(), transfer.amount, transfer.time_ns, transfer.related);
             ensure(self.reserves.insert(transfer.id.raw(), withheld).is_none(), || {
                 format!("record {}: {} is withheld twice", self.last.0, transfer.id)
             })?;
@@ -162,13 +165,25 @@ impl<'a> Judge<'a> {
     /// The ledger does something by itself.
     fn internal(&mut self, transfer: &Transfer) -> Result<(), String> {
         let ((sequence, time_ns), id) = (self.last, transfer.related);
-        let is_alone = self.step.is_empty() || is_part(transfer);
+        let reserve = self.reserves.remove(&id);
+        ensure(reserve.is_none() || transfer.operation() == Operation::Arrive, || {
+            format!("record {sequence}: {id} does not come back")
+        })?;
+        if let Some((payee, part, until, _)) = reserve
+            && (until > time_ns || self.is_amid())
+        {
+            // Only a reversal brings it back early, or amid a transaction: it must follow, and the model does so with that.
+            self.brought_back.push((payee, part));
+            self.came_back += 1;
+            return Ok(());
+        }
+        let is_alone = !self.is_amid() || is_part(transfer);
         ensure(is_alone, || format!("record {sequence} is amid a transaction"))?;
-        if let Some((payee, part, until)) = self.reserves.remove(&id) {
-            ensure(transfer.operation() == Operation::Arrive && until <= time_ns, || {
-                format!("record {sequence}: {id} comes back before its time")
+        if let Some((payee, part, _, cause)) = reserve {
+            ensure(self.model.withheld.get(&cause).is_some_and(|own| (own.0, own.1) == (payee, part)), || {
+                format!("record {sequence}: {id} comes back, which is not withheld")
             })?;
-            self.model.come_back((payee, part));
+            self.model.come_back(cause);
             self.came_back += 1;
         } else if matches!(transfer.operation(), Operation::Expire | Operation::Arrive) {
             ensure(self.model.is_due(id, time_ns / SECOND_NS), || {
@@ -181,21 +196,38 @@ impl<'a> Judge<'a> {
 
     /// What was charged for the last step is what the model charges.
     fn compare_charges(&mut self) -> Result<(), String> {
+        let sequence = self.last.0;
         let (charged, expected) = (std::mem::take(&mut self.charged), std::mem::take(&mut self.model.charged));
         self.ruled.1 += u64::try_from(charged.len()).unwrap();
-        // The ledger reckons from the moment of the decision: it is not before the second as of which limits count, nor after the record.
-        let latest = self.last.1 + DAY_S * SECOND_NS;
-        for (payee, part, until) in std::mem::take(&mut self.model.withheld) {
-            let is_so = |known: &(u128, u128, u64)| {
-                (known.0, known.1) == (payee, part) && (until..=latest / SECOND_NS).contains(&(known.2 / SECOND_NS))
+        ensure(charged == expected, || {
+            format!("{charged:?} was charged before record {sequence}, where the documentation says {expected:?}")
+        })?;
+        if charged.is_empty() {
+            return Ok(());
+        }
+        self.compare_withheld()
+    }
+
+    /// What is withheld is what the model withholds. The ledger reckons from the moment of the decision: it is not before the second as of which
+    /// limits count, nor after the record.
+    fn compare_withheld(&self) -> Result<(), String> {
+        let latest = (self.last.1 + DAY_S * SECOND_NS) / SECOND_NS;
+        for known in self.reserves.values() {
+            let (payee, part, until, cause) = known;
+            let is_so = |own: &(u128, u128, u64)| {
+                (own.0, own.1) == (*payee, *part) && (own.2..=latest).contains(&(until / SECOND_NS))
             };
-            ensure(self.reserves.values().any(is_so), || {
-                format!("{part} of {payee} is not withheld from {until} on before record {}", self.last.0)
+            ensure(self.model.withheld.get(cause).is_some_and(is_so), || {
+                format!("record {}: {known:?} is withheld, where the documentation says otherwise", self.last.0)
             })?;
         }
-        ensure(charged == expected, || {
-            format!("{charged:?} was charged before record {}, where the documentation says {expected:?}", self.last.0)
-        })
+        let (count, expected) = (self.reserves.len(), self.model.withheld.size());
+        ensure(count == expected, || format!("{count} are withheld at record {}, and not {expected}", self.last.0))
+    }
+
+    /// Whether the journal is amid a transaction.
+    fn is_amid(&self) -> bool {
+        !(self.step.is_empty() && self.own.is_empty() && self.brought_back.is_empty())
     }
 
     fn balances(&self) -> [i128; 3] {
@@ -209,7 +241,7 @@ impl<'a> Judge<'a> {
     fn own(&mut self, transfer: Transfer, code: Code) -> Result<(), String> {
         let sequence = self.last.0;
         let id = transfer.id.raw();
-        ensure(self.step.is_empty() && self.seen.insert(id), || {
+        ensure(self.step.is_empty() && self.brought_back.is_empty() && self.seen.insert(id), || {
             format!("record {sequence}: {id} amid another or twice")
         })?;
         self.own.push((transfer, code));
@@ -303,6 +335,12 @@ impl<'a> Judge<'a> {
             let documented: Vec<_> = documented.iter().map(|code| code.name()).collect();
             format!("record {sequence}: {told:?} where the documentation says {documented:?}, for {asks:?}")
         })?;
+        let (back, expected) = (std::mem::take(&mut self.brought_back), std::mem::take(&mut self.model.brought_back));
+        ensure(back == expected, || {
+            format!(
+                "{back:?} came back with record {sequence}, where the documentation says {expected:?}, for {asks:?}"
+            )
+        })?;
         self.note_room();
         Ok(())
     }
@@ -351,7 +389,7 @@ impl<'a> Judge<'a> {
         {
             self.reads.pop();
             let read = &self.log.reads[read];
-            let is_whole = self.step.is_empty() && self.own.is_empty() && self.charged == self.model.charged;
+            let is_whole = !self.is_amid() && self.charged == self.model.charged;
             ensure(is_whole, || format!("a read is as of {}, amid a transaction", read.sequence))?;
             ensure(read.sequence >= read.floor, || {
                 format!("a read after the answer of {} is as of {}", read.floor, read.sequence)
@@ -377,7 +415,7 @@ impl<'a> Judge<'a> {
     /// After the last record: what was recovered of the accounts is what the model has, and nothing that was answered is missing.
     pub(crate) fn ends_here(&mut self, balances: &[Balance]) -> Result<(), String> {
         self.compare_charges()?;
-        ensure(self.step.is_empty(), || format!("the journal ends amid a transaction: {:?}", self.step))?;
+        ensure(!self.is_amid(), || format!("the journal ends amid a transaction: {:?}", self.step))?;
         for transaction in &self.log.transactions {
             for (ask, told) in transaction.asks.iter().zip(&transaction.told) {
                 ensure(told.is_none() || self.seen.contains(&ask.id), || {
@@ -404,7 +442,7 @@ impl<'a> Judge<'a> {
     /// What is still open although its time is over.
     pub(crate) fn overdue(&self, second: u64) -> Option<u128> {
         let late = |item: &&crate::plain::Item| item.is_open && item.ask.time != 0 && item.ask.time + 5 <= second;
-        let withheld = self.reserves.iter().find(|(_, (_, _, until))| until / SECOND_NS + 5 <= second);
+        let withheld = self.reserves.iter().find(|(_, (_, _, until, _))| until / SECOND_NS + 5 <= second);
         self.model.items.values().find(late).map(|item| item.ask.id).or(withheld.map(|(id, _)| *id))
     }
 }

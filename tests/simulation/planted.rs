@@ -27,6 +27,7 @@ const BUGS: &[Bug] = &[
     Bug::RestNotReleased,
     Bug::RefundNotCounted,
     Bug::ReserveSpendable,
+    Bug::ReserveKept,
     Bug::HeldDistributed,
     Bug::UndoLost,
     Bug::DueEarly,

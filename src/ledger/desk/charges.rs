@@ -1,11 +1,14 @@
-//! Fees and withheld reserves, posted in the same step as the payment that bears them.
+//! Fees and withheld reserves, posted in the same step as the payment that bears them, and what comes back with its reversal.
 
 use std::sync::Arc;
 
 use super::{Accounts, Desk};
 use crate::ledger::charge::{PaidBy, ReserveRule};
-use crate::ledger::{AccountId, Code, GatewayId, Operation, Pending, Transfer, TransferId};
+use crate::ledger::{AccountId, Code, GatewayId, Operation, Pending, PendingKind, Transfer, TransferId};
 use crate::planted::{self, Bug};
+
+/// Ids in which a reserve is looked for: it has the first one that nothing open had.
+const IDS_LOOKED_AT: usize = 4;
 
 impl Desk {
     /// Charges a payment that was just posted: fees of both sides, then reserves.
@@ -79,10 +82,7 @@ impl Desk {
         }
         let part = rule.part(payment.amount).ok_or(Code::FeeExceedsAmount)?;
         // Its id is known to whoever can compute it, so a client may have used it.
-        let cause = cause_of(payment);
-        let ids =
-            (0..u32::MAX).map(|again| TransferId::derived(cause, place.wrapping_add(again.wrapping_mul(1_000_003))));
-        let id = ids.into_iter().find(|id| self.pending(*id).is_none()).unwrap_or_default();
+        let id = reserve_ids(cause_of(payment), place).find(|id| self.pending(*id).is_none()).unwrap_or_default();
         let leg = Transfer {
             id,
             code: rule.reserve_code,
@@ -104,6 +104,25 @@ impl Desk {
         Ok(())
     }
 
+    /// Brings back what is withheld of a transfer that is now reversed, so that its payee has that to give back, too. Only reserves whose
+    /// accounts the policy names are at the desk; of others it comes back on its day.
+    pub(super) fn bring_back(&mut self, accounts: &mut impl Accounts, reversal: &Transfer) {
+        let policy = Arc::clone(self.policy());
+        let is_of_it = |pending: &Pending| {
+            pending.kind == PendingKind::Reserve
+                && pending.credit == reversal.debit
+                && policy.reserves.iter().any(|rule| rule.account == pending.debit)
+                && !planted::is(Bug::ReserveKept)
+        };
+        for (_, place) in policy.reserves.iter().zip(0_u32..) {
+            for id in reserve_ids(TransferId::from_raw(reversal.related), place).take(IDS_LOOKED_AT) {
+                if let Some(reserve) = self.pending(id).copied().filter(is_of_it) {
+                    self.arrive(accounts, &reserve);
+                }
+            }
+        }
+    }
+
     /// Posts a charge under the rules of its own code; nothing for an amount of zero.
     fn post_charge(&mut self, accounts: &mut impl Accounts, leg: &Transfer) -> Result<(), Code> {
         if leg.amount == 0 || leg.debit == leg.credit {
@@ -122,6 +141,11 @@ impl Desk {
         self.make_internal(*leg);
         Ok(())
     }
+}
+
+/// The ids that what a rule withholds of a payment may have, in order.
+fn reserve_ids(cause: TransferId, place: u32) -> impl Iterator<Item = TransferId> {
+    (0..u32::MAX).map(move |again| TransferId::derived(cause, place.wrapping_add(again.wrapping_mul(1_000_003))))
 }
 
 /// The id of what a charge is about: an arrival's is that of the transfer that arrives.

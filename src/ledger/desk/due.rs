@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::operations::internal;
 use super::{Accounts, Desk};
-use crate::ledger::{Operation, Pending, PendingKind, TransferId};
+use crate::ledger::{Operation, Pending, PendingKind, Transfer, TransferId};
 
 /// Times kept for each thing that is open, beyond some for nothing: most holds are captured long before they would expire.
 const TIMES_EACH: usize = 4;
@@ -39,17 +39,15 @@ impl Desk {
         let Some(pending) = self.pendings.get(&id).copied().filter(|pending| pending.time_ns <= self.now_ns) else {
             return;
         };
-        let levels = Self::levels(accounts, pending.debit, pending.credit);
-        self.give_back(accounts, &pending, pending.left);
-        self.set_pending(id, None);
         if pending.kind == PendingKind::Hold {
+            let levels = Self::levels(accounts, pending.debit, pending.credit);
+            self.give_back(accounts, &pending, pending.left);
+            self.set_pending(id, None);
             self.uncount(accounts, &pending, pending.left);
             self.make_internal(internal(Operation::Expire, &pending, levels));
             return;
         }
-        let arrival = internal(Operation::Arrive, &pending, levels);
-        self.post(accounts, &arrival);
-        self.make_internal(arrival);
+        let arrival = self.arrive(accounts, &pending);
         if pending.kind == PendingKind::Delayed {
             let (changes, records) = (self.undo.len(), self.made.len());
             // Money that was promised arrives, also when a fee cannot be taken from it.
@@ -61,5 +59,14 @@ impl Desk {
         for made in self.made.iter().filter(|made| made.transfer.operation() == Operation::Withhold) {
             self.due.push(Reverse((made.transfer.time_ns, made.transfer.id)));
         }
+    }
+    /// Posts what is set aside to whom it was promised; answers the record.
+    pub(super) fn arrive(&mut self, accounts: &mut impl Accounts, pending: &Pending) -> Transfer {
+        let arrival = internal(Operation::Arrive, pending, pending.levels);
+        self.give_back(accounts, pending, pending.left);
+        self.set_pending(pending.id, None);
+        self.post(accounts, &arrival);
+        self.make_internal(arrival);
+        arrival
     }
 }

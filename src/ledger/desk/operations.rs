@@ -335,6 +335,7 @@ impl Desk {
         if transfer.amount != moved {
             return Err(Code::OriginalMismatch);
         }
+        self.bring_back(accounts, transfer);
         let checked = self.check_accounts(accounts, transfer, Rules::Correction);
         if checked == Err(Code::InsufficientFunds) {
             self.borrow_for(accounts, transfer)?;

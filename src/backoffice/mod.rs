@@ -75,5 +75,5 @@ pub use report::{
     Participating, ReportOptions, Volume, WindowPosition,
 };
 pub use statement::{ReadStatements, Statement, StatementLine, read_statements};
-pub use terms::{TermsError, check_change, check_schemes};
+pub use terms::{TermsError, check_change, check_schemes, policy_in};
 pub use views::{BreakView, DistributionView, FileView, PayoutView, PositionView, StatementView, WindowView};

@@ -15,6 +15,7 @@ use super::commands::{Answer, Command, Person, Problem};
 use super::ports::{Ports, Snapshot, Trouble};
 use super::reconciliation::{BankSide, Reconciliation};
 use super::settle::{Settling, open_account, return_transfer, settle};
+use super::terms::policy_in;
 use crate::ledger::{
     GatewayId, PayoutEntry, PayoutState, Policy, Record, Sequence, TransferId, Window, WindowEntry, WindowState,
 };
@@ -149,14 +150,9 @@ impl<P: Ports> Office<P> {
         if let Some(known) = self.policies.get(&at.1) {
             return Ok(Arc::clone(known));
         }
-        let (mut parts, mut text) = (Vec::new(), None);
-        self.ports.scan(at, &mut |stored| {
-            if let Record::Policy(part) = stored.record {
-                text = part.join(&mut parts).ok().flatten();
-            }
-        })?;
+        let read = policy_in(|visit| self.ports.scan(at, visit))?;
         let unreadable = || Trouble::Journal(format!("the policy of records {} to {}", at.0, at.1));
-        let policy = text.as_deref().and_then(|text| Policy::parse(text).ok()).map(Arc::new).ok_or_else(unreadable)?;
+        let policy = read.map(Arc::new).ok_or_else(unreadable)?;
         self.policies.insert(at.1, Arc::clone(&policy));
         Ok(policy)
     }

@@ -3,7 +3,9 @@
 use jiff::tz::TimeZone;
 
 use super::calendar::{Calendar, CalendarError};
-use crate::ledger::{Book, DistributionState, PayoutFormat, Policy, Scheme, WindowState};
+use crate::ledger::{
+    Book, DistributionState, PayoutFormat, Policy, Record, Scheme, Sequence, StoredRecord, WindowState,
+};
 
 /// The longest name of a mapping: an import is recorded with it.
 const MAPPING_NAME_MAX: usize = 24;
@@ -96,9 +98,24 @@ pub fn check_schemes(policy: &Policy) -> Result<(), TermsError> {
     Ok(())
 }
 
+/// The policy in some records, which `scan` hands over in order; `None` where they are no whole one.
+pub fn policy_in<E>(scan: impl FnOnce(&mut dyn FnMut(StoredRecord)) -> Result<(), E>) -> Result<Option<Policy>, E> {
+    let (mut parts, mut text) = (Vec::new(), None);
+    scan(&mut |stored| {
+        if let Record::Policy(part) = stored.record {
+            text = part.join(&mut parts).ok().flatten();
+        }
+    })?;
+    Ok(text.as_deref().and_then(|text| Policy::parse(text).ok()))
+}
+
 /// Checks what another policy would do to windows that take transfers now. Windows that are closed are settled by the policy by which
-/// they were closed.
-pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
+/// they were closed; `policy_at` reads that, by its first and last record.
+pub fn check_change(
+    book: &Book,
+    after: &Policy,
+    policy_at: impl Fn((Sequence, Sequence)) -> Result<Option<Policy>, String>,
+) -> Result<(), TermsError> {
     for asset in book.policy().assets() {
         let stays = after.assets().iter().any(|known| (known.number, known.exponent) == (asset.number, asset.exponent));
         // Whatever is said of an amount later would be said with other decimal places.
@@ -127,6 +144,20 @@ pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
             _ => {}
         }
     }
+    // A payout of a scheme that was removed may come back, into the window that its number has then.
+    for scheme in after.schemes().iter().filter(|scheme| book.policy().scheme(scheme.number).is_none()) {
+        let windows = book.windows().windows().range((scheme.number, 0)..=(scheme.number, u32::MAX));
+        let closed_by = windows.rev().map(|(_, window)| window.policy).find(|at| *at != (0, 0));
+        let was = closed_by.map(&policy_at).transpose();
+        let was = was
+            .map_err(|err| wrong(scheme, &format!("the policy of its last window cannot be read: {err}")))?
+            .flatten();
+        let currency = was.as_ref().and_then(|was| was.scheme(scheme.number)).map(|was| was.currency);
+        if currency.is_some_and(|currency| currency != scheme.currency) {
+            let what = "its number stood for another currency before it was removed, and a payout of that time may still come back; use another number";
+            return Err(wrong(scheme, what));
+        }
+    }
     let runs = book.distributions().runs().iter();
     for (number, _) in runs.filter(|(_, run)| run.state == DistributionState::Planned) {
         if !after.distributions().iter().any(|known| known.number == *number) {
@@ -139,7 +170,12 @@ pub fn check_change(book: &Book, after: &Policy) -> Result<(), TermsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{AccountId, GatewayId, NewAccount, PolicyPart, Record};
+    use crate::ledger::{AccountId, GatewayId, NewAccount, PolicyPart, WindowEntry};
+
+    #[expect(clippy::unnecessary_wraps, reason = "stands for what reads the journal")]
+    fn none(_: (Sequence, Sequence)) -> Result<Option<Policy>, String> {
+        Ok(None)
+    }
 
     fn policy(more: &str) -> String {
         format!("[[scheme]]\nname = \"x\"\nnumber = 1\nsettlement_account = 9\n{more}")
@@ -152,12 +188,50 @@ mod tests {
             book.apply(1, &Record::Policy(part)).unwrap();
         }
         let dollars = Policy::parse(&policy("currency = \"USD\"")).unwrap();
-        assert!(check_change(&book, &dollars).unwrap_err().to_string().contains("another currency"));
-        assert_eq!(check_change(&book, &Policy::default()), Ok(()), "nothing is in its window yet");
+        assert!(check_change(&book, &dollars, none).unwrap_err().to_string().contains("another currency"));
+        assert_eq!(check_change(&book, &Policy::default(), none), Ok(()), "nothing is in its window yet");
         let error = check_schemes(book.policy()).unwrap_err().to_string();
         assert!(error.contains("needs a payer"), "{error}");
         let csv = Policy::parse(&policy("currency = \"EUR\"\npayout_format = \"csv\"")).unwrap();
         assert_eq!(check_schemes(&csv), Ok(()));
+    }
+
+    #[test]
+    fn the_number_of_a_removed_scheme_keeps_its_currency() {
+        let mut book = Book::new();
+        let mut put = |text: &str| {
+            for part in PolicyPart::split(text) {
+                book.apply(1, &Record::Policy(part)).unwrap();
+            }
+            book.summary().policy
+        };
+        let with_scheme = put(&policy("currency = \"EUR\""));
+        let other = Policy::parse(&policy("currency = \"USD\"")).unwrap();
+        let closing = WindowEntry {
+            scheme: 1,
+            number: 1,
+            state: WindowState::Closing,
+            digest: [0; 32],
+            day: 1,
+            settlement_day: 1,
+            sum: 0,
+            count: 0,
+            by: GatewayId(0),
+        };
+        book.apply(2, &Record::Window(closing)).unwrap();
+        for part in PolicyPart::split("# none\n") {
+            book.apply(3, &Record::Policy(part)).unwrap();
+        }
+        let read = |at| {
+            assert_eq!(at, with_scheme);
+            Policy::parse(&policy("currency = \"EUR\"")).map(Some).map_err(|err| err.to_string())
+        };
+        let error = check_change(&book, &other, read).unwrap_err().to_string();
+        assert!(error.contains("another currency before it was removed"), "{error}");
+        let again = Policy::parse(&policy("currency = \"EUR\"\nnetting = \"gross\"")).unwrap();
+        assert_eq!(check_change(&book, &again, read), Ok(()));
+        let error = check_change(&book, &again, |_| Err("damage".to_owned())).unwrap_err().to_string();
+        assert!(error.contains("cannot be read: damage"), "{error}");
     }
 
     #[test]
@@ -169,13 +243,13 @@ mod tests {
             book.apply(1, &Record::Policy(part)).unwrap();
         }
         let other = Policy::parse(&asset("POINTS", 0)).unwrap();
-        assert_eq!(check_change(&book, &other), Ok(()), "nobody has any");
+        assert_eq!(check_change(&book, &other, none), Ok(()), "nobody has any");
         let account = NewAccount { id: AccountId::from_raw(7), currency: 60_001, code: 1, ..NewAccount::default() };
         book.apply(2, &Record::Account { account, gateway: GatewayId(1) }).unwrap();
         for after in [&other, &Policy::default()] {
-            assert!(check_change(&book, after).unwrap_err().to_string().contains("POINTS"));
+            assert!(check_change(&book, after, none).unwrap_err().to_string().contains("POINTS"));
         }
-        assert_eq!(check_change(&book, &Policy::parse(&asset("CREDITS", 2)).unwrap()), Ok(()), "another name");
+        assert_eq!(check_change(&book, &Policy::parse(&asset("CREDITS", 2)).unwrap(), none), Ok(()), "another name");
     }
 
     #[test]
@@ -210,6 +284,6 @@ mod tests {
     fn the_shipped_policy_can_be_put_in_force() {
         let policy = Policy::parse(include_str!("../../config/policy.toml")).unwrap();
         assert_eq!(check_schemes(&policy), Ok(()));
-        assert_eq!(check_change(&Book::new(), &policy), Ok(()));
+        assert_eq!(check_change(&Book::new(), &policy, none), Ok(()));
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, read_policy, spawn_office};
+use crate::backoffice::{EnginePorts, Office, check_change, check_schemes, policy_in, read_policy, spawn_office};
 use crate::config::Config;
 use crate::engine::{
     DataDir, DataDirError, Engine, EngineOptions, RecoverError, RecoverOptions, Recovered, Surroundings,
@@ -23,7 +23,7 @@ use crate::engine::{
 use crate::flow::Admission;
 use crate::gateway::{self, GatewayContext, GatewayLimits, LookupTurns};
 use crate::journal::JournalError;
-use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence, StoredRecord};
 use crate::ops::{self, OpsContext};
 use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
 use crate::store::StoreError;
@@ -232,7 +232,16 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     }
     let policy = Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
     check_schemes(&policy).map_err(|err| policy_error(err.to_string()))?;
-    check_change(&recovered.book, &policy).map_err(|err| policy_error(err.to_string()))?;
+    let policy_at = |(from, until)| {
+        let scan = |visit: &mut dyn FnMut(StoredRecord)| {
+            recovered.reader.scan(from, until, &mut |stored| {
+                visit(stored);
+                true
+            })
+        };
+        policy_in(|visit| scan(visit).map(drop)).map_err(|err| chain(&err))
+    };
+    check_change(&recovered.book, &policy, policy_at).map_err(|err| policy_error(err.to_string()))?;
     let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();
     append_offline(recovered, &records, config.segment_bytes, &Surroundings::default()).map_err(ServerError::Failed)?;
     tracing::info!(policy = %path.display(), "another policy is in force");

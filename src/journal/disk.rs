@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +24,8 @@ const OPEN_FILES_MAX: usize = 64;
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// The numbers that exist, in order.
     fn list(&self) -> io::Result<Vec<u64>>;
-    /// Makes a segment of this many zero bytes, durable with its directory entry.
-    fn create(&self, number: u64, bytes: u64) -> io::Result<()>;
+    /// Makes a segment of this many zero bytes, durable with its directory entry. `breathe` is told now and then how many there are.
+    fn create(&self, number: u64, bytes: u64, breathe: &dyn Fn(u64)) -> io::Result<()>;
     /// Its length in bytes.
     fn size(&self, number: u64) -> io::Result<u64>;
     /// Reads up to the length of `buffer`; fewer bytes only at the end of the file.
@@ -87,11 +89,35 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Tells the operating system that what is durable of a file need not stay in its cache. What is written once and hardly read pushes out what is
-/// read, and in a virtual machine each page of memory that was not used yet costs the time of thirty transfers. A hint: nothing depends on it.
-pub(crate) fn let_cache_go(file: &File) {
-    if let Err(err) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+/// Tells the operating system that what is durable in a range of a file, or in all of it where that is empty, need not stay in its cache; what is
+/// not is begun to be written. What is written once and hardly read pushes out what is read, and in a virtual machine each page of memory that was
+/// not used yet costs the time of thirty transfers. A hint: nothing depends on it.
+pub(crate) fn let_cache_go(file: &File, range: Range<u64>) {
+    let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+    if let Err(err) = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed) {
         tracing::debug!(%err, "the cache was not told that a file is done with");
+    }
+}
+
+/// Bytes of a [`Trickle`].
+const TRICKLE_BYTES: u64 = 1 << 20;
+
+/// Has the operating system write a file that grows to the disk little by little, and let go of what is there: all at once, when it is synced, would
+/// keep the journal's syncs waiting for some hundredths of a second. Nothing is durable by it.
+#[derive(Debug, Default)]
+pub(crate) struct Trickle {
+    /// What is begun to be written, and before that, what is let go.
+    begun: u64,
+    gone: u64,
+}
+
+impl Trickle {
+    /// The file is written so far.
+    pub(crate) fn written(&mut self, file: &File, until: u64) {
+        if until.saturating_sub(self.begun) >= TRICKLE_BYTES {
+            let_cache_go(file, self.gone..until);
+            (self.gone, self.begun) = (self.begun, until);
+        }
     }
 }
 
@@ -108,7 +134,7 @@ impl Disk for FileDisk {
         Ok(numbers)
     }
 
-    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+    fn create(&self, number: u64, bytes: u64, breathe: &dyn Fn(u64)) -> io::Result<()> {
         let unfinished = self.directory.join("next.tmp");
         let file = File::create(&unfinished)?;
         // All the room at once, so that a full disk is known long before the room is needed.
@@ -121,6 +147,7 @@ impl Disk for FileDisk {
             offset = offset.saturating_add(u64::try_from(piece).unwrap_or(u64::MAX));
             if offset.is_multiple_of(FILL_SYNC_BYTES) {
                 file.sync_data()?;
+                breathe(offset);
             }
         }
         file.sync_all()?;
@@ -169,11 +196,36 @@ impl Disk for FileDisk {
 
     fn cool(&self, number: u64) {
         if let Ok(file) = self.open(number) {
-            let_cache_go(&file);
+            let_cache_go(&file, 0..0);
         }
     }
 
     fn name(&self, number: u64) -> String {
         self.path(number).display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_trickles_to_the_disk_is_what_was_written() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut trickle = Trickle::default();
+        let piece: Vec<u8> = (0..=u8::MAX).cycle().take(300 << 10).collect();
+        for written in 1..=20 {
+            file.write_all(&piece).unwrap();
+            trickle.written(&file, written * (300 << 10));
+            let behind = written * (300 << 10) - trickle.begun;
+            assert!(behind < TRICKLE_BYTES && trickle.gone <= trickle.begun, "{trickle:?}");
+        }
+        let mut read = vec![0; piece.len()];
+        for place in 0..20 {
+            file.read_exact_at(&mut read, place * (300 << 10)).unwrap();
+            assert_eq!(read, piece);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! The journal in segment files: the one writer.
 //!
-//! The next segment is made ready by a helper thread while this one fills, so that changing over costs nothing. When it cannot be made, as on a
+//! The next segment is made ready while this one fills ([`super::ahead`]), so that changing over costs nothing. When it cannot be made, as on a
 //! disk that is full just then, that is said a whole segment ahead, and tried once more when it is needed.
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
+use super::ahead::Ahead;
 use super::disk::Disk;
 use super::group::{GROUP_HEADER_BYTES, PendingGroup};
 use super::reader::JournalReader;
@@ -16,9 +16,6 @@ use super::{Appended, Journal};
 use crate::ledger::Sequence;
 use crate::planted::{self, Bug};
 
-/// The next segment, the one being written, and the ones before that stay in the operating system's cache.
-const SEGMENTS_WARM: u64 = 4;
-
 /// How the journal writes.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalOptions {
@@ -26,18 +23,6 @@ pub struct JournalOptions {
     pub segment_bytes: u64,
     /// Whether a thread makes the next segment while this one fills; else it is made when this one is begun.
     pub ahead: bool,
-}
-
-/// The thread that makes the next segment ready, or nothing if it was ready before; or why there is no thread.
-#[derive(Debug)]
-struct Preparing(io::Result<Option<JoinHandle<io::Result<()>>>>);
-
-impl Preparing {
-    /// Returns when the segment is ready.
-    fn wait(self) -> io::Result<()> {
-        let Some(thread) = self.0? else { return Ok(()) };
-        thread.join().map_err(|_panic| io::Error::other("the thread that prepares segments has ended"))?
-    }
 }
 
 /// The journal in segment files.
@@ -49,7 +34,7 @@ pub struct FileJournal {
     tail: Tail,
     /// Length of the segment that is written now.
     segment_bytes: u64,
-    next_segment: Option<Preparing>,
+    next_segment: Option<Ahead>,
     broken: bool,
 }
 
@@ -63,7 +48,7 @@ impl FileJournal {
     ) -> io::Result<Self> {
         let numbers = disk.list()?;
         if !numbers.contains(&tail.segment) {
-            disk.create(tail.segment, options.segment_bytes)?;
+            disk.create(tail.segment, options.segment_bytes, &|_| {})?;
         }
         let segment_bytes = disk.size(tail.segment)?;
         let mut journal = Self { disk, options, reader, tail, segment_bytes, next_segment: None, broken: false };
@@ -84,30 +69,13 @@ impl FileJournal {
 
     fn prepare_next(&mut self, existing: &[u64]) -> io::Result<()> {
         let number = self.tail.segment.saturating_add(1);
-        let thread = if existing.contains(&number) {
-            Ok(None)
+        self.next_segment = Some(if existing.contains(&number) {
+            Ahead::ready()
         } else {
-            let (disk, bytes) = (Arc::clone(&self.disk), self.options.segment_bytes);
-            let prepare = move || {
-                if let Some(cold) = number.checked_sub(SEGMENTS_WARM) {
-                    disk.cool(cold);
-                }
-                disk.create(number, bytes).inspect_err(|err| {
-                    tracing::warn!(number, %err, "the next journal segment cannot be made; it is tried again when this one is full, and then nothing more is written");
-                })
-            };
-            if self.options.ahead {
-                // Without a thread it is made when this one is full.
-                let thread = thread::Builder::new().name("heng-segment".to_owned()).spawn(prepare);
-                thread.map(Some).inspect_err(|err| {
-                    tracing::warn!(number, %err, "no thread to make the next journal segment; it is made when this one is full");
-                })
-            } else {
-                prepare()?;
-                Ok(None)
-            }
-        };
-        self.next_segment = Some(Preparing(thread));
+            let next = Ahead::start(Arc::clone(&self.disk), (number, self.options.segment_bytes), self.options.ahead)?;
+            next.is_written(self.tail.offset);
+            next
+        });
         Ok(())
     }
 
@@ -120,7 +88,7 @@ impl FileJournal {
             if self.disk.list()?.contains(&number) {
                 return Err(err);
             }
-            self.disk.create(number, self.options.segment_bytes)?;
+            self.disk.create(number, self.options.segment_bytes, &|_| {})?;
         }
         self.tail.segment = number;
         self.tail.offset = 0;
@@ -153,7 +121,7 @@ impl FileJournal {
 impl Drop for FileJournal {
     /// Waits for the helper thread: a segment made after another journal was opened here would take that one's place.
     fn drop(&mut self) {
-        if let Some(Err(err)) = self.next_segment.take().map(Preparing::wait) {
+        if let Some(Err(err)) = self.next_segment.take().map(Ahead::wait) {
             tracing::warn!(%err, "the next journal segment could not be made ready");
         }
     }
@@ -188,6 +156,9 @@ impl Journal for FileJournal {
         let place = if self.tail.offset == 0 { header_bytes() } else { self.tail.offset };
         self.reader.note(self.tail.segment, expected, place);
         self.tail.offset = place.saturating_add(bytes);
+        if let Some(next) = &self.next_segment {
+            next.is_written(self.tail.offset);
+        }
         self.tail.previous_hash = *group.hash();
         self.tail.next_sequence = group.last_sequence().saturating_add(1);
         Appended::Durable

@@ -46,7 +46,7 @@ impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<u64>> {
         Ok(self.segments.lock().unwrap().keys().copied().collect())
     }
-    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+    fn create(&self, number: u64, bytes: u64, _: &dyn Fn(u64)) -> io::Result<()> {
         self.spend()?;
         self.segments.lock().unwrap().insert(number, vec![0; usize::try_from(bytes).unwrap()]);
         Ok(())

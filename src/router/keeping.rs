@@ -9,6 +9,7 @@
 //!
 //! When something is written or merged ([`super::known`]).
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,17 +23,21 @@ use super::run::{Entry, Run};
 use crate::flow::{Helper, Helpers};
 use crate::ledger::Sequence;
 
-/// A merge without hurry rests so many times as long as it works, up to a bound: a disk that stands still is no work.
-const RESTS: u32 = 2;
+/// Without hurry a merge rests so many times as long as it works, and so does the writing of an index, up to a bound: a disk that stands still
+/// is no work. What is written at once takes a processor from those who answer: of each index, a fifth of a second.
+const MERGE_RESTS: u32 = 2;
+const WRITE_RESTS: u32 = 5;
 const REST_MAX: Duration = Duration::from_millis(20);
 
-/// What a merge is told while it goes on.
+/// What the helpers are told while they are at work.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     /// The process ends.
     pub(super) ends: AtomicBool,
-    /// There are too many runs.
-    pub(super) hurries: AtomicBool,
+    /// There are too many runs, so merge without a rest.
+    pub(super) is_behind: AtomicBool,
+    /// The next index will be full soon, or somebody waits, so write without a rest.
+    pub(super) is_awaited: AtomicBool,
 }
 
 /// Something for a helper.
@@ -58,28 +63,38 @@ pub(super) enum Done {
     Failed(io::Error),
 }
 
-/// What goes on between the parts of a merge.
+/// What goes on between the parts of a job.
 struct Breath {
     signals: Arc<Signals>,
     /// Whether this is a thread, which could rest.
     is_thread: bool,
-    since: Instant,
+    since: Cell<Instant>,
 }
 
 impl Breath {
+    /// Between the parts of a merge, which ends when the process does: nothing is lost with it.
+    fn amid_merge(&self) -> io::Result<()> {
+        if self.signals.ends.load(Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
+        }
+        self.rest(MERGE_RESTS, self.signals.is_behind.load(Relaxed));
+        Ok(())
+    }
+
+    /// Between the parts of a run that is written, which the process waits for when it ends.
+    fn amid_write(&self) {
+        self.rest(WRITE_RESTS, self.signals.is_awaited.load(Relaxed) || self.signals.ends.load(Relaxed));
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "on a thread of its own; who waits for its end waits for one rest at most"
     )]
-    fn take(&mut self) -> io::Result<()> {
-        if self.signals.ends.load(Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
+    fn rest(&self, times: u32, hurries: bool) {
+        if self.is_thread && !hurries {
+            std::thread::sleep(self.since.get().elapsed().saturating_mul(times).min(REST_MAX));
         }
-        if self.is_thread && !self.signals.hurries.load(Relaxed) {
-            std::thread::sleep(self.since.elapsed().saturating_mul(RESTS).min(REST_MAX));
-        }
-        self.since = Instant::now();
-        Ok(())
+        self.since.set(Instant::now());
     }
 }
 
@@ -92,21 +107,22 @@ pub(super) fn start(
 ) -> io::Result<(Sender<Job>, Helper)> {
     let (jobs, work) = unbounded();
     let directory: PathBuf = directory.to_owned();
-    let mut breath = Breath { signals: Arc::clone(signals), is_thread: helpers.are_threads(), since: Instant::now() };
+    let (signals, since) = (Arc::clone(signals), Cell::new(Instant::now()));
+    let breath = Breath { signals, is_thread: helpers.are_threads(), since };
     // Kept from job to job: memory that is used for the first time is dear.
     let mut memory = Vec::new();
     let helper = helpers.start(name, work, move |job| {
-        breath.since = Instant::now();
-        let done = perform(&directory, job, &mut memory, &mut breath).unwrap_or_else(Done::Failed);
+        breath.since.set(Instant::now());
+        let done = perform(&directory, job, &mut memory, &breath).unwrap_or_else(Done::Failed);
         told.send(done).is_ok()
     })?;
     Ok((jobs, helper))
 }
 
-fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &mut Breath) -> io::Result<Done> {
+fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            let written = Run::write(directory, (index.entries(), memory), records);
+            let written = Run::write(directory, (index.entries(), memory), records, &|| breath.amid_write());
             // Whoever is told can have it whole.
             drop(index);
             match written {
@@ -125,7 +141,7 @@ fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &mut Bre
             index.clear();
             Ok(Done::Ready(index))
         }
-        Job::Merge(runs) => match Run::merge(directory, &runs, || breath.take()) {
+        Job::Merge(runs) => match Run::merge(directory, &runs, || breath.amid_merge()) {
             Ok(merged) => Ok(Done::Merged(runs, merged)),
             Err(err) if err.kind() == io::ErrorKind::InvalidData => {
                 for run in &runs {

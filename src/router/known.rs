@@ -87,7 +87,7 @@ pub struct KnownIds {
     settled: Sequence,
     workers: Option<Workers>,
     done: Receiver<Done>,
-    /// What a merge is told while it goes on.
+    /// What the helpers are told while they are at work.
     signals: Arc<Signals>,
     helpers: Helpers,
     started: Vec<Helper>,
@@ -285,6 +285,8 @@ impl KnownIds {
             self.writing = Some(Arc::clone(&leaving));
             self.give(Job::Write(leaving, (self.covers(), covers)));
         }
+        // Two full ones would be more than the memory that was promised.
+        self.signals.is_awaited.store(self.active.len() >= self.active_max / 2, Relaxed);
         if self.has_new_run && !self.is_merging {
             self.has_new_run = false;
             self.merge_if_many();
@@ -294,6 +296,7 @@ impl KnownIds {
     /// Like [`Self::turn`], but waits for what is being written: while recovering there is no hurry, but a bound.
     pub fn turn_and_wait(&mut self) {
         self.turn();
+        self.signals.is_awaited.store(true, Relaxed);
         while self.writing.is_some() && self.unwritten.is_none() {
             match self.helpers.wait(&self.done) {
                 Some(Done::NotWritten(err, _)) => unreadable(&err),
@@ -347,7 +350,7 @@ impl KnownIds {
         self.near = (NONE, Vec::new());
         self.has_new_run = true;
         let is_behind = most_with_one_id(&self.runs) >= BEHIND || self.runs.len() >= BEHIND_APART;
-        self.signals.hurries.store(is_behind, Relaxed);
+        self.signals.is_behind.store(is_behind, Relaxed);
     }
 
     fn merge_if_many(&mut self) {

@@ -65,8 +65,7 @@ impl Looked {
                 return merge(parts, visit);
             }
         }
-        spread(self, entries, memory);
-        memory.iter().copied().try_for_each(visit)
+        by_place(self, entries, memory, visit)
     }
 }
 
@@ -134,8 +133,13 @@ fn merge<Entries: Iterator<Item = Entry>>(
     Ok(())
 }
 
-/// Counts how many go to each place, puts each there, and sorts what came to one place.
-fn spread(looked: &Looked, entries: impl Iterator<Item = Entry> + Clone, into: &mut Vec<Entry>) {
+/// Counts how many go to each place, puts each there, and sorts what came to one place when it is visited.
+fn by_place(
+    looked: &Looked,
+    entries: impl Iterator<Item = Entry> + Clone,
+    into: &mut Vec<Entry>,
+    mut visit: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<()> {
     let places = (looked.count / TOGETHER).max(1).next_power_of_two();
     let width = u128::BITS.saturating_sub(looked.most.saturating_sub(looked.least).leading_zeros());
     let shift = width.saturating_sub(places.trailing_zeros());
@@ -155,6 +159,9 @@ fn spread(looked: &Looked, entries: impl Iterator<Item = Entry> + Clone, into: &
     for count in &mut counts {
         before = before.saturating_add(std::mem::replace(count, before));
     }
+    // No twice as much for a few more than the last time.
+    into.clear();
+    into.reserve_exact(looked.count);
     into.resize(looked.count, (0, 0));
     for entry in entries {
         let Some(next) = counts.get_mut(place(entry.0)) else { continue };
@@ -167,8 +174,10 @@ fn spread(looked: &Looked, entries: impl Iterator<Item = Entry> + Clone, into: &
     for end in counts {
         let (together, after) = rest.split_at_mut(end.saturating_sub(begin));
         together.sort_unstable();
+        together.iter().copied().try_for_each(&mut visit)?;
         (rest, begin) = (after, end);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -187,13 +196,14 @@ mod tests {
     /// Visited in order, in each way.
     fn visited(given: &[Entry]) -> [Vec<Entry>; 3] {
         // What was in the memory before is not visited.
-        let (mut memory, mut chosen, mut merged) = (vec![(7, 7); given.len() / 2], Vec::new(), Vec::new());
+        let mut memory = vec![(7, 7); given.len() / 2];
+        let (mut chosen, mut merged, mut placed) = (Vec::new(), Vec::new(), Vec::new());
         let looked = Looked::at(given.iter().copied());
         looked.in_order(given.iter().copied(), &mut memory, into(&mut chosen)).unwrap();
         merge(parts(given.iter().copied()), into(&mut merged)).unwrap();
         memory.push((7, 7));
-        spread(&looked, given.iter().copied(), &mut memory);
-        [chosen, merged, memory]
+        by_place(&looked, given.iter().copied(), &mut memory, into(&mut placed)).unwrap();
+        [chosen, merged, placed]
     }
 
     proptest! {

@@ -13,6 +13,7 @@
 //! All that is here can be made again from the journal. A run that is not whole is never believed; one of which a block cannot be read is set
 //! aside before the process ends, and the next start makes all of them again.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::order::Looked;
+use crate::journal::{Trickle, let_cache_go};
 use crate::ledger::{Sequence, TransferId, fold, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS2";
@@ -31,9 +33,10 @@ const PER_BLOCK: usize = 170;
 const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 /// Bits of the filter per id.
 const FILTER_BITS: usize = 16;
-/// Entries after which a merge breathes: about a millisecond of work.
+/// Entries after which who writes breathes, or only looks at them: about a millisecond of work.
 const BREATHED_AFTER: usize = 1 << 13;
-/// Entries after which the disk is given what there is: some 6 MB.
+const LOOKS_BREATHED_AFTER: usize = 1 << 16;
+/// Entries after which the disk has all that there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
 /// Words of a filter block: one cache line.
 const LINE_WORDS: usize = 8;
@@ -70,8 +73,10 @@ struct Writer {
     fences: Vec<u128>,
     last: u128,
     written: usize,
-    /// Of these, how many were given to the disk.
+    /// Of these, how many were given to the disk, and after how many it breathed last.
     passed_on: usize,
+    breathed_at: usize,
+    trickle: Trickle,
     filter: Vec<u64>,
     /// What the entries of the block set in the filter.
     bits: Vec<FilterBits>,
@@ -95,6 +100,8 @@ impl Writer {
             last: 0,
             written: 0,
             passed_on: 0,
+            breathed_at: 0,
+            trickle: Trickle::default(),
             filter: vec![0; lines.saturating_mul(LINE_WORDS)],
             bits: Vec::with_capacity(PER_BLOCK),
             seed: (rand::random(), rand::random()),
@@ -136,13 +143,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives the disk what was written since the last time, if that is much: all at once in the end would keep the journal waiting.
-    fn pass_on(&mut self) -> io::Result<()> {
+    /// The next entry, and now and then a breath. Then the disk is given what was written since the last time, too, if that is much: all at
+    /// once in the end would keep the journal waiting.
+    fn push_and_breathe(&mut self, entry: Entry, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        self.push(entry)?;
+        if self.written.saturating_sub(self.breathed_at) < BREATHED_AFTER {
+            return Ok(());
+        }
+        self.breathed_at = self.written;
+        let bytes =
+            self.written.div_ceil(PER_BLOCK).saturating_mul(BLOCK_BYTES).saturating_sub(self.out.buffer().len());
+        self.trickle.written(self.out.get_ref(), u64::try_from(bytes).unwrap_or(u64::MAX));
         if self.written.saturating_sub(self.passed_on) >= PASSED_ON_AFTER {
             self.passed_on = self.written;
             self.out.get_ref().sync_data()?;
         }
-        Ok(())
+        breathe()
     }
 
     /// Makes the file whole and durable, gives it its name, and opens it.
@@ -167,12 +183,13 @@ impl Writer {
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
-        crate::journal::let_cache_go(&file);
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
         }
-        Run::open(name)
+        let run = Run::open(name)?;
+        let_cache_go(&file, 0..0);
+        Ok(run)
     }
 }
 
@@ -203,17 +220,29 @@ fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
 
 impl Run {
     /// Writes entries, in whatever order they come, as a run with the ids of all records after the first sequence and up to the second.
-    /// The memory is that of [`Looked::in_order`]. Blocks.
+    /// The memory is that of [`Looked::in_order`]. Blocks. `breathe` is called now and then.
     pub(super) fn write(
         directory: &Path,
         (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
         records: (Sequence, Sequence),
+        breathe: &impl Fn(),
     ) -> io::Result<Self> {
         let unfinished = directory.join("new.tmp");
+        let looks = Cell::new(0_usize);
+        let entries = entries.inspect(|_| {
+            looks.set(looks.get().saturating_add(1));
+            if looks.get().is_multiple_of(LOOKS_BREATHED_AFTER) {
+                breathe();
+            }
+        });
+        let mut and_go_on = || {
+            breathe();
+            Ok(())
+        };
         let write = || {
             let looked = Looked::at(entries.clone());
             let mut writer = Writer::new(unfinished.clone(), looked.count)?;
-            looked.in_order(entries, memory, |entry| writer.push(entry))?;
+            looked.in_order(entries, memory, |entry| writer.push_and_breathe(entry, &mut and_go_on))?;
             writer.finish(records, &directory.join(name(records.1)))
         };
         or_removed(&unfinished, write())
@@ -246,16 +275,10 @@ impl Run {
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
         let mut writer = Writer::new(unfinished.to_owned(), runs.iter().map(|run| run.ids).sum())?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
-        let mut breathed_at = 0;
         while let Some((least, until)) = least(&mut readers) {
             while let Some(entry) = least.next.filter(|entry| until.is_none_or(|until| *entry <= until)) {
-                writer.push(entry)?;
+                writer.push_and_breathe(entry, &mut breathe)?;
                 least.advance()?;
-                if writer.written.saturating_sub(breathed_at) >= BREATHED_AFTER {
-                    breathed_at = writer.written;
-                    writer.pass_on()?;
-                    breathe()?;
-                }
             }
         }
         breathe()?;
@@ -455,7 +478,7 @@ mod tests {
     }
 
     fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
-        Run::write(directory, (entries, &mut Vec::new()), records).unwrap()
+        Run::write(directory, (entries, &mut Vec::new()), records, &|| {}).unwrap()
     }
 
     #[test]

@@ -20,8 +20,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Mutex, PoisonError};
 
 use super::blocks::IndexEntry;
+use crate::journal::{Trickle, let_cache_go};
 use crate::ledger::{Sequence, get, set};
 use crate::planted::{self, Bug};
 
@@ -48,6 +50,7 @@ pub(super) struct IndexFile {
     file: File,
     /// The last entry written.
     written: AtomicU64,
+    trickle: Mutex<Trickle>,
 }
 
 /// What is wrong with it.
@@ -114,7 +117,7 @@ impl IndexFile {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         let path = directory.join(NAME);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file, written: AtomicU64::new(0) })
+        Ok(Self { file, written: AtomicU64::new(0), trickle: Mutex::default() })
     }
 
     /// The last entry written since it was opened; 0 for none.
@@ -127,7 +130,10 @@ impl IndexFile {
         let (first, _) = place_of(base);
         let sectors = (first..).zip(bytes.chunks(PER_SECTOR.saturating_mul(INDEX_ENTRY_BYTES)));
         let encoded: Vec<u8> = sectors.flat_map(|(number, entries)| encode(number, entries)).collect();
-        self.file.write_all_at(&encoded, first.saturating_mul(wide(SECTOR_BYTES)))?;
+        let begin = first.saturating_mul(wide(SECTOR_BYTES));
+        self.file.write_all_at(&encoded, begin)?;
+        // Not this block, which may be written again.
+        self.trickle.lock().unwrap_or_else(PoisonError::into_inner).written(&self.file, begin);
         let last = base.saturating_add(wide(bytes.len() / INDEX_ENTRY_BYTES)).saturating_sub(1);
         self.written.fetch_max(last, Release);
         Ok(())
@@ -136,7 +142,7 @@ impl IndexFile {
     /// Makes what was written durable. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
-        crate::journal::let_cache_go(&self.file);
+        let_cache_go(&self.file, 0..0);
         Ok(())
     }
 

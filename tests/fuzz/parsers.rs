@@ -111,7 +111,7 @@ impl Disk for OneSegment {
     fn list(&self) -> io::Result<Vec<u64>> {
         Ok(vec![1])
     }
-    fn create(&self, _: u64, _: u64) -> io::Result<()> {
+    fn create(&self, _: u64, _: u64, _: &dyn Fn(u64)) -> io::Result<()> {
         Err(io::Error::from(io::ErrorKind::PermissionDenied))
     }
     fn size(&self, _: u64) -> io::Result<u64> {

@@ -274,7 +274,7 @@ impl Disk for SimDisk {
         Ok(self.state().segments.keys().copied().collect())
     }
 
-    fn create(&self, number: u64, bytes: u64) -> io::Result<()> {
+    fn create(&self, number: u64, bytes: u64, _: &dyn Fn(u64)) -> io::Result<()> {
         let mut state = self.state();
         state.call()?;
         if state.wrong == Some(Fault::Full) {

@@ -32,7 +32,7 @@ pub use awake::Awake;
 pub use batch::{Batch, Tagged};
 pub use clock::{Clock, wall_ns};
 pub use decided::{AuditReply, Decided};
-pub use helpers::{Helper, Helpers, Stepper};
+pub use helpers::{Helper, Helpers, Jobs, Stepper};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
 pub use pace::Pace;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};

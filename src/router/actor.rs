@@ -236,7 +236,7 @@ impl RouterActor {
         if originals.iter().any(Option::is_some) {
             let lookup = Lookup::Originals(shard, vec![(items, originals)]);
             // When the helper has ended, so will this.
-            let _sent = self.repeats.send(lookup);
+            let _sent = self.repeats.give(lookup);
         } else if let Some(batch) = self.outgoing.transfers.get_mut(shard) {
             for item in items {
                 batch.push(&item.parcel, item.index, item.order.transfer);
@@ -343,7 +343,7 @@ impl RouterActor {
         }
         if !self.outgoing.repeats.is_empty() {
             let repeats = std::mem::take(&mut self.outgoing.repeats);
-            self.repeats.send(Lookup::Repeats(repeats)).map_err(|_gone| Stopped)?;
+            self.repeats.give(Lookup::Repeats(repeats)).map_err(|_gone| Stopped)?;
         }
         if !self.outgoing.resolved.is_empty() {
             self.settlement.send(SettlementMessage::Resolved(std::mem::take(&mut self.outgoing.resolved)))?;

@@ -20,13 +20,13 @@ use crossbeam::channel::{Sender, unbounded};
 
 use super::ids::IdIndex;
 use super::run::{Entry, Run};
-use crate::flow::{Helper, Helpers};
+use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
 
 /// Without hurry a merge rests so many times as long as it works, and so does the writing of an index, up to a bound: a disk that stands still
 /// is no work. What is written at once takes a processor from those who answer: of each index, a fifth of a second.
 const MERGE_RESTS: u32 = 2;
-const WRITE_RESTS: u32 = 5;
+const WRITE_RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(20);
 
 /// What the helpers are told while they are at work.
@@ -104,19 +104,17 @@ pub(super) fn start(
     (directory, signals): (&Path, &Arc<Signals>),
     told: Sender<Done>,
     helpers: &Helpers,
-) -> io::Result<(Sender<Job>, Helper)> {
-    let (jobs, work) = unbounded();
+) -> io::Result<(Jobs<Job>, Helper)> {
     let directory: PathBuf = directory.to_owned();
     let (signals, since) = (Arc::clone(signals), Cell::new(Instant::now()));
     let breath = Breath { signals, is_thread: helpers.are_threads(), since };
     // Kept from job to job: memory that is used for the first time is dear.
     let mut memory = Vec::new();
-    let helper = helpers.start(name, work, move |job| {
+    helpers.start(name, unbounded(), move |job| {
         breath.since.set(Instant::now());
         let done = perform(&directory, job, &mut memory, &breath).unwrap_or_else(Done::Failed);
         told.send(done).is_ok()
-    })?;
-    Ok((jobs, helper))
+    })
 }
 
 fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {

@@ -25,13 +25,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, unbounded};
 
 use super::ids::{Admitted, IdIndex};
 use super::keeping::{Done, Job, Signals, start};
 use super::run::Run;
 use super::runs::open_all;
-use crate::flow::{Helper, Helpers};
+use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::{Sequence, TransferId};
 use crate::planted::{self, Bug};
 use crate::telemetry::chain;
@@ -96,8 +96,8 @@ pub struct KnownIds {
 /// The two helpers: one writes, one merges.
 #[derive(Debug)]
 struct Workers {
-    writer: Sender<Job>,
-    merger: Sender<Job>,
+    writer: Jobs<Job>,
+    merger: Jobs<Job>,
 }
 
 impl KnownIds {
@@ -286,7 +286,9 @@ impl KnownIds {
             self.give(Job::Write(leaving, (self.covers(), covers)));
         }
         // Two full ones would be more than the memory that was promised.
-        self.signals.is_awaited.store(self.active.len() >= self.active_max / 2, Relaxed);
+        self.signals
+            .is_awaited
+            .store(self.active.len().saturating_mul(8) >= self.active_max.saturating_mul(5), Relaxed);
         if self.has_new_run && !self.is_merging {
             self.has_new_run = false;
             self.merge_if_many();
@@ -310,7 +312,7 @@ impl KnownIds {
         if let Some(workers) = &self.workers {
             let worker = if matches!(job, Job::Merge(_)) { &workers.merger } else { &workers.writer };
             // The threads end only with this.
-            let _taken = worker.send(job);
+            let _taken = worker.give(job);
         }
     }
 

@@ -64,16 +64,16 @@ fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
 }
 
 #[test]
-fn an_index_is_written_without_rest_once_the_next_is_half_full_or_somebody_waits() {
+fn an_index_is_written_without_rest_once_the_next_fills_or_somebody_waits() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
     let mut number = 0;
-    for (many, hurries) in [(4, false), (1, true)] {
+    for (many, hurries) in [(6, false), (1, true)] {
         add(&mut known, &mut number, many, id);
         known.turn();
         assert_eq!(known.signals.is_awaited.load(Relaxed), hurries, "with {number}");
     }
-    add(&mut known, &mut number, 5, id);
+    add(&mut known, &mut number, 3, id);
     known.turn();
     assert!(known.writing.is_some() && !known.signals.is_awaited.load(Relaxed), "the next one is empty");
     known.turn_and_wait();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::unbounded;
 
-use crate::flow::{Batch, Helper, Helpers};
+use crate::flow::{Batch, Helper, Helpers, Jobs};
 use crate::journal::JournalReader;
 use crate::ledger::{Code, LifeStore, Original, Outcome, Record, Sequence, StoredRecord, Transfer, TransferId};
 use crate::planted::{self, Bug};
@@ -22,7 +22,7 @@ pub enum Lookup {
 }
 
 /// What to look up. Bounded by admission.
-pub type RepeatSender = Sender<Lookup>;
+pub type RepeatSender = Jobs<Lookup>;
 
 /// The outcome of a transfer whose id has this record: the first outcome again if the content is the same.
 pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
@@ -46,8 +46,7 @@ pub fn spawn_resolver(
     shards: Vec<ShardHandle>,
     helpers: &Helpers,
 ) -> std::io::Result<(RepeatSender, Helper)> {
-    let (sender, work) = unbounded::<Lookup>();
-    let helper = helpers.start("heng-repeats", work, move |lookup| {
+    helpers.start("heng-repeats", unbounded::<Lookup>(), move |lookup| {
         let sent = match lookup {
             Lookup::Repeats(batch) => settlement.send(SettlementMessage::Resolved(resolve_repeats(&reader, &batch))),
             Lookup::Originals(shard, transactions) => {
@@ -57,8 +56,7 @@ pub fn spawn_resolver(
             }
         };
         sent.is_ok()
-    })?;
-    Ok((sender, helper))
+    })
 }
 
 fn read(reader: &JournalReader, sequence: Sequence) -> Option<StoredRecord> {

@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::bounded;
 
 use super::actor::{SettlementHandle, SettlementMessage};
-use crate::flow::{Helper, Helpers, Stopped};
+use crate::flow::{Helper, Helpers, Jobs, Stopped};
 use crate::journal::{Appended, Journal, PendingGroup};
 use crate::telemetry::{Recorder, Stage};
 
@@ -60,7 +60,7 @@ impl Appender {
 #[derive(Debug)]
 pub struct Writer {
     appender: Arc<Mutex<Appender>>,
-    groups: Sender<PendingGroup>,
+    groups: Jobs<PendingGroup>,
 }
 
 impl Writer {
@@ -70,7 +70,7 @@ impl Writer {
         if group.count() <= AT_ONCE_MAX {
             return Ok(Some(lock(&self.appender).append(group)));
         }
-        self.groups.try_send(group).map_err(|_err| Stopped)?;
+        self.groups.give(group).map_err(|_err| Stopped)?;
         Ok(None)
     }
 }
@@ -89,10 +89,9 @@ pub fn spawn_writer(
     stats: WriterStats,
     helpers: &Helpers,
 ) -> std::io::Result<(Writer, Helper)> {
-    let (groups, work) = bounded::<PendingGroup>(WAITING_GROUPS);
     let appender = Arc::new(Mutex::new(Appender { journal, epoch, stats }));
     let own = Arc::clone(&appender);
-    let helper = helpers.start("heng-journal", work, move |group| {
+    let (groups, helper) = helpers.start("heng-journal", bounded::<PendingGroup>(WAITING_GROUPS), move |group| {
         let ended = lock(&own).append(group);
         let failed = matches!(ended, SettlementMessage::Failed(_));
         settlement.send(ended).is_ok() && !failed

@@ -12,7 +12,7 @@ use super::links::LinkLog;
 use super::lives::distrust_after;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
-use crate::flow::{Helper, Helpers};
+use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::{FormerLevel, GatewayEntry, KeptLife, Sequence, TransferId, WindowPieces};
 use crate::planted::{self, Bug};
 use crate::telemetry::{Telemetry, chain};
@@ -69,7 +69,7 @@ pub enum StoreJob {
 /// How the clearing actor speaks to the store's thread.
 #[derive(Clone, Debug)]
 pub struct StoreWriter {
-    jobs: Sender<StoreJob>,
+    jobs: Jobs<StoreJob>,
     /// Whether a job was refused since `on_room` was last called.
     refused: Arc<AtomicBool>,
 }
@@ -77,7 +77,7 @@ pub struct StoreWriter {
 impl StoreWriter {
     /// Hands on a job, or gives it back when there is no room. Never blocks.
     pub fn try_send(&self, job: StoreJob) -> Result<(), StoreJob> {
-        match self.jobs.try_send(job) {
+        match self.jobs.give(job) {
             Err(TrySendError::Full(job)) => {
                 self.refused.store(true, Release);
                 Err(job)
@@ -99,21 +99,20 @@ pub fn spawn_store_writer(
 ) -> std::io::Result<(StoreWriter, Helper)> {
     let (jobs, work) = bounded(JOBS_MAX);
     let refused = Arc::new(AtomicBool::new(false));
-    let writer = StoreWriter { jobs, refused: Arc::clone(&refused) };
-    let waiting = work.clone();
-    let helper = helpers.start("heng-store", work, move |job| {
+    let (waiting, is_refused) = (work.clone(), Arc::clone(&refused));
+    let (jobs, helper) = helpers.start("heng-store", (jobs, work), move |job| {
         if let Err(err) = perform(&store, &links, &telemetry, job) {
             distrust_after(store.path(), &err);
             let why = chain(&err);
             telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
             return false;
         }
-        if waiting.len() <= JOBS_MAX / 2 && refused.swap(false, AcqRel) {
+        if waiting.len() <= JOBS_MAX / 2 && is_refused.swap(false, AcqRel) {
             on_room();
         }
         true
     })?;
-    Ok((writer, helper))
+    Ok((StoreWriter { jobs, refused }, helper))
 }
 
 fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {

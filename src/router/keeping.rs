@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
@@ -23,8 +23,8 @@ use super::run::{Entry, Run};
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
 
-/// Without hurry a merge rests so many times as long as it works, and so does the writing of an index, up to a bound: a disk that stands still
-/// is no work. What is written at once takes a processor from those who answer: of each index, a fifth of a second.
+/// Without hurry a merge rests so many times as long as it works, and so does the writing of an index that is ahead of the one that fills, up to a
+/// bound: a disk that stands still is no work. What is written at once takes a processor from those who answer: of each index, a fifth of a second.
 const MERGE_RESTS: u32 = 2;
 const WRITE_RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(20);
@@ -36,9 +36,12 @@ pub(super) struct Signals {
     pub(super) ends: AtomicBool,
     /// There are too many runs, so merge without a rest.
     pub(super) is_behind: AtomicBool,
-    /// The next index will be full soon, or somebody waits, so write without a rest.
-    pub(super) is_awaited: AtomicBool,
+    /// How many of [`FULL`] parts the next index has, or more when somebody waits: so much of this one should be written.
+    pub(super) filled: AtomicUsize,
 }
+
+/// Parts of an index.
+pub(super) const FULL: usize = 1 << 10;
 
 /// Something for a helper.
 pub(super) enum Job {
@@ -81,9 +84,12 @@ impl Breath {
         Ok(())
     }
 
-    /// Between the parts of a run that is written, which the process waits for when it ends.
-    fn amid_write(&self) {
-        self.rest(WRITE_RESTS, self.signals.is_awaited.load(Relaxed) || self.signals.ends.load(Relaxed));
+    /// Between the parts of a run that is written, which the process waits for when it ends: ahead of the index that fills by half as much again,
+    /// so that this one is empty when that is full.
+    fn amid_write(&self, done: usize, parts: usize) {
+        let filled = self.signals.filled.load(Relaxed);
+        let is_ahead = done.saturating_mul(FULL) > parts.saturating_mul(filled.saturating_add(filled / 2));
+        self.rest(WRITE_RESTS, !is_ahead || self.signals.ends.load(Relaxed));
     }
 
     #[expect(
@@ -120,7 +126,9 @@ pub(super) fn start(
 fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            let written = Run::write(directory, (index.entries(), memory), records, &|| breath.amid_write());
+            let written = Run::write(directory, (index.entries(), memory), records, &|done, parts| {
+                breath.amid_write(done, parts);
+            });
             // Whoever is told can have it whole.
             drop(index);
             match written {

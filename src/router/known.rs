@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crossbeam::channel::{Receiver, unbounded};
 
 use super::ids::{Admitted, IdIndex};
-use super::keeping::{Done, Job, Signals, start};
+use super::keeping::{Done, FULL, Job, Signals, start};
 use super::run::Run;
 use super::runs::open_all;
 use crate::flow::{Helper, Helpers, Jobs};
@@ -286,9 +286,8 @@ impl KnownIds {
             self.give(Job::Write(leaving, (self.covers(), covers)));
         }
         // Two full ones would be more than the memory that was promised.
-        self.signals
-            .is_awaited
-            .store(self.active.len().saturating_mul(8) >= self.active_max.saturating_mul(5), Relaxed);
+        let filled = self.active.len().saturating_mul(FULL).checked_div(self.active_max).unwrap_or(FULL);
+        self.signals.filled.store(filled, Relaxed);
         if self.has_new_run && !self.is_merging {
             self.has_new_run = false;
             self.merge_if_many();
@@ -298,7 +297,7 @@ impl KnownIds {
     /// Like [`Self::turn`], but waits for what is being written: while recovering there is no hurry, but a bound.
     pub fn turn_and_wait(&mut self) {
         self.turn();
-        self.signals.is_awaited.store(true, Relaxed);
+        self.signals.filled.store(FULL, Relaxed);
         while self.writing.is_some() && self.unwritten.is_none() {
             match self.helpers.wait(&self.done) {
                 Some(Done::NotWritten(err, _)) => unreadable(&err),

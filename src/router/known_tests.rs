@@ -64,20 +64,21 @@ fn an_index_full_of_pending_ids_does_not_take_the_place_of_the_run_before() {
 }
 
 #[test]
-fn an_index_is_written_without_rest_once_the_next_fills_or_somebody_waits() {
+fn who_writes_an_index_knows_how_full_the_next_is_and_when_somebody_waits() {
     let directory = tempfile::tempdir().unwrap();
-    let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    let mut known = KnownIds::open(directory.path(), 16, &Helpers::threads()).unwrap();
     let mut number = 0;
-    for (many, hurries) in [(6, false), (1, true)] {
+    for (many, filled) in [(4, FULL / 4), (8, FULL * 3 / 4)] {
         add(&mut known, &mut number, many, id);
         known.turn();
-        assert_eq!(known.signals.is_awaited.load(Relaxed), hurries, "with {number}");
+        assert_eq!(known.signals.filled.load(Relaxed), filled, "with {number}");
     }
-    add(&mut known, &mut number, 3, id);
+    add(&mut known, &mut number, 4, id);
     known.turn();
-    assert!(known.writing.is_some() && !known.signals.is_awaited.load(Relaxed), "the next one is empty");
+    assert!(known.writing.is_some());
+    assert_eq!(known.signals.filled.load(Relaxed), 0, "the next one is empty");
     known.turn_and_wait();
-    assert!(known.writing.is_none() && known.signals.is_awaited.load(Relaxed));
+    assert!(known.writing.is_none() && known.signals.filled.load(Relaxed) == FULL);
 }
 
 #[test]

@@ -287,6 +287,35 @@ fn what_would_happen_is_explained_with_fees_and_limits_and_nothing_is_posted() {
 }
 
 #[test]
+fn a_reversal_is_explained_with_what_it_brings_back() {
+    const RESERVE: &str =
+        "[[reserve]]\nname = \"rolling\"\npercent = \"10\"\ndays = 1\naccount = 4\nreserve_code = 92\ncodes = [6]";
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(&policy, RESERVE).unwrap();
+    let server = TestServer::start(Settings { policy_file: Some(policy), ..settings(&directory.path().join("data")) });
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        prepare(&mut client).await;
+        client.open_accounts(&[account(4, LIMITED)]).await.unwrap();
+        let payment = Transfer { code: 6, ..transfer(20, 2, 3, 400) };
+        assert_eq!(codes(&mut client, &[payment]).await, ["accepted"]);
+        assert_eq!(client.accounts(&[3]).await.unwrap().1[0].balance(), 360);
+        let reversal = about(21, &payment, 400, Operation::Reversal);
+        let explained = client.explain(&[reversal]).await.unwrap();
+        assert_eq!(explained.outcomes[0].code, Code::Accepted);
+        assert!(
+            matches!(explained.records[0], Record::Internal { transfer, .. } if (transfer.operation(), transfer.amount) == (Operation::Arrive, 40))
+        );
+        assert_eq!(explained.records.len(), 2);
+        assert_eq!(codes(&mut client, &[reversal]).await, ["accepted"]);
+        let (_, balances) = client.accounts(&[2, 3, 4]).await.unwrap();
+        assert_eq!(balances.iter().map(heng::ledger::BookAccount::balance).collect::<Vec<_>>(), [1_000, 0, 0]);
+    });
+    server.stop().unwrap();
+}
+
+#[test]
 fn what_is_due_while_the_server_is_down_arrives_after_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let now = || u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();

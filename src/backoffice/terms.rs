@@ -148,10 +148,9 @@ pub fn check_change(
     for scheme in after.schemes().iter().filter(|scheme| book.policy().scheme(scheme.number).is_none()) {
         let windows = book.windows().windows().range((scheme.number, 0)..=(scheme.number, u32::MAX));
         let closed_by = windows.rev().map(|(_, window)| window.policy).find(|at| *at != (0, 0));
-        let was = closed_by.map(&policy_at).transpose();
-        let was = was
-            .map_err(|err| wrong(scheme, &format!("the policy of its last window cannot be read: {err}")))?
-            .flatten();
+        let unreadable = || "it is not whole".to_owned();
+        let was = closed_by.map(|at| policy_at(at)?.ok_or_else(unreadable)).transpose();
+        let was = was.map_err(|err| wrong(scheme, &format!("the policy of its last window cannot be read: {err}")))?;
         let currency = was.as_ref().and_then(|was| was.scheme(scheme.number)).map(|was| was.currency);
         if currency.is_some_and(|currency| currency != scheme.currency) {
             let what = "its number stood for another currency before it was removed, and a payout of that time may still come back; use another number";
@@ -230,8 +229,10 @@ mod tests {
         assert!(error.contains("another currency before it was removed"), "{error}");
         let again = Policy::parse(&policy("currency = \"EUR\"\nnetting = \"gross\"")).unwrap();
         assert_eq!(check_change(&book, &again, read), Ok(()));
-        let error = check_change(&book, &again, |_| Err("damage".to_owned())).unwrap_err().to_string();
-        assert!(error.contains("cannot be read: damage"), "{error}");
+        for unreadable in [Err("damage".to_owned()), Ok(None)] {
+            let error = check_change(&book, &again, |_| unreadable.clone()).unwrap_err().to_string();
+            assert!(error.contains("cannot be read: damage") || error.contains("not whole"), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::ledger::{Account, AccountId, Book, Code, Desk, Order, Policy, Record, Scope, Subject, Table, TransferId};
+use crate::ledger::{
+    Account, AccountId, Book, Code, Desk, Operation, Order, Policy, Record, Scope, Subject, Table, TransferId,
+};
 use crate::protocol::{AccountDetail, Explained, ExplainedOutcome};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -73,6 +75,10 @@ fn fill(book: &Book, orders: &[Order], desk: &mut Desk) -> Table<Account> {
         let about = TransferId::from_raw(order.transfer.related);
         if let Some(pending) = open.pendings.get(about) {
             desk.put_pending(*pending);
+        }
+        if order.transfer.operation() == Operation::Reversal {
+            let withheld = book.policy().reserves_of(about).filter_map(|id| open.pendings.get(id));
+            withheld.for_each(|reserve| desk.put_pending(*reserve));
         }
         if let Some(life) = order.transfer.operation().names_original().then(|| open.lives.get(about)).flatten() {
             desk.put_life(about, life);

@@ -73,7 +73,7 @@ impl FileJournal {
             Ahead::ready()
         } else {
             let next = Ahead::start(Arc::clone(&self.disk), (number, self.options.segment_bytes), self.options.ahead)?;
-            next.is_written(self.tail.offset);
+            next.is_written(self.tail.offset, self.segment_bytes);
             next
         });
         Ok(())
@@ -157,7 +157,7 @@ impl Journal for FileJournal {
         self.reader.note(self.tail.segment, expected, place);
         self.tail.offset = place.saturating_add(bytes);
         if let Some(next) = &self.next_segment {
-            next.is_written(self.tail.offset);
+            next.is_written(self.tail.offset, self.segment_bytes);
         }
         self.tail.previous_hash = *group.hash();
         self.tail.next_sequence = group.last_sequence().saturating_add(1);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::operation::{Rounding, exact_product, minor_units};
 use super::policy::{IdText, Policy, PolicyError, amount as minor, invalid, percent};
-use super::{AccountClass, AccountId};
+use super::{AccountClass, AccountId, TransferId};
 
 /// Who pays a fee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -242,6 +242,11 @@ impl ReserveText {
     }
 }
 
+/// The ids that what a rule withholds of a payment may have, in order: it has the first one that nothing open had.
+pub(super) fn reserve_ids(cause: TransferId, place: u32) -> impl Iterator<Item = TransferId> {
+    (0..u32::MAX).map(move |again| TransferId::derived(cause, place.wrapping_add(again.wrapping_mul(1_000_003))))
+}
+
 impl ReserveRule {
     /// Whether a credit of this code to an account of this class and level is reserved in part.
     pub(super) fn applies(&self, code: u16, class: AccountClass, level: u8) -> bool {
@@ -285,6 +290,18 @@ mod tests {
         let half = |rounding: &str| fee(&format!("percent = \"0.5\"\nrounding = \"{rounding}\"")).fee(100);
         assert_eq!(["half-up", "half-even", "down", "up"].map(half), [Some(1), Some(0), Some(0), Some(1)]);
         assert_eq!(rule.divide(100), [(AccountId::from_raw(8), 67), (AccountId::from_raw(9), 33)]);
+    }
+
+    #[test]
+    fn what_is_withheld_is_looked_for_also_where_its_rule_was_before() {
+        let payment = TransferId::from_raw(77);
+        let rule = "[[reserve]]\nname = \"r\"\npercent = \"10\"\ndays = 1\naccount = 8\nreserve_code = 9";
+        let policy = Policy::parse(rule).unwrap();
+        for place in [0, 1, 15] {
+            let withheld = reserve_ids(payment, place).nth(1).unwrap();
+            assert!(policy.reserves_of(payment).any(|id| id == withheld), "place {place}");
+        }
+        assert_eq!(Policy::default().reserves_of(payment).count(), 0, "there is nothing to look for");
     }
 
     #[test]

@@ -21,14 +21,18 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::bank::{BankAccount, BankAccountText, CsvMapping, bank_accounts, check_mappings};
-use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText};
+use super::charge::{FeeRule, FeeText, ReserveRule, ReserveText, reserve_ids};
 use super::distribution::{Distribution, DistributionText, distributions};
 use super::schedule::{CalendarText, check_calendars};
 use super::scheme::{Scheme, SchemeText, schemes};
 use super::tally::{LimitGroup, LimitRule, LimitText, Scope};
 use super::watch::{WatchRule, WatchText, watches};
-use super::{AccountClass, AccountId, Code, Operation, Transfer, parse_id};
+use super::{AccountClass, AccountId, Code, Operation, Transfer, TransferId, parse_id};
 use crate::money::{Currency, from_major};
+
+/// Places of reserves, and ids for each, under which what was withheld is looked for.
+const RESERVE_PLACES: usize = 16;
+const RESERVE_IDS: usize = 8;
 
 /// Buckets that the rules of one scope may need: keeps an account's counters small.
 const SCOPE_BUCKETS_MAX: usize = 24;
@@ -280,6 +284,14 @@ impl Policy {
         let fees = self.fees.iter().flat_map(FeeRule::recipients);
         let reserves = self.reserves.iter().map(|reserve| reserve.account);
         fees.chain(reserves).chain(self.receivables.iter().map(|(_, account)| *account))
+    }
+
+    /// The ids under which something may be withheld of a payment, also by rules that a policy before this one had at other places. Who holds
+    /// something under the first ones, which he can compute, has his reserve come back on its day and not with a reversal.
+    pub fn reserves_of(&self, payment: TransferId) -> impl Iterator<Item = TransferId> {
+        let places = if self.reserves.is_empty() { 0 } else { self.reserves.len().max(RESERVE_PLACES) };
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        (0..places).flat_map(move |place| reserve_ids(payment, place).take(RESERVE_IDS))
     }
 
     /// The limits in groups that count for the same subject.

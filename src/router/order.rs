@@ -159,9 +159,10 @@ fn by_place(
     for count in &mut counts {
         before = before.saturating_add(std::mem::replace(count, before));
     }
-    // No twice as much for a few more than the last time.
-    into.clear();
-    into.reserve_exact(looked.count);
+    if into.capacity() < looked.count {
+        // No twice as much for a few more than the last time.
+        *into = Vec::with_capacity(looked.count);
+    }
     into.resize(looked.count, (0, 0));
     for entry in entries {
         let Some(next) = counts.get_mut(place(entry.0)) else { continue };

@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use super::{Accounts, Desk};
-use crate::ledger::charge::{PaidBy, ReserveRule};
+use crate::ledger::charge::{PaidBy, ReserveRule, reserve_ids};
 use crate::ledger::{AccountId, Code, GatewayId, Operation, Pending, PendingKind, Transfer, TransferId};
 use crate::planted::{self, Bug};
-
-/// Ids in which a reserve is looked for: it has the first one that nothing open had.
-const IDS_LOOKED_AT: usize = 4;
 
 impl Desk {
     /// Charges a payment that was just posted: fees of both sides, then reserves.
@@ -105,7 +102,7 @@ impl Desk {
     }
 
     /// Brings back what is withheld of a transfer that is now reversed, so that its payee has that to give back, too. Only reserves whose
-    /// accounts the policy names are at the desk; of others it comes back on its day.
+    /// accounts the policy names are at the desk; what is withheld elsewhere comes back on its day.
     pub(super) fn bring_back(&mut self, accounts: &mut impl Accounts, reversal: &Transfer) {
         let policy = Arc::clone(self.policy());
         let is_of_it = |pending: &Pending| {
@@ -114,11 +111,9 @@ impl Desk {
                 && policy.reserves.iter().any(|rule| rule.account == pending.debit)
                 && !planted::is(Bug::ReserveKept)
         };
-        for (_, place) in policy.reserves.iter().zip(0_u32..) {
-            for id in reserve_ids(TransferId::from_raw(reversal.related), place).take(IDS_LOOKED_AT) {
-                if let Some(reserve) = self.pending(id).copied().filter(is_of_it) {
-                    self.arrive(accounts, &reserve);
-                }
+        for id in policy.reserves_of(TransferId::from_raw(reversal.related)) {
+            if let Some(reserve) = self.pending(id).copied().filter(is_of_it) {
+                self.arrive(accounts, &reserve);
             }
         }
     }
@@ -141,11 +136,6 @@ impl Desk {
         self.make_internal(*leg);
         Ok(())
     }
-}
-
-/// The ids that what a rule withholds of a payment may have, in order.
-fn reserve_ids(cause: TransferId, place: u32) -> impl Iterator<Item = TransferId> {
-    (0..u32::MAX).map(move |again| TransferId::derived(cause, place.wrapping_add(again.wrapping_mul(1_000_003))))
 }
 
 /// The id of what a charge is about: an arrival's is that of the transfer that arrives.

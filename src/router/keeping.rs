@@ -84,11 +84,11 @@ impl Breath {
         Ok(())
     }
 
-    /// Between the parts of a run that is written, which the process waits for when it ends: ahead of the index that fills by half as much again,
-    /// so that this one is empty when that is full.
+    /// Between the parts of a run that is written, which the process waits for when it ends: three times as far as the index that fills. Then this
+    /// one is empty long before that is full, and a start after a crash has not much more to read again than if it were written at once.
     fn amid_write(&self, done: usize, parts: usize) {
         let filled = self.signals.filled.load(Relaxed);
-        let is_ahead = done.saturating_mul(FULL) > parts.saturating_mul(filled.saturating_add(filled / 2));
+        let is_ahead = done.saturating_mul(FULL) > parts.saturating_mul(filled.saturating_mul(3));
         self.rest(WRITE_RESTS, !is_ahead || self.signals.ends.load(Relaxed));
     }
 

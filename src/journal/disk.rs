@@ -89,9 +89,12 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Tells the operating system that what is durable in a range of a file, or in all of it where that is empty, need not stay in its cache; what is
-/// not is begun to be written. What is written once and hardly read pushes out what is read, and in a virtual machine each page of memory that was
-/// not used yet costs the time of thirty transfers. A hint: nothing depends on it.
+/// All of a file, for [`let_cache_go`].
+pub(crate) const WHOLE: Range<u64> = 0..0;
+
+/// Tells the operating system that what is durable in a range of a file need not stay in its cache; what is not is begun to be written. What is
+/// written once and hardly read pushes out what is read, and in a virtual machine each page of memory that was not used yet costs the time of
+/// thirty transfers. A hint: nothing depends on it.
 pub(crate) fn let_cache_go(file: &File, range: Range<u64>) {
     let length = NonZeroU64::new(range.end.saturating_sub(range.start));
     if let Err(err) = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed) {
@@ -196,7 +199,7 @@ impl Disk for FileDisk {
 
     fn cool(&self, number: u64) {
         if let Ok(file) = self.open(number) {
-            let_cache_go(&file, 0..0);
+            let_cache_go(&file, WHOLE);
         }
     }
 

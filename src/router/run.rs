@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::order::Looked;
-use crate::journal::{Trickle, let_cache_go};
+use crate::journal::{Trickle, WHOLE, let_cache_go};
 use crate::ledger::{Sequence, TransferId, fold, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS2";
@@ -188,7 +188,7 @@ impl Writer {
             File::open(directory)?.sync_all()?;
         }
         let run = Run::open(name)?;
-        let_cache_go(&file, 0..0);
+        let_cache_go(&file, WHOLE);
         Ok(run)
     }
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, PoisonError};
 
 use super::blocks::IndexEntry;
-use crate::journal::{Trickle, let_cache_go};
+use crate::journal::{Trickle, WHOLE, let_cache_go};
 use crate::ledger::{Sequence, get, set};
 use crate::planted::{self, Bug};
 
@@ -142,7 +142,7 @@ impl IndexFile {
     /// Makes what was written durable. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
-        let_cache_go(&self.file, 0..0);
+        let_cache_go(&self.file, WHOLE);
         Ok(())
     }
 

@@ -162,7 +162,7 @@ impl Store {
         }
         self.db.flush().map_err(|source| self.error(source))?;
         self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
-        crate::journal::let_cache_go(&self.file, 0..0);
+        crate::journal::let_cache_go(&self.file, crate::journal::WHOLE);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ const BREATHED_AFTER: usize = 1 << 13;
 const LOOKS_BREATHED_AFTER: usize = 1 << 16;
 /// Entries after which the disk has all that there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
+/// Fences or words of the filter that are written at once: half a mebibyte, or one.
+const TAIL_PIECE: usize = 1 << 16;
 /// Words of a filter block: one cache line.
 const LINE_WORDS: usize = 8;
 
@@ -161,8 +163,14 @@ impl Writer {
         breathe()
     }
 
-    /// Makes the file whole and durable, gives it its name, and opens it.
-    fn finish(mut self, (after, covers): (Sequence, Sequence), name: &Path) -> io::Result<Run> {
+    /// Makes the file whole and durable, and gives it its name. What is kept of it in memory is there already: to read that of a large run
+    /// again took seconds of a processor, for memory that was used for the first time.
+    fn finish(
+        mut self,
+        (after, covers): (Sequence, Sequence),
+        name: &Path,
+        breathe: &mut impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Run> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -175,21 +183,45 @@ impl Writer {
         set::<40, 8>(&mut header, u64::try_from(self.filter.len()).unwrap_or(u64::MAX).to_le_bytes());
         set::<48, 8>(&mut header, after.to_le_bytes());
         let mut crc = crc32c::crc32c(&header);
-        let fences = self.fences.iter().flat_map(|fence| fence.to_le_bytes());
-        let tail: Vec<u8> = fences.chain(self.filter.iter().flat_map(|word| word.to_le_bytes())).collect();
-        crc = crc32c::crc32c_append(crc, &tail);
-        self.out.write_all(&tail)?;
+        let (fences, filter) = (std::mem::take(&mut self.fences), std::mem::take(&mut self.filter));
+        for piece in fences.chunks(TAIL_PIECE) {
+            crc = self.tail(crc, &piece.iter().flat_map(|fence| fence.to_le_bytes()).collect::<Vec<u8>>())?;
+            breathe()?;
+        }
+        for piece in filter.chunks(TAIL_PIECE) {
+            crc = self.tail(crc, &piece.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())?;
+            breathe()?;
+        }
         self.out.write_all(&crc.to_le_bytes())?;
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
+        let_cache_go(&file, WHOLE);
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
         }
-        let run = Run::open(name)?;
-        let_cache_go(&file, WHOLE);
-        Ok(run)
+        let bounds = fences.first().map_or((u128::MAX, 0), |first| (*first, self.last));
+        Ok(Run {
+            path: name.to_owned(),
+            file: File::open(name)?,
+            ids: self.written,
+            after,
+            covers,
+            seed: self.seed,
+            fences,
+            bounds,
+            filter,
+            last: Mutex::default(),
+        })
+    }
+
+    /// A piece of what comes after the blocks, on the disk; answers the checksum with it.
+    fn tail(&mut self, crc: u32, piece: &[u8]) -> io::Result<u32> {
+        self.out.write_all(piece)?;
+        self.out.flush()?;
+        self.out.get_ref().sync_data()?;
+        Ok(crc32c::crc32c_append(crc, piece))
     }
 }
 
@@ -246,7 +278,7 @@ impl Run {
             let looked = Looked::at(entries.clone());
             let mut writer = Writer::new(unfinished.clone(), looked.count)?;
             looked.in_order(entries, memory, |entry| writer.push_and_breathe(entry, &mut and_go_on))?;
-            writer.finish(records, &directory.join(name(records.1)))
+            writer.finish(records, &directory.join(name(records.1)), &mut and_go_on)
         };
         or_removed(&unfinished, write())
     }
@@ -285,7 +317,7 @@ impl Run {
             }
         }
         breathe()?;
-        writer.finish((after, covers), &unfinished.with_file_name(name(covers)))
+        writer.finish((after, covers), &unfinished.with_file_name(name(covers)), &mut breathe)
     }
 
     /// Opens a run and reads what is kept of it in memory.
@@ -470,114 +502,5 @@ fn least<'r, 'a>(readers: &'r mut [Entries<'a>]) -> Option<(&'r mut Entries<'a>,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::super::runs::open_all;
-    use super::*;
-
-    fn spread(number: u64) -> u128 {
-        u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
-    }
-
-    fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
-        Run::write(directory, (entries, &mut Vec::new()), records, &|_, _| {}).unwrap()
-    }
-
-    #[test]
-    fn what_was_written_is_found_and_nothing_else_also_after_merging() {
-        let directory = tempfile::tempdir().unwrap();
-        let run = |from: u64| {
-            let entries = (from..from + 1_000).map(|number| (spread(number), number));
-            Arc::new(write(directory.path(), entries, (from - 1, from + 999)))
-        };
-        let runs = [run(1), run(1_001), run(2_001)];
-        let check = |runs: &[Arc<Run>]| {
-            for number in 1..=4_000 {
-                let found: Vec<_> =
-                    runs.iter().filter_map(|run| run.find(TransferId::from_raw(spread(number))).unwrap()).collect();
-                assert_eq!(found, if number <= 3_000 { vec![number] } else { vec![] });
-            }
-        };
-        check(&runs);
-        let merged = Arc::new(Run::merge(directory.path(), &runs, || Ok(())).unwrap());
-        assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
-        check(std::slice::from_ref(&merged));
-        let opened = open_all(directory.path()).unwrap().unwrap();
-        assert_eq!(opened.len(), 1, "the merged ones are gone");
-        // One that is missing is noticed; one that was merged and is still there is not believed twice.
-        let later = run(3_001);
-        let whole = fs::read(&later.path).unwrap();
-        fs::remove_file(&merged.path).unwrap();
-        assert!(open_all(directory.path()).unwrap().is_none());
-        let again = run(1);
-        run(1_001);
-        Run::merge(directory.path(), &[run(1), run(1_001), run(2_001)], || Ok(())).unwrap();
-        fs::write(&again.path, fs::read(run(1).path.clone()).unwrap()).unwrap();
-        fs::write(&later.path, whole).unwrap();
-        assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
-        assert!(!again.path.exists());
-        fs::remove_file(&later.path).unwrap();
-        check(&[Arc::new(opened.into_iter().next().unwrap())]);
-    }
-
-    #[test]
-    fn what_is_in_two_runs_is_once_in_the_merged_one() {
-        let directory = tempfile::tempdir().unwrap();
-        // They overlap by less than a block, by a whole one, and by more, and share their first or last ids.
-        for (first, second) in [(1..=500, 400..=900), (1..=340, 171..=340), (1..=340, 1..=170), (1..=170, 1..=900)] {
-            let last = *first.end().max(second.end());
-            let run = |ids: std::ops::RangeInclusive<u64>, covers| {
-                let entries = ids.map(|number| (u128::from(number), number));
-                Arc::new(write(directory.path(), entries, (covers - 1, covers)))
-            };
-            let runs = [run(first, 1), run(second, 2)];
-            let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
-            assert_eq!(u64::try_from(merged.len()), Ok(last));
-            let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
-            assert!((1..=last).all(|number| found(number) == Some(number)) && found(last + 1).is_none());
-        }
-    }
-
-    #[test]
-    fn few_ids_that_are_not_there_are_looked_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let run = write(directory.path(), (1..=100_000).map(|number| (spread(number), number)), (0, 1));
-        let passed = |number: u64| {
-            let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
-            bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
-        };
-        assert!((1..=100_000).all(passed));
-        let wrong = (200_000..300_000).filter(|&number| passed(number)).count();
-        assert!(wrong < 600, "{wrong} of 100,000");
-    }
-
-    #[test]
-    fn damage_is_an_error_and_never_an_answer() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = write(directory.path(), (1..=500).map(|number| (spread(number), number)), (0, 9)).path;
-        let whole = fs::read(&path).unwrap();
-        for at in (0..whole.len()).step_by(97) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            fs::write(&path, &bytes).unwrap();
-            if let Ok(run) = Run::open(&path) {
-                for number in 1..=500 {
-                    let found = run.find(TransferId::from_raw(spread(number)));
-                    assert!(found.is_err() || found.is_ok_and(|found| found == Some(number)), "byte {at}");
-                }
-            }
-        }
-        // One that opens and cannot be read is set aside, so that the next start makes it again.
-        let mut bytes = whole.clone();
-        bytes[HEADER_BYTES + 7] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-        let run = Run::open(&path).unwrap();
-        assert!((1..=500).any(|number| run.find(TransferId::from_raw(spread(number))).is_err()));
-        run.set_aside();
-        assert!(open_all(directory.path()).unwrap().unwrap().is_empty());
-        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert!(Run::open(&path).is_err());
-        assert!(open_all(directory.path()).unwrap().is_none());
-    }
-}
+#[path = "run_tests.rs"]
+mod tests;

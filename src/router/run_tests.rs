@@ -1,0 +1,126 @@
+//! Runs: written, merged, asked, damaged.
+
+use std::sync::Arc;
+
+use super::super::runs::open_all;
+use super::*;
+
+fn spread(number: u64) -> u128 {
+    u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+}
+
+fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
+    Run::write(directory, (entries, &mut Vec::new()), records, &|_, _| {}).unwrap()
+}
+
+#[test]
+fn what_is_kept_in_memory_is_what_an_opened_one_has() {
+    let directory = tempfile::tempdir().unwrap();
+    for many in [0_u64, 1, 170, 171, 70_000] {
+        let entries = (1..=many).map(|number| (spread(number), number));
+        let written = write(directory.path(), entries, (many, many + 1));
+        let opened = Run::open(&written.path).unwrap();
+        assert_eq!(
+            (written.ids, written.after, written.covers, written.seed),
+            (opened.ids, opened.after, opened.covers, opened.seed)
+        );
+        assert_eq!((written.bounds, &written.fences, &written.filter), (opened.bounds, &opened.fences, &opened.filter));
+    }
+}
+
+#[test]
+fn what_was_written_is_found_and_nothing_else_also_after_merging() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |from: u64| {
+        let entries = (from..from + 1_000).map(|number| (spread(number), number));
+        Arc::new(write(directory.path(), entries, (from - 1, from + 999)))
+    };
+    let runs = [run(1), run(1_001), run(2_001)];
+    let check = |runs: &[Arc<Run>]| {
+        for number in 1..=4_000 {
+            let found: Vec<_> =
+                runs.iter().filter_map(|run| run.find(TransferId::from_raw(spread(number))).unwrap()).collect();
+            assert_eq!(found, if number <= 3_000 { vec![number] } else { vec![] });
+        }
+    };
+    check(&runs);
+    let merged = Arc::new(Run::merge(directory.path(), &runs, || Ok(())).unwrap());
+    assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
+    check(std::slice::from_ref(&merged));
+    let opened = open_all(directory.path()).unwrap().unwrap();
+    assert_eq!(opened.len(), 1, "the merged ones are gone");
+    // One that is missing is noticed; one that was merged and is still there is not believed twice.
+    let later = run(3_001);
+    let whole = fs::read(&later.path).unwrap();
+    fs::remove_file(&merged.path).unwrap();
+    assert!(open_all(directory.path()).unwrap().is_none());
+    let again = run(1);
+    run(1_001);
+    Run::merge(directory.path(), &[run(1), run(1_001), run(2_001)], || Ok(())).unwrap();
+    fs::write(&again.path, fs::read(run(1).path.clone()).unwrap()).unwrap();
+    fs::write(&later.path, whole).unwrap();
+    assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
+    assert!(!again.path.exists());
+    fs::remove_file(&later.path).unwrap();
+    check(&[Arc::new(opened.into_iter().next().unwrap())]);
+}
+
+#[test]
+fn what_is_in_two_runs_is_once_in_the_merged_one() {
+    let directory = tempfile::tempdir().unwrap();
+    // They overlap by less than a block, by a whole one, and by more, and share their first or last ids.
+    for (first, second) in [(1..=500, 400..=900), (1..=340, 171..=340), (1..=340, 1..=170), (1..=170, 1..=900)] {
+        let last = *first.end().max(second.end());
+        let run = |ids: std::ops::RangeInclusive<u64>, covers| {
+            let entries = ids.map(|number| (u128::from(number), number));
+            Arc::new(write(directory.path(), entries, (covers - 1, covers)))
+        };
+        let runs = [run(first, 1), run(second, 2)];
+        let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
+        assert_eq!(u64::try_from(merged.len()), Ok(last));
+        let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
+        assert!((1..=last).all(|number| found(number) == Some(number)) && found(last + 1).is_none());
+    }
+}
+
+#[test]
+fn few_ids_that_are_not_there_are_looked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = write(directory.path(), (1..=100_000).map(|number| (spread(number), number)), (0, 1));
+    let passed = |number: u64| {
+        let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
+        bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
+    };
+    assert!((1..=100_000).all(passed));
+    let wrong = (200_000..300_000).filter(|&number| passed(number)).count();
+    assert!(wrong < 600, "{wrong} of 100,000");
+}
+
+#[test]
+fn damage_is_an_error_and_never_an_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), (1..=500).map(|number| (spread(number), number)), (0, 9)).path;
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(run) = Run::open(&path) {
+            for number in 1..=500 {
+                let found = run.find(TransferId::from_raw(spread(number)));
+                assert!(found.is_err() || found.is_ok_and(|found| found == Some(number)), "byte {at}");
+            }
+        }
+    }
+    // One that opens and cannot be read is set aside, so that the next start makes it again.
+    let mut bytes = whole.clone();
+    bytes[HEADER_BYTES + 7] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let run = Run::open(&path).unwrap();
+    assert!((1..=500).any(|number| run.find(TransferId::from_raw(spread(number))).is_err()));
+    run.set_aside();
+    assert!(open_all(directory.path()).unwrap().unwrap().is_empty());
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(Run::open(&path).is_err());
+    assert!(open_all(directory.path()).unwrap().is_none());
+}

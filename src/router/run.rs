@@ -185,11 +185,11 @@ impl Writer {
         let mut crc = crc32c::crc32c(&header);
         let (fences, filter) = (std::mem::take(&mut self.fences), std::mem::take(&mut self.filter));
         for piece in fences.chunks(TAIL_PIECE) {
-            crc = self.tail(crc, &piece.iter().flat_map(|fence| fence.to_le_bytes()).collect::<Vec<u8>>())?;
+            crc = self.tail(crc, piece.iter().flat_map(|fence| fence.to_le_bytes()))?;
             breathe()?;
         }
         for piece in filter.chunks(TAIL_PIECE) {
-            crc = self.tail(crc, &piece.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>())?;
+            crc = self.tail(crc, piece.iter().flat_map(|word| word.to_le_bytes()))?;
             breathe()?;
         }
         self.out.write_all(&crc.to_le_bytes())?;
@@ -217,11 +217,12 @@ impl Writer {
     }
 
     /// A piece of what comes after the blocks, on the disk; answers the checksum with it.
-    fn tail(&mut self, crc: u32, piece: &[u8]) -> io::Result<u32> {
-        self.out.write_all(piece)?;
+    fn tail(&mut self, crc: u32, piece: impl Iterator<Item = u8>) -> io::Result<u32> {
+        let piece: Vec<u8> = piece.collect();
+        self.out.write_all(&piece)?;
         self.out.flush()?;
         self.out.get_ref().sync_data()?;
-        Ok(crc32c::crc32c_append(crc, piece))
+        Ok(crc32c::crc32c_append(crc, &piece))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::engine::{
 use crate::flow::Admission;
 use crate::gateway::{self, GatewayContext, GatewayLimits, LookupTurns};
 use crate::journal::JournalError;
-use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence, StoredRecord};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
 use crate::ops::{self, OpsContext};
 use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
 use crate::store::StoreError;
@@ -233,13 +233,14 @@ fn recover_with_policy(config: &Config, directory: &DataDir) -> Result<Recovered
     let policy = Policy::parse(&text).map_err(|err| policy_error(err.to_string()))?;
     check_schemes(&policy).map_err(|err| policy_error(err.to_string()))?;
     let policy_at = |(from, until)| {
-        let scan = |visit: &mut dyn FnMut(StoredRecord)| {
-            recovered.reader.scan(from, until, &mut |stored| {
+        let read = policy_in(|visit| {
+            let scanned = recovered.reader.scan(from, until, &mut |stored| {
                 visit(stored);
                 true
-            })
-        };
-        policy_in(|visit| scan(visit).map(drop)).map_err(|err| chain(&err))
+            });
+            scanned.map(drop)
+        });
+        read.map_err(|err| chain(&err))
     };
     check_change(&recovered.book, &policy, policy_at).map_err(|err| policy_error(err.to_string()))?;
     let records: Vec<Record> = PolicyPart::split(&text).into_iter().map(Record::Policy).collect();

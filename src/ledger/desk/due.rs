@@ -60,6 +60,7 @@ impl Desk {
             self.due.push(Reverse((made.transfer.time_ns, made.transfer.id)));
         }
     }
+
     /// Posts what is set aside to whom it was promised; answers the record.
     pub(super) fn arrive(&mut self, accounts: &mut impl Accounts, pending: &Pending) -> Transfer {
         let arrival = internal(Operation::Arrive, pending, pending.levels);

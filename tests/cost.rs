@@ -91,11 +91,15 @@ fn shard(policy: &str, flags: u16) -> AllocationInfo {
         core.handle(ShardMessage::Submit(batch(&transfers(round * BATCH, flags))));
         let _taken = core.take_output();
     }
-    let last = batch(&transfers(4 * BATCH, flags));
-    measure(|| {
-        core.handle(ShardMessage::Submit(last));
-        let _taken = core.take_output();
-    })
+    // In some of them a part of a map grows, at places that differ from run to run: the one that cost least tells what all of them do.
+    let costs = (4..32).map(|round| {
+        let next = batch(&transfers(round * BATCH, flags));
+        measure(|| {
+            core.handle(ShardMessage::Submit(next));
+            let _taken = core.take_output();
+        })
+    });
+    costs.min_by_key(|cost| cost.bytes_total).expect("there are some")
 }
 
 #[test]
@@ -114,8 +118,8 @@ fn a_transfer_allocates_no_more_than_it_did() {
     check("parcel", &measure(|| drop(batch(&made))), (0.0011, 153.0));
     check("shard, plain", &shard("", 0), (0.0028, 153.0));
     check("shard, limits and fees", &shard(LIMITS, 0), (3.1, 490.0));
-    // A map that grows part by part, at places that differ from run to run: the bytes have room.
-    check("shard, holds", &shard("", Operation::Hold as u16), (0.02, 400.0));
+    // In hardly any run a part grows in each of them.
+    check("shard, holds", &shard("", Operation::Hold as u16), (0.005, 350.0));
 
     // The server's has its room from the start.
     let mut index = IdIndex::with_room(1 << 18);

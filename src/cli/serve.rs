@@ -14,8 +14,8 @@ use crate::telemetry::{Telemetry, abort_on_panic, init_logs};
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_CONFIG: &str = "config/heng.toml";
 
-/// Files beside the connections of gateways: those of the journal, the store, the id runs and the operations port.
-const OTHER_FILES: usize = 512;
+/// Files beside the connections of gateways: those of the id runs (512 when their merging is behind), of the journal, the store and the operations port.
+const OTHER_FILES: usize = 512 + 192;
 
 /// Start the server.
 #[derive(Debug, Args)]

@@ -125,10 +125,16 @@ impl IdIndex {
         }
     }
 
+    /// Whether it may have some id from the first to the last.
+    #[inline]
+    pub fn may_have(&self, first: u128, last: u128) -> bool {
+        self.bounds.0 <= last && first <= self.bounds.1
+    }
+
     /// Looks an id up and notes nothing.
     #[inline]
     pub fn peek(&self, id: TransferId) -> Admitted {
-        if id.raw() < self.bounds.0 || id.raw() > self.bounds.1 {
+        if !self.may_have(id.raw(), id.raw()) {
             return Admitted::New;
         }
         let (low, high) = id.halves();

@@ -18,14 +18,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 
+use super::filter::Seed;
 use super::ids::IdIndex;
-use super::run::{Entry, Run};
+use super::run::{BREATHED_AFTER, Entry, Run};
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
 
-/// Without hurry a merge rests so many times as long as it works, and so does the writing of an index that is ahead of the one that fills, up to a
-/// bound: a disk that stands still is no work. What is written at once takes a processor from those who answer: of each index, a fifth of a second.
+/// A merge rests so many times as long as it works, and more while it is ahead of what comes and no other waits for it; so does the writing of an index that is ahead of the one
+/// that fills. Up to a bound: a disk that stands still is no work. What is written at once takes a processor from those who answer: of each index, a
+/// fifth of a second.
 const MERGE_RESTS: u32 = 2;
+const MERGE_RESTS_AHEAD: u32 = 8;
 const WRITE_RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(20);
 
@@ -36,6 +39,10 @@ pub(super) struct Signals {
     pub(super) ends: AtomicBool,
     /// There are too many runs, so merge without a rest.
     pub(super) is_behind: AtomicBool,
+    /// There are enough runs beside each other for a merge; another one, if one is under way already.
+    pub(super) is_due: AtomicBool,
+    /// How many ids came until now.
+    pub(super) came: AtomicUsize,
     /// How many of [`FULL`] parts the next index has, or more when somebody waits: so much of this one should be written.
     pub(super) filled: AtomicUsize,
 }
@@ -76,11 +83,13 @@ struct Breath {
 
 impl Breath {
     /// Between the parts of a merge, which ends when the process does: nothing is lost with it.
-    fn amid_merge(&self) -> io::Result<()> {
+    fn amid_merge(&self, merged: usize, came_before: usize) -> io::Result<()> {
         if self.signals.ends.load(Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
         }
-        self.rest(MERGE_RESTS, self.signals.is_behind.load(Relaxed));
+        let came = self.signals.came.load(Relaxed).saturating_sub(came_before);
+        let times = merge_rests(merged, came, self.signals.is_due.load(Relaxed));
+        self.rest(times, self.signals.is_behind.load(Relaxed));
         Ok(())
     }
 
@@ -104,10 +113,17 @@ impl Breath {
     }
 }
 
-/// Starts a helper that does jobs until nobody can give it any.
+/// How many times as long as it works a merge rests. The next one of as many ids is due when so many more have come, so this one has until then; it is
+/// ahead while it has merged a quarter more than came since it began.
+fn merge_rests(merged: usize, came: usize, is_due: bool) -> u32 {
+    let is_ahead = merged > came.saturating_add(came / 4);
+    if is_ahead && !is_due { MERGE_RESTS_AHEAD } else { MERGE_RESTS }
+}
+
+/// Starts a helper that does jobs until nobody can give it any. Runs that it writes have this seed.
 pub(super) fn start(
     name: &str,
-    (directory, signals): (&Path, &Arc<Signals>),
+    (directory, seed, signals): (&Path, Seed, &Arc<Signals>),
     told: Sender<Done>,
     helpers: &Helpers,
 ) -> io::Result<(Jobs<Job>, Helper)> {
@@ -118,15 +134,15 @@ pub(super) fn start(
     let mut memory = Vec::new();
     helpers.start(name, unbounded(), move |job| {
         breath.since.set(Instant::now());
-        let done = perform(&directory, job, &mut memory, &breath).unwrap_or_else(Done::Failed);
+        let done = perform((&directory, seed), job, &mut memory, &breath).unwrap_or_else(Done::Failed);
         told.send(done).is_ok()
     })
 }
 
-fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {
+fn perform((directory, seed): (&Path, Seed), job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {
     match job {
         Job::Write(index, records) => {
-            let written = Run::write(directory, (index.entries(), memory), records, &|done, parts| {
+            let written = Run::write((directory, seed), (index.entries(), memory), records, &|done, parts| {
                 breath.amid_write(done, parts);
             });
             // Whoever is told can have it whole.
@@ -147,16 +163,38 @@ fn perform(directory: &Path, job: Job, memory: &mut Vec<Entry>, breath: &Breath)
             index.clear();
             Ok(Done::Ready(index))
         }
-        Job::Merge(runs) => match Run::merge(directory, &runs, || breath.amid_merge()) {
-            Ok(merged) => Ok(Done::Merged(runs, merged)),
-            Err(err) if err.kind() == io::ErrorKind::InvalidData => {
-                for run in &runs {
-                    run.set_aside();
-                }
-                Err(err)
+        Job::Merge(runs) => merge((directory, seed), runs, breath),
+    }
+}
+
+fn merge((directory, seed): (&Path, Seed), runs: Vec<Arc<Run>>, breath: &Breath) -> io::Result<Done> {
+    let (came_before, mut merged) = (breath.signals.came.load(Relaxed), 0_usize);
+    let breathe = || {
+        merged = merged.saturating_add(BREATHED_AFTER);
+        breath.amid_merge(merged, came_before)
+    };
+    match Run::merge((directory, seed), &runs, breathe) {
+        Ok(merged) => Ok(Done::Merged(runs, merged)),
+        Err(err) if err.kind() == io::ErrorKind::InvalidData => {
+            for run in &runs {
+                run.set_aside();
             }
-            // The runs can all be read, only they are more than one would like.
-            Err(err) => Ok(Done::NotMerged(err)),
-        },
+            Err(err)
+        }
+        // The runs can all be read, only they are more than one would like.
+        Err(err) => Ok(Done::NotMerged(err)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_rests_long_while_it_is_ahead_and_nothing_waits_for_it() {
+        let ahead = [(1, 0, false), (126, 100, false)];
+        let not = [(0, 0, false), (125, 100, false), (126, 100, true)];
+        assert!(ahead.iter().all(|&(merged, came, due)| merge_rests(merged, came, due) == MERGE_RESTS_AHEAD));
+        assert!(not.iter().all(|&(merged, came, due)| merge_rests(merged, came, due) == MERGE_RESTS));
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
 //! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
-//! ids in memory. An id is looked for only in runs between whose first and last id it is. So when eight of about one size may all have one, they become one;
-//! when ids come in their order, runs lie apart, and sixty-four of them do. An id is merged hardly ever. A merge that fails leaves the runs as they are,
+//! ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have one, they become one;
+//! when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is merged hardly ever. A merge that fails leaves the runs as they are,
 //! and is tried again when there is one more.
 //!
 //! # Invariants
@@ -19,6 +19,7 @@
 //!
 //! What an index ([`super::ids`]) and a run ([`super::run`]) are, and the two helpers ([`super::keeping`]).
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -27,8 +28,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::channel::{Receiver, unbounded};
 
+use super::filter::Key;
 use super::ids::{Admitted, IdIndex};
 use super::keeping::{Done, FULL, Job, Signals, start};
+use super::merging::{APART, MERGED, beside_newest, to_merge};
+use super::ranges::{NONE, Range, Ranges};
 use super::run::Run;
 use super::runs::open_all;
 use crate::flow::{Helper, Helpers, Jobs};
@@ -39,21 +43,9 @@ use crate::telemetry::chain;
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
 pub const IDS_IN_MEMORY: usize = 2 << 20;
 
-/// Runs of about one size in which one id may be: so many are merged into one.
-const MERGED: usize = 8;
-
-/// Runs of about one size that are merged into one although they lie apart.
-const MERGED_APART: usize = 64;
-
-/// Runs in which one id may be, and runs at all, from which on a merge does not rest any more.
+/// Runs of about one size in which one id may be, and runs at all, from which on a merge does not rest any more.
 const BEHIND: usize = 2 * MERGED;
-const BEHIND_APART: usize = 4 * MERGED_APART;
-
-/// The first and the last of some ids.
-type Bounds = (u128, u128);
-
-/// Of no ids.
-const NONE: Bounds = (u128::MAX, 0);
+const BEHIND_APART: usize = 2 * APART;
 
 /// A run for which there was no room is tried again when so small a part of an index has come since.
 const TRIED_AGAIN: usize = 16;
@@ -67,6 +59,8 @@ pub struct KnownIds {
     /// Whether the first spare one was asked for; later ones are those that were written.
     is_prepared: bool,
     active_max: usize,
+    /// How many ids full indexes had.
+    left: usize,
     /// Full, with ids that are still pending, and all records up to this sequence settled when it left.
     leaving: Option<(IdIndex, Sequence)>,
     /// Full and settled, being written.
@@ -75,12 +69,9 @@ pub struct KnownIds {
     unwritten: Option<((Sequence, Sequence), usize)>,
     /// The oldest first.
     runs: Vec<Arc<Run>>,
-    /// The least and the greatest id of each.
-    bounds: Vec<Bounds>,
-    /// The same of all.
-    in_runs: Bounds,
-    /// The runs that may have ids between these two: those of the block that was touched last.
-    near: (Bounds, Vec<usize>),
+    /// Where ids of runs are.
+    in_runs: Ranges,
+    asked: Asked,
     is_merging: bool,
     /// There is a run since it was last looked whether there are enough to merge.
     has_new_run: bool,
@@ -91,6 +82,68 @@ pub struct KnownIds {
     signals: Arc<Signals>,
     helpers: Helpers,
     started: Vec<Helper>,
+}
+
+/// What the runs said of the ids that were touched last.
+#[derive(Debug)]
+struct Asked {
+    /// In this range are no ids of runs.
+    clear: Range,
+    /// Those that are where ids of runs are.
+    ids: Vec<AskedId>,
+    /// The one that is probably looked up next: they are in the order in which they were touched.
+    next: Cell<usize>,
+}
+
+/// An id that was touched.
+#[derive(Debug)]
+struct AskedId {
+    id: TransferId,
+    /// For the filter that was asked last.
+    key: Key,
+    /// Whether some run may have it.
+    may_be: bool,
+}
+
+impl Asked {
+    fn nothing() -> Self {
+        Self { clear: NONE, ids: Vec::new(), next: Cell::new(0) }
+    }
+
+    fn forget(&mut self) {
+        self.clear = NONE;
+        self.ids.clear();
+        self.next.set(0);
+    }
+
+    #[inline]
+    fn ask<'r>(&mut self, runs: impl Iterator<Item = &'r Arc<Run>>, ids: impl Iterator<Item = TransferId>) {
+        let mut runs = runs.peekable();
+        let mut seed = runs.peek().map_or((0, 0), |run| run.seed());
+        self.ids.extend(ids.map(|id| AskedId { id, key: Key::new(id.raw(), seed), may_be: false }));
+        for run in runs {
+            // Mostly all have the same.
+            if run.seed() != seed {
+                seed = run.seed();
+                self.ids.iter_mut().for_each(|asked| asked.key = Key::new(asked.id.raw(), seed));
+            }
+            for asked in &mut self.ids {
+                asked.may_be |= run.may_have(asked.id, &asked.key);
+            }
+        }
+    }
+
+    /// Whether some run may have an id, if that was asked.
+    #[inline]
+    fn answer(&self, id: TransferId) -> Option<bool> {
+        if self.clear.0 <= id.raw() && id.raw() <= self.clear.1 {
+            return Some(false);
+        }
+        let is_it = |at: &usize| self.ids.get(*at).is_some_and(|asked| asked.id == id);
+        let at = Some(self.next.get()).filter(is_it).or_else(|| (0..self.ids.len()).find(is_it))?;
+        self.next.set(at.saturating_add(1));
+        self.ids.get(at).map(|asked| asked.may_be)
+    }
 }
 
 /// The two helpers: one writes, one merges.
@@ -113,23 +166,23 @@ impl KnownIds {
         let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
         let (told, done) = unbounded();
         let signals = Arc::new(Signals::default());
-        let (writer, writing) = start("heng-ids", (directory, &signals), told.clone(), helpers)?;
-        let (merger, merging) = start("heng-ids-merge", (directory, &signals), told, helpers)?;
+        let seed = runs.last().map_or_else(rand::random, |newest| newest.seed());
+        let (writer, writing) = start("heng-ids", (directory, seed, &signals), told.clone(), helpers)?;
+        let (merger, merging) = start("heng-ids-merge", (directory, seed, &signals), told, helpers)?;
         let mut active = IdIndex::with_room(active_max);
         active.warm();
-        let bounds: Vec<Bounds> = runs.iter().map(|run| run.bounds()).collect();
         Ok(Self {
             active,
             spare: None,
             is_prepared: false,
             active_max,
+            left: 0,
             leaving: None,
             writing: None,
             unwritten: None,
             settled: runs.iter().map(|run: &Arc<Run>| run.covers()).max().unwrap_or(0),
-            in_runs: around(&bounds),
-            near: (NONE, Vec::new()),
-            bounds,
+            in_runs: of_all(&runs),
+            asked: Asked::nothing(),
             runs,
             is_merging: false,
             has_new_run: true,
@@ -159,24 +212,23 @@ impl KnownIds {
         self.len() == 0
     }
 
-    /// Brings what is asked about these ids into the cache, all at once.
+    /// Asks the runs about these ids, and brings what else is asked about them into the cache, all at once.
     #[inline]
     pub fn touch(&mut self, ids: impl Iterator<Item = TransferId> + Clone) {
-        let block = ids.clone().fold(NONE, |block, id| (block.0.min(id.raw()), block.1.max(id.raw())));
-        self.near.1.clear();
-        // Ids are often younger than all that is in runs; then no run is asked.
-        if meet(&block, &self.in_runs) {
-            let near = (0..).zip(&self.bounds).filter(|(_, bounds)| meet(&block, bounds));
-            self.near.1.extend(near.map(|(at, _)| at));
+        let block = around(ids.clone());
+        self.asked.forget();
+        if self.in_runs.meet(block) {
+            // A few that span far would be looked for in all runs.
+            let held = ids.clone().filter(|id| self.in_runs.hold(id.raw()));
+            let block = around(held.clone());
+            self.asked.ask(self.runs.iter().filter(|run| run.ranges().meet(block)), held);
+        } else {
+            self.asked.clear = block;
         }
-        self.near.0 = block;
-        let mut seen = 0;
-        for run in self.near.1.iter().filter_map(|&at| self.runs.get(at)) {
-            for id in ids.clone() {
-                seen ^= run.touch(id);
-            }
+        let older = [self.leaving.as_ref().map(|(leaving, _)| leaving), self.writing.as_deref()];
+        for index in older.into_iter().flatten().filter(|index| index.may_have(block.0, block.1)) {
+            index.touch(ids.clone());
         }
-        std::hint::black_box(seen);
         self.active.touch(ids);
     }
 
@@ -186,11 +238,6 @@ impl KnownIds {
         if !self.active.expects(ids) {
             self.active.touch(ids.iter().copied());
         }
-    }
-
-    #[inline]
-    fn may_be_in_runs(&self, id: TransferId) -> bool {
-        self.in_runs.0 <= id.raw() && id.raw() <= self.in_runs.1
     }
 
     /// What is known of an id outside the active index.
@@ -205,16 +252,11 @@ impl KnownIds {
         if let Some(sequence) = self.writing.as_ref().and_then(|index| index.find(id)) {
             return Admitted::Known(sequence);
         }
-        if !self.may_be_in_runs(id) || planted::is(Bug::RunsNotAsked) {
+        if !self.asked.answer(id).unwrap_or_else(|| self.in_runs.hold(id.raw())) || planted::is(Bug::RunsNotAsked) {
             return Admitted::New;
         }
-        let (near, runs) = &self.near;
         // The newest first: repeats are mostly young.
-        let found = if near.0 <= id.raw() && id.raw() <= near.1 {
-            runs.iter().rev().filter_map(|&at| self.runs.get(at)).find_map(|run| ask(run, id))
-        } else {
-            self.runs.iter().rev().find_map(|run| ask(run, id))
-        };
+        let found = self.runs.iter().rev().find_map(|run| ask(run, id));
         found.map_or(Admitted::New, Admitted::Known)
     }
 
@@ -276,6 +318,7 @@ impl KnownIds {
         let is_free = self.leaving.is_none() && self.writing.is_none() && self.settled > self.covers();
         if self.active.len() >= self.active_max && is_free {
             let next = self.spare.take().unwrap_or_else(|| IdIndex::with_room(self.active_max));
+            self.left = self.left.saturating_add(self.active.len());
             self.leaving = Some((std::mem::replace(&mut self.active, next), self.settled));
         }
         if self.leaving.as_ref().is_some_and(|(leaving, _)| leaving.pending() == 0)
@@ -285,6 +328,7 @@ impl KnownIds {
             self.writing = Some(Arc::clone(&leaving));
             self.give(Job::Write(leaving, (self.covers(), covers)));
         }
+        self.signals.came.store(self.left.saturating_add(self.active.len()), Relaxed);
         // Two full ones would be more than the memory that was promised.
         let filled = self.active.len().saturating_mul(FULL).checked_div(self.active_max).unwrap_or(FULL);
         self.signals.filled.store(filled, Relaxed);
@@ -346,31 +390,18 @@ impl KnownIds {
     fn add_run(&mut self, run: Run) {
         self.runs.push(Arc::new(run));
         self.runs.sort_by_key(|run| run.covers());
-        self.bounds = self.runs.iter().map(|run| run.bounds()).collect();
-        self.in_runs = around(&self.bounds);
-        self.near = (NONE, Vec::new());
+        self.in_runs = of_all(&self.runs);
+        self.asked.forget();
         self.has_new_run = true;
-        let is_behind = most_with_one_id(&self.runs) >= BEHIND || self.runs.len() >= BEHIND_APART;
-        self.signals.is_behind.store(is_behind, Relaxed);
+        let beside = beside_newest(&self.runs, self.active_max);
+        self.signals.is_due.store(beside >= MERGED, Relaxed);
+        self.signals.is_behind.store(beside >= BEHIND || self.runs.len() >= BEHIND_APART, Relaxed);
     }
 
     fn merge_if_many(&mut self) {
-        let level = |run: &Arc<Run>| {
-            let ratio = run.len().checked_div(self.active_max.max(1)).unwrap_or(0).max(1);
-            ratio.ilog(MERGED)
-        };
-        // Neighbours in age only, so that a run covers what it says.
-        let newest = self.runs.last().map(level);
-        let alike: Vec<_> = self.runs.iter().rev().take_while(|run| Some(level(run)) <= newest).cloned().collect();
-        let older = self.runs.iter().rev().skip(alike.len()).cloned().collect::<Vec<_>>();
-        // Smaller ones among larger ones go with them.
-        let next = older.first().map(level);
-        let older: Vec<_> = older.into_iter().take_while(|run| Some(level(run)) <= next).collect();
-        for alike in [alike, older] {
-            if most_with_one_id(&alike) >= MERGED || alike.len() >= MERGED_APART {
-                self.is_merging = true;
-                return self.give(Job::Merge(alike));
-            }
+        if let Some(merged) = to_merge(&self.runs, self.active_max) {
+            self.is_merging = true;
+            self.give(Job::Merge(merged.to_vec()));
         }
     }
 }
@@ -399,20 +430,14 @@ fn ask(run: &Run, id: TransferId) -> Option<Sequence> {
     })
 }
 
-/// The least and the greatest of all.
-fn around(bounds: &[Bounds]) -> Bounds {
-    bounds.iter().fold(NONE, |all, run| (all.0.min(run.0), all.1.max(run.1)))
+/// The range of some ids.
+fn around(ids: impl Iterator<Item = TransferId>) -> Range {
+    ids.fold(NONE, |range, id| (range.0.min(id.raw()), range.1.max(id.raw())))
 }
 
-/// Whether some id may be between both.
-fn meet(one: &Bounds, other: &Bounds) -> bool {
-    one.0 <= other.1 && other.0 <= one.1
-}
-
-/// In how many of these runs one id may be, at most.
-fn most_with_one_id(runs: &[Arc<Run>]) -> usize {
-    let with = |id: u128| runs.iter().filter(|run| run.bounds().0 <= id && id <= run.bounds().1).count();
-    runs.iter().map(|run| with(run.bounds().0)).max().unwrap_or(0)
+/// Where the ids of these runs are.
+fn of_all(runs: &[Arc<Run>]) -> Ranges {
+    Ranges::of(runs.iter().flat_map(|run| run.ranges().iter()))
 }
 
 #[cfg(test)]

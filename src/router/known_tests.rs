@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::super::merging::{MERGED_APART, most_with_one_id};
 use super::*;
 
 fn id(number: u64) -> TransferId {
@@ -126,6 +127,96 @@ fn ids_are_known_wherever_they_are_and_after_opening_again() {
 }
 
 #[test]
+fn an_id_that_was_not_touched_is_found_between_those_that_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
+    add(&mut known, &mut 0, 100, |number| in_order(2 * number));
+    known.turn_and_wait();
+    // As a refund asks for what it is about, beside new ids of its block.
+    known.touch([41, 43, 61].map(in_order).into_iter());
+    assert_eq!(known.peek(in_order(42)), Admitted::Known(21));
+    assert_eq!([41, 43, 61].map(|number| known.admit(in_order(number))), [Admitted::New; 3]);
+    assert_eq!(known.peek(in_order(60)), Admitted::Known(30));
+    (101..).zip([41, 43, 61]).for_each(|(sequence, number)| known.settle(in_order(number), sequence));
+    // Touched before a run has it, and asked for afterwards.
+    known.touch([301, 302].map(in_order).into_iter());
+    add(&mut known, &mut 300, 200, in_order);
+    known.turn_and_wait();
+    assert_eq!((known.runs.len(), known.active.len()), (2, 0));
+    assert_eq!(known.peek(in_order(301)), Admitted::Known(301));
+    known.touch([301, 501].map(in_order).into_iter());
+    assert_eq!(
+        [301, 501, 400].map(|number| known.peek(in_order(number))),
+        [Admitted::Known(301), Admitted::New, Admitted::Known(400)]
+    );
+}
+
+#[test]
+fn runs_of_other_seeds_are_asked_as_those_of_ones_own() {
+    let directory = tempfile::tempdir().unwrap();
+    // As programs of before left them: each has a seed of its own.
+    for (seed, base) in [((1, 2), 0), ((3, 4), 100), ((5, 6), 200)] {
+        let entries = (base + 1..=base + 100).map(|number| (id(number).raw(), number));
+        Run::write((directory.path(), seed), (entries, &mut Vec::new()), (base, base + 100), &|_, _| {}).unwrap();
+    }
+    let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
+    for number in 1..=300 {
+        let block = [number, 301 - number, 1_000 + number];
+        known.touch(block.into_iter().map(id));
+        let found = [Admitted::Known(block[0]), Admitted::Known(block[1]), Admitted::New];
+        assert_eq!(block.map(|number| known.peek(id(number))), found);
+    }
+}
+
+#[test]
+fn of_many_runs_that_wait_the_oldest_are_merged_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs: Vec<_> = (0..5 * MERGED as u64)
+        .map(|run| {
+            // The second eight lie apart, among those in which one id may be.
+            let apart = (8..16).contains(&run);
+            let entries = (run * 100 + 1..=run * 100 + 100)
+                .map(move |number| (if apart { in_order(number) } else { id(number) }.raw(), number));
+            let records = (run * 100, run * 100 + 100);
+            Arc::new(Run::write((directory.path(), (1, 2)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap())
+        })
+        .collect();
+    let merged =
+        |runs: &[Arc<Run>]| to_merge(runs, 100).map(|merged| (merged[0].after(), merged.last().unwrap().covers()));
+    assert_eq!(merged(&runs), Some((0, 800)));
+    assert_eq!(merged(&runs[1..]), Some((100, 1_700)), "with what lies between");
+    assert_eq!(merged(&runs[8..]), Some((1_600, 2_400)), "and not with what lies before");
+    assert_eq!(merged(&runs[..7]), None);
+}
+
+#[test]
+fn callers_who_count_each_on_their_own_have_runs_that_lie_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    // Each of three at a pace of its own, and one of them far away.
+    let of_caller = |number: u64| match number % 4 {
+        0 => in_order(number / 4),
+        1 => TransferId::from_raw((1 << 90) + u128::from(number / 4)),
+        _ => in_order(1_000_000 + number / 4 * 2 + number % 4),
+    };
+    let mut number = 0;
+    for _ in 0..2 * MERGED {
+        add(&mut known, &mut number, 1_000, of_caller);
+        known.turn_and_wait();
+        merged(&mut known);
+    }
+    assert_eq!((known.runs.len(), most_with_one_id(&known.runs)), (2 * MERGED, 1));
+    assert!((1..=number).all(|number| known.find(of_caller(number)) == Some(number)));
+    known.touch((number + 1..=number + 4).map(of_caller));
+    assert!(known.asked.ids.is_empty(), "no run is asked about new ones");
+    known.touch([7, number + 1].map(of_caller).into_iter());
+    assert_eq!(
+        known.asked.ids.iter().map(|asked| (asked.id, asked.may_be)).collect::<Vec<_>>(),
+        [(of_caller(7), true)]
+    );
+}
+
+#[test]
 fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
@@ -135,9 +226,9 @@ fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
         add(known, &mut number, 1_000, id);
         known.turn_and_wait();
     };
-    (1..MERGED_APART).for_each(|_| run(&mut known));
+    (1..APART).for_each(|_| run(&mut known));
     known.turn();
-    assert_eq!((known.runs.len(), known.is_merging), (MERGED_APART - 1, false));
+    assert_eq!((known.runs.len(), known.is_merging), (APART - 1, false));
     run(&mut known);
     // As at the end of the process: it is broken off, and begun again by whoever opens it next.
     known.signals.ends.store(true, Relaxed);
@@ -145,11 +236,12 @@ fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
     assert!(known.is_merging);
     drop(known);
     let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    assert_eq!(known.runs.len(), MERGED_APART);
+    assert_eq!(known.runs.len(), APART);
     merged(&mut known);
-    assert_eq!(known.runs.len(), 1);
-    assert!((1..=64_000).all(|number| known.find(id(number)) == Some(number)));
-    assert_eq!(known.find(id(64_001)), None);
+    assert_eq!(known.runs.len(), 1 + APART - MERGED_APART);
+    assert_eq!(known.runs[0].len(), 1_000 * MERGED_APART, "the oldest");
+    assert!((1..=256_000).all(|number| known.find(id(number)) == Some(number)));
+    assert_eq!(known.find(id(256_001)), None);
 }
 
 #[test]
@@ -158,7 +250,7 @@ fn small_runs_among_large_ones_are_merged_with_them() {
     let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
     let mut number = 0;
     for phase in 0..2 * MERGED {
-        // Eight that overlap make a small run, then sixty-four that lie apart a large one.
+        // Eight in which one id may be make a small run among many that lie apart.
         let is_ordered = phase % 2 == 1;
         for _ in 0..if is_ordered { MERGED_APART } else { MERGED } {
             add(&mut known, &mut number, 10, if is_ordered { in_order } else { id });
@@ -166,7 +258,7 @@ fn small_runs_among_large_ones_are_merged_with_them() {
             merged(&mut known);
         }
     }
-    assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+    assert!(known.runs.len() < 2 * APART && most_with_one_id(&known.runs) < 2 * MERGED, "{}", known.runs.len());
     assert_eq!(known.len(), usize::try_from(number).unwrap());
 }
 

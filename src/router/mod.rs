@@ -25,10 +25,13 @@
 //! The order within a shard ([`crate::shard`]); reading the index back at start ([`crate::engine`]).
 
 mod actor;
+mod filter;
 mod ids;
 mod keeping;
 mod known;
+mod merging;
 mod order;
+mod ranges;
 mod repeats;
 mod run;
 mod runs;

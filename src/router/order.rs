@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::io;
 
+use super::ranges::{Range, most_beside};
 use super::run::Entry;
 
 /// Entries of a part that is in order from which on it is long.
@@ -61,7 +62,7 @@ impl Looked {
     ) -> io::Result<()> {
         if self.parts <= self.count / PART {
             let parts = parts(entries.clone());
-            if beside(&parts) <= BESIDE {
+            if most_beside(parts.iter().map(Part::range)) <= BESIDE {
                 return merge(parts, visit);
             }
         }
@@ -74,6 +75,12 @@ struct Part<Entries> {
     entries: Entries,
     first: u128,
     last: u128,
+}
+
+impl<Entries> Part<Entries> {
+    fn range(&self) -> Range {
+        (self.first, self.last)
+    }
 }
 
 /// What is in order, as long as it is.
@@ -94,23 +101,6 @@ fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<Part<
         }
         (len, last) = (len.saturating_add(1), id);
     }
-}
-
-/// The most parts that lie beside each other: an id may be in each of them.
-fn beside<Entries>(parts: &[Part<Entries>]) -> usize {
-    let mut firsts: Vec<_> = parts.iter().map(|part| part.first).collect();
-    let mut lasts: Vec<_> = parts.iter().map(|part| part.last).collect();
-    firsts.sort_unstable();
-    lasts.sort_unstable();
-    let mut ended = 0_usize;
-    let mut most = 0_usize;
-    for (begun, first) in (1_usize..).zip(firsts) {
-        while lasts.get(ended).is_some_and(|last| *last < first) {
-            ended = ended.saturating_add(1);
-        }
-        most = most.max(begun.saturating_sub(ended));
-    }
-    most
 }
 
 /// Visits the entries of all parts, each of which is in order. The part whose next entry is the least is on top; when it moves on it mostly
@@ -238,7 +228,7 @@ mod tests {
 
     #[test]
     fn parts_that_lie_beside_each_other_are_counted() {
-        let count = |ids: &[u128]| beside(&parts(ids.iter().map(|id| (*id, 1))));
+        let count = |ids: &[u128]| most_beside(parts(ids.iter().map(|id| (*id, 1))).iter().map(Part::range));
         assert_eq!(count(&[1, 2, 3, 4]), 1);
         assert_eq!(count(&[5, 6, 1, 2, 3]), 1, "they follow each other, the other way round");
         assert_eq!(count(&[1, 5, 5, 9, 2, 3, 4]), 2);

@@ -1,13 +1,13 @@
 //! A run: ids and sequences in a file, sorted by id, with what is needed to ask it quickly kept in memory.
 //!
 //! ```text
-//! header   magic "HENGIDS2" | ids (8) | covers (8) | seed (16) | filter words (8) | after (8) | zero (8)      64 bytes
+//! header   magic "HENGIDS3" | ids (8) | covers (8) | seed (16) | filter words (8) | after (8) | ranges (8)    64 bytes
 //! blocks   170 entries of id (16) and sequence (8), zeros (12), CRC32C of all before (4)           4,096 bytes each
-//! tail     first id of each block (16 each) | filter (8 each word) | CRC32C of header and tail (4)
+//! tail     first id of each block (16 each) | ranges, first and last id (32 each) | filter (8 each word) | CRC32C of header and tail (4)
 //! ```
 //!
-//! The filter is a Bloom filter in blocks of one cache line: about one in a thousand ids that are not in the run is looked for in
-//! vain. Its hash is keyed by the run's seed, so that nobody can choose ids that are always looked for.
+//! An id is looked for only when it is in a range ([`super::ranges`]) and the filter ([`super::filter`]) says that it may be there. "HENGIDS2" was the same without
+//! ranges; such a run has one, from its first id to its last.
 //!
 //! A run holds the ids of the records from `after` + 1 to `covers`, and younger ones that were pending when its index was full; so that one that is missing is noticed: an id in it would be taken for new.
 //! All that is here can be made again from the journal. A run that is not whole is never believed; one of which a block cannot be read is set
@@ -20,28 +20,29 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::filter::{Filter, Key, Seed};
 use super::order::Looked;
+use super::ranges::{Gaps, Ranges};
 use crate::journal::{Trickle, WHOLE, let_cache_go};
-use crate::ledger::{Sequence, TransferId, fold, get, set};
+use crate::ledger::{Sequence, TransferId, get, set};
 
-const MAGIC: [u8; 8] = *b"HENGIDS2";
+const MAGIC: [u8; 8] = *b"HENGIDS3";
+/// The same without ranges.
+const MAGIC_BEFORE: [u8; 8] = *b"HENGIDS2";
 const HEADER_BYTES: usize = 64;
 const BLOCK_BYTES: usize = 4_096;
 const ENTRY_BYTES: usize = 24;
 /// Entries of a block: what fits before the checksum.
 const PER_BLOCK: usize = 170;
 const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
-/// Bits of the filter per id.
-const FILTER_BITS: usize = 16;
-/// Entries after which who writes breathes, or only looks at them: about a millisecond of work.
-const BREATHED_AFTER: usize = 1 << 13;
-const LOOKS_BREATHED_AFTER: usize = 1 << 16;
+/// Entries after which who writes breathes, or only looks at them: about a quarter of a millisecond of work.
+pub(super) const BREATHED_AFTER: usize = 1 << 11;
+const LOOKS_BREATHED_AFTER: usize = 1 << 14;
 /// Entries after which the disk has all that there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
 /// Fences or words of the filter that are written at once: half a mebibyte, or one.
 const TAIL_PIECE: usize = 1 << 16;
-/// Words of a filter block: one cache line.
-const LINE_WORDS: usize = 8;
+const RANGE_BYTES: usize = 32;
 
 /// An id and the sequence of its record.
 pub(super) type Entry = (u128, Sequence);
@@ -54,11 +55,9 @@ pub(super) struct Run {
     ids: usize,
     after: Sequence,
     covers: Sequence,
-    seed: (u64, u64),
     fences: Vec<u128>,
-    /// The least and the greatest id.
-    bounds: (u128, u128),
-    filter: Vec<u64>,
+    ranges: Ranges,
+    filter: Filter,
     /// The block that was looked into last: who sends an old file again names its ids one after the other.
     last: Mutex<Option<(usize, Vec<Entry>)>>,
 }
@@ -79,21 +78,21 @@ struct Writer {
     passed_on: usize,
     breathed_at: usize,
     trickle: Trickle,
-    filter: Vec<u64>,
-    /// What the entries of the block set in the filter.
-    bits: Vec<FilterBits>,
-    seed: (u64, u64),
+    gaps: Gaps,
+    filter: Filter,
+    /// Of the ids of the block.
+    keys: Vec<Key>,
 }
-
-/// A line of the filter, and six words and bits in it.
-type FilterBits = (usize, [(usize, u64); 6]);
 
 impl Writer {
     /// For at most so many ids.
-    fn new(path: PathBuf, most: usize) -> io::Result<Self> {
+    fn new(
+        path: PathBuf,
+        (most, seed): (usize, Seed),
+        breathe: &mut impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
         out.write_all(&[0; HEADER_BYTES])?;
-        let lines = most.saturating_mul(FILTER_BITS).div_ceil(512).max(1);
         Ok(Self {
             path,
             out,
@@ -104,9 +103,9 @@ impl Writer {
             passed_on: 0,
             breathed_at: 0,
             trickle: Trickle::default(),
-            filter: vec![0; lines.saturating_mul(LINE_WORDS)],
-            bits: Vec::with_capacity(PER_BLOCK),
-            seed: (rand::random(), rand::random()),
+            gaps: Gaps::default(),
+            filter: Filter::with_room(most, seed, breathe)?,
+            keys: Vec::with_capacity(PER_BLOCK),
         })
     }
 
@@ -122,21 +121,13 @@ impl Writer {
         self.block.extend_from_slice(&sequence.to_le_bytes());
         self.last = id;
         self.written = self.written.saturating_add(1);
-        self.bits.push(filter_bits(id, self.seed, self.filter.len()));
+        self.gaps.next(id);
+        self.keys.push(Key::new(id, self.filter.seed()));
         if self.block.len() == PER_BLOCK.saturating_mul(ENTRY_BYTES) { self.end_block() } else { Ok(()) }
     }
 
     fn end_block(&mut self) -> io::Result<()> {
-        // In a loop of its own, so short that the cache misses overlap.
-        let touched = self.bits.iter().filter_map(|&(line, _)| self.filter.get(line));
-        std::hint::black_box(touched.fold(0, |seen, word| seen ^ word));
-        for (line, bits) in self.bits.drain(..) {
-            for (word, bit) in bits {
-                if let Some(word) = self.filter.get_mut(line.saturating_add(word)) {
-                    *word |= bit;
-                }
-            }
-        }
+        self.filter.add(&mut self.keys);
         self.block.resize(BLOCK_CRC_AT, 0);
         let crc = crc32c::crc32c(&self.block);
         self.block.extend_from_slice(&crc.to_le_bytes());
@@ -178,17 +169,21 @@ impl Writer {
         set::<0, 8>(&mut header, MAGIC);
         set::<8, 8>(&mut header, u64::try_from(self.written).unwrap_or(u64::MAX).to_le_bytes());
         set::<16, 8>(&mut header, covers.to_le_bytes());
-        set::<24, 8>(&mut header, self.seed.0.to_le_bytes());
-        set::<32, 8>(&mut header, self.seed.1.to_le_bytes());
-        set::<40, 8>(&mut header, u64::try_from(self.filter.len()).unwrap_or(u64::MAX).to_le_bytes());
+        let filter = std::mem::take(&mut self.filter);
+        let (seed, words) = (filter.seed(), filter.words());
+        set::<24, 8>(&mut header, seed.0.to_le_bytes());
+        set::<32, 8>(&mut header, seed.1.to_le_bytes());
+        set::<40, 8>(&mut header, u64::try_from(words.len()).unwrap_or(u64::MAX).to_le_bytes());
         set::<48, 8>(&mut header, after.to_le_bytes());
+        let (fences, ranges) = (std::mem::take(&mut self.fences), std::mem::take(&mut self.gaps).ranges());
+        set::<56, 8>(&mut header, u64::try_from(ranges.iter().len()).unwrap_or(u64::MAX).to_le_bytes());
         let mut crc = crc32c::crc32c(&header);
-        let (fences, filter) = (std::mem::take(&mut self.fences), std::mem::take(&mut self.filter));
         for piece in fences.chunks(TAIL_PIECE) {
             crc = self.tail(crc, piece.iter().flat_map(|fence| fence.to_le_bytes()))?;
             breathe()?;
         }
-        for piece in filter.chunks(TAIL_PIECE) {
+        crc = self.tail(crc, ranges.iter().flat_map(|(first, last)| [first, last]).flat_map(u128::to_le_bytes))?;
+        for piece in words.chunks(TAIL_PIECE) {
             crc = self.tail(crc, piece.iter().flat_map(|word| word.to_le_bytes()))?;
             breathe()?;
         }
@@ -201,16 +196,14 @@ impl Writer {
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
         }
-        let bounds = fences.first().map_or((u128::MAX, 0), |first| (*first, self.last));
         Ok(Run {
             path: name.to_owned(),
             file: File::open(name)?,
             ids: self.written,
             after,
             covers,
-            seed: self.seed,
             fences,
-            bounds,
+            ranges,
             filter,
             last: Mutex::default(),
         })
@@ -234,28 +227,11 @@ fn or_removed<T>(unfinished: &Path, written: io::Result<T>) -> io::Result<T> {
     written
 }
 
-/// Where an id is in a filter of so many words: its line, and a word and bit of it for each of six hashes.
-#[inline]
-fn filter_bits(id: u128, seed: (u64, u64), words: usize) -> FilterBits {
-    let (low, high) = TransferId::from_raw(id).halves();
-    let first = fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
-    let second = fold(first ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
-    let lines = u64::try_from(words / LINE_WORDS).unwrap_or(1).max(1);
-    let line = u128::from(first).wrapping_mul(u128::from(lines)) >> 64;
-    let line = usize::try_from(line).unwrap_or(0).saturating_mul(LINE_WORDS);
-    let mut bits = [(0, 0); 6];
-    for (place, bit) in (0_u32..).zip(&mut bits) {
-        let nine = usize::try_from(second.rotate_right(place.wrapping_mul(9)) & 0x1FF).unwrap_or(0);
-        *bit = (nine / 64, 1 << (nine % 64));
-    }
-    (line, bits)
-}
-
 impl Run {
     /// Writes entries, in whatever order they come, as a run with the ids of all records after the first sequence and up to the second.
     /// The memory is that of [`Looked::in_order`]. Blocks. `breathe` is called now and then, with how much is done of how much.
     pub(super) fn write(
-        directory: &Path,
+        (directory, seed): (&Path, Seed),
         (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
         records: (Sequence, Sequence),
         breathe: &impl Fn(usize, usize),
@@ -277,21 +253,22 @@ impl Run {
         };
         let write = || {
             let looked = Looked::at(entries.clone());
-            let mut writer = Writer::new(unfinished.clone(), looked.count)?;
+            let mut writer = Writer::new(unfinished.clone(), (looked.count, seed), &mut and_go_on)?;
             looked.in_order(entries, memory, |entry| writer.push_and_breathe(entry, &mut and_go_on))?;
             writer.finish(records, &directory.join(name(records.1)), &mut and_go_on)
         };
         or_removed(&unfinished, write())
     }
 
-    /// Writes one run with all that is in some, and removes those. Blocks. `breathe` is called now and then, and ends it with an error.
+    /// Writes one run with all that is in some, and removes those. Blocks. `breathe` is called after each [`BREATHED_AFTER`] ids and some more times,
+    /// and ends it with an error.
     pub(super) fn merge(
-        directory: &Path,
+        (directory, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
         breathe: impl FnMut() -> io::Result<()>,
     ) -> io::Result<Self> {
         let unfinished = directory.join("merged.tmp");
-        let merged = or_removed(&unfinished, Self::write_merged(&unfinished, runs, breathe))?;
+        let merged = or_removed(&unfinished, Self::write_merged((&unfinished, seed), runs, breathe))?;
         for run in runs.iter().filter(|run| run.path != merged.path) {
             match fs::remove_file(&run.path) {
                 // Gone since a merge that broke off just here.
@@ -303,13 +280,14 @@ impl Run {
     }
 
     fn write_merged(
-        unfinished: &Path,
+        (unfinished, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
         mut breathe: impl FnMut() -> io::Result<()>,
     ) -> io::Result<Self> {
         let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
-        let mut writer = Writer::new(unfinished.to_owned(), runs.iter().map(|run| run.ids).sum())?;
+        let ids = runs.iter().map(|run| run.ids).sum();
+        let mut writer = Writer::new(unfinished.to_owned(), (ids, seed), &mut breathe)?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
         while let Some((least, until)) = least(&mut readers) {
             while let Some(entry) = least.next.filter(|entry| until.is_none_or(|until| *entry <= until)) {
@@ -326,14 +304,18 @@ impl Run {
         let file = File::open(path)?;
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
-        if get::<0, 8>(&header) != MAGIC {
+        let magic = get::<0, 8>(&header);
+        if magic != MAGIC && magic != MAGIC_BEFORE {
             return Err(damaged(path, "it is none, or of another version"));
         }
         let number = |bytes: [u8; 8]| u64::from_le_bytes(bytes);
         let size = |bytes: [u8; 8]| usize::try_from(number(bytes)).unwrap_or(usize::MAX);
-        let (ids, words) = (size(get::<8, 8>(&header)), size(get::<40, 8>(&header)));
-        let blocks = ids.div_ceil(PER_BLOCK);
-        let tail_bytes = blocks.saturating_mul(16).saturating_add(words.saturating_mul(8)).saturating_add(4);
+        let (ids, words, ranges) =
+            (size(get::<8, 8>(&header)), size(get::<40, 8>(&header)), size(get::<56, 8>(&header)));
+        let (blocks, ranges_bytes) = (ids.div_ceil(PER_BLOCK), ranges.saturating_mul(RANGE_BYTES));
+        let fences_bytes = blocks.saturating_mul(16);
+        let tail_bytes =
+            fences_bytes.saturating_add(ranges_bytes).saturating_add(words.saturating_mul(8)).saturating_add(4);
         let tail_at = blocks.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
         let end = u64::try_from(tail_at.saturating_add(tail_bytes)).unwrap_or(u64::MAX);
         if file.metadata()?.len() != end {
@@ -345,31 +327,38 @@ impl Run {
         if crc32c::crc32c_append(crc32c::crc32c(&header), tail) != u32::from_le_bytes(*crc) {
             return Err(damaged(path, "its checksum is wrong"));
         }
-        let (fences, filter) = tail.split_at(blocks.saturating_mul(16));
+        let (fences, tail) = tail.split_at(fences_bytes);
+        let (ranges, filter) = tail.split_at(ranges_bytes);
+        let ranges = ranges.as_chunks::<RANGE_BYTES>().0.iter();
+        let range =
+            |at: &[u8; RANGE_BYTES]| (u128::from_le_bytes(get::<0, 16>(at)), u128::from_le_bytes(get::<16, 16>(at)));
+        let filter = filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let mut run = Self {
             path: path.to_owned(),
             file,
             ids,
             after: number(get::<48, 8>(&header)),
             covers: number(get::<16, 8>(&header)),
-            seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
-            bounds: (u128::MAX, 0),
-            filter: filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+            ranges: Ranges::of(ranges.map(range)),
+            filter: Filter::from_words(filter, (number(get::<24, 8>(&header)), number(get::<32, 8>(&header)))),
             last: Mutex::default(),
         };
-        if let Some(last) = blocks.checked_sub(1) {
-            let block = run.block(last)?;
-            let place = ids.saturating_sub(last.saturating_mul(PER_BLOCK)).saturating_sub(1);
-            let last = block.get(place).map_or(0, |entry| entry.0);
-            run.bounds = (run.fences.first().copied().unwrap_or(u128::MAX), last);
+        if magic == MAGIC_BEFORE {
+            let first = run.fences.first().copied();
+            let last = blocks.checked_sub(1).map(|last| run.block(last)).transpose()?;
+            let last = last.and_then(|block| block.last().map(|entry| entry.0));
+            run.ranges = Ranges::of(first.zip(last).into_iter());
+        }
+        if ids > 0 && (run.ranges.is_empty() || run.filter.words().is_empty() || run.filter.words().len() != words) {
+            return Err(damaged(path, "it does not say where its ids are"));
         }
         Ok(run)
     }
 
-    /// The least and the greatest id.
-    pub(super) fn bounds(&self) -> (u128, u128) {
-        self.bounds
+    /// Where its ids are.
+    pub(super) fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// The number of ids.
@@ -387,34 +376,22 @@ impl Run {
         self.after
     }
 
-    /// Whether the filter must be asked about an id: it is between the first and the last one.
-    #[inline]
-    fn is_between(&self, id: u128) -> bool {
-        self.bounds.0 <= id && id <= self.bounds.1
+    /// What its filter is keyed by.
+    pub(super) fn seed(&self) -> Seed {
+        self.filter.seed()
     }
 
-    /// A word of the filter line of an id, so that it is in the cache when it is asked for.
+    /// Whether an id, whose key this is, may be there, as far as memory tells.
     #[inline]
-    pub(super) fn touch(&self, id: TransferId) -> u64 {
-        if !self.is_between(id.raw()) {
-            return 0;
-        }
-        let (line, _) = filter_bits(id.raw(), self.seed, self.filter.len());
-        self.filter.get(line).copied().unwrap_or(0)
+    pub(super) fn may_have(&self, id: TransferId, key: &Key) -> bool {
+        self.ranges.hold(id.raw()) && self.filter.may_have(key)
     }
 
-    /// The record of an id. Reads the file only when the filter says that the id may be there.
+    /// The record of an id. Reads the file only when it may be there.
     #[inline]
     pub(super) fn find(&self, id: TransferId) -> io::Result<Option<Sequence>> {
-        let id = id.raw();
-        if !self.is_between(id) {
-            return Ok(None);
-        }
-        let (line, bits) = filter_bits(id, self.seed, self.filter.len());
-        let set = |&(word, bit): &(usize, u64)| {
-            self.filter.get(line.saturating_add(word)).is_some_and(|word| word & bit != 0)
-        };
-        if bits.iter().all(set) { self.look(id) } else { Ok(None) }
+        let may_have = self.ranges.hold(id.raw()) && self.filter.may_have(&Key::new(id.raw(), self.seed()));
+        if may_have { self.look(id.raw()) } else { Ok(None) }
     }
 
     /// Has the next start make the runs again. Called when this one cannot be read.

@@ -10,7 +10,7 @@ fn spread(number: u64) -> u128 {
 }
 
 fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
-    Run::write(directory, (entries, &mut Vec::new()), records, &|_, _| {}).unwrap()
+    Run::write((directory, (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap()
 }
 
 #[test]
@@ -21,10 +21,10 @@ fn what_is_kept_in_memory_is_what_an_opened_one_has() {
         let written = write(directory.path(), entries, (many, many + 1));
         let opened = Run::open(&written.path).unwrap();
         assert_eq!(
-            (written.ids, written.after, written.covers, written.seed),
-            (opened.ids, opened.after, opened.covers, opened.seed)
+            (written.ids, written.after, written.covers, &written.ranges),
+            (opened.ids, opened.after, opened.covers, &opened.ranges)
         );
-        assert_eq!((written.bounds, &written.fences, &written.filter), (opened.bounds, &opened.fences, &opened.filter));
+        assert_eq!((&written.fences, &written.filter), (&opened.fences, &opened.filter));
     }
 }
 
@@ -44,7 +44,7 @@ fn what_was_written_is_found_and_nothing_else_also_after_merging() {
         }
     };
     check(&runs);
-    let merged = Arc::new(Run::merge(directory.path(), &runs, || Ok(())).unwrap());
+    let merged = Arc::new(Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap());
     assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
     check(std::slice::from_ref(&merged));
     let opened = open_all(directory.path()).unwrap().unwrap();
@@ -56,7 +56,7 @@ fn what_was_written_is_found_and_nothing_else_also_after_merging() {
     assert!(open_all(directory.path()).unwrap().is_none());
     let again = run(1);
     run(1_001);
-    Run::merge(directory.path(), &[run(1), run(1_001), run(2_001)], || Ok(())).unwrap();
+    Run::merge((directory.path(), (5, 6)), &[run(1), run(1_001), run(2_001)], || Ok(())).unwrap();
     fs::write(&again.path, fs::read(run(1).path.clone()).unwrap()).unwrap();
     fs::write(&later.path, whole).unwrap();
     assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
@@ -76,7 +76,7 @@ fn what_is_in_two_runs_is_once_in_the_merged_one() {
             Arc::new(write(directory.path(), entries, (covers - 1, covers)))
         };
         let runs = [run(first, 1), run(second, 2)];
-        let merged = Run::merge(directory.path(), &runs, || Ok(())).unwrap();
+        let merged = Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap();
         assert_eq!(u64::try_from(merged.len()), Ok(last));
         let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
         assert!((1..=last).all(|number| found(number) == Some(number)) && found(last + 1).is_none());
@@ -84,16 +84,26 @@ fn what_is_in_two_runs_is_once_in_the_merged_one() {
 }
 
 #[test]
-fn few_ids_that_are_not_there_are_looked_for() {
+fn one_of_the_format_before_is_opened_and_has_one_range() {
     let directory = tempfile::tempdir().unwrap();
-    let run = write(directory.path(), (1..=100_000).map(|number| (spread(number), number)), (0, 1));
-    let passed = |number: u64| {
-        let (line, bits) = filter_bits(spread(number), run.seed, run.filter.len());
-        bits.iter().all(|&(word, bit)| run.filter[line + word] & bit != 0)
-    };
-    assert!((1..=100_000).all(passed));
-    let wrong = (200_000..300_000).filter(|&number| passed(number)).count();
-    assert!(wrong < 600, "{wrong} of 100,000");
+    // Two callers who are far apart.
+    let ids = (1..=400_u64).map(|number| (u128::from(number) + if number > 200 { 1 << 100 } else { 0 }, number));
+    let run = write(directory.path(), ids.clone(), (0, 9));
+    assert_eq!(run.ranges.iter().len(), 2);
+    let mut bytes = fs::read(&run.path).unwrap();
+    set::<0, 8>(&mut bytes, MAGIC_BEFORE);
+    set::<56, 8>(&mut bytes, [0; 8]);
+    let tail_at = HEADER_BYTES + 3 * BLOCK_BYTES;
+    bytes.drain(tail_at + 3 * 16..tail_at + 3 * 16 + 2 * RANGE_BYTES);
+    let crc_at = bytes.len() - 4;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES]), &bytes[tail_at..crc_at]);
+    bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&run.path, bytes).unwrap();
+    let opened = Run::open(&run.path).unwrap();
+    assert_eq!(opened.ranges, Ranges::of([(1, 400 + (1 << 100))].into_iter()));
+    assert!(ids.clone().all(|(id, number)| opened.find(TransferId::from_raw(id)).unwrap() == Some(number)));
+    let merged = Run::merge((directory.path(), (5, 6)), &[Arc::new(opened)], || Ok(())).unwrap();
+    assert_eq!(merged.ranges, run.ranges);
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! Which ids may be in a run: a Bloom filter in lines of one cache line.
+//!
+//! About one in a thousand ids that are not there is said to be. The hash is keyed by a seed, so that nobody can choose ids that always are.
+//! Filters with the same seed are asked with the same key, which is the greater part of the work.
+
+use std::io;
+
+use crate::ledger::{TransferId, fold};
+
+/// Bits for each id.
+const BITS_PER_ID: usize = 16;
+/// Words of a line.
+const WORDS: usize = 8;
+/// Bits of a line for each id.
+const HASHES: u32 = 6;
+
+/// Lines that are made ready at once: a quarter of a mebibyte.
+const PIECE: usize = 1 << 12;
+
+/// What keys the hash.
+pub(super) type Seed = (u64, u64);
+
+/// What filters of one seed are asked for an id: where its line is, as a part of 2^64, and its bits in that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    part: u64,
+    bits: [u64; WORDS],
+}
+
+impl Key {
+    #[inline]
+    pub(super) fn new(id: u128, seed: Seed) -> Self {
+        let (low, high) = TransferId::from_raw(id).halves();
+        let part = fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
+        let places = fold(part ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
+        let mut bits = [0; WORDS];
+        for hash in 0..HASHES {
+            let place = usize::try_from(places.rotate_right(hash.wrapping_mul(9)) & 0x1FF).unwrap_or(0);
+            if let Some(word) = bits.get_mut(place / 64) {
+                *word |= 1 << (place % 64);
+            }
+        }
+        Self { part, bits }
+    }
+}
+
+/// The filter.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    lines: Vec<[u64; WORDS]>,
+    seed: Seed,
+}
+
+impl Filter {
+    /// For at most so many ids, none of which is there. All of the memory is written once, with a breath between the pieces: a page that is read before
+    /// it is written is one that many share, and when it is written then, all processors are stopped to forget where it was.
+    pub(super) fn with_room(ids: usize, seed: Seed, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Self> {
+        let whole = ids.saturating_mul(BITS_PER_ID).div_ceil(WORDS.saturating_mul(64)).max(1);
+        let mut lines = Vec::with_capacity(whole);
+        while lines.len() < whole {
+            lines.resize(lines.len().saturating_add(PIECE).min(whole), [0; WORDS]);
+            breathe()?;
+        }
+        Ok(Self { lines, seed })
+    }
+
+    /// The one that has this seed and these words.
+    pub(super) fn from_words(words: impl Iterator<Item = u64>, seed: Seed) -> Self {
+        let words: Vec<u64> = words.collect();
+        Self { lines: words.as_chunks().0.to_vec(), seed }
+    }
+
+    pub(super) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    pub(super) fn words(&self) -> &[u64] {
+        self.lines.as_flattened()
+    }
+
+    #[inline]
+    fn line(&self, key: &Key) -> usize {
+        let lines = u64::try_from(self.lines.len()).unwrap_or(1);
+        usize::try_from(u128::from(key.part).wrapping_mul(u128::from(lines)) >> 64).unwrap_or(0)
+    }
+
+    /// Adds ids, whose keys are then forgotten, in a loop so short that the cache misses overlap.
+    pub(super) fn add(&mut self, keys: &mut Vec<Key>) {
+        for key in keys.drain(..) {
+            let line = self.line(&key);
+            let words = self.lines.get_mut(line).into_iter().flatten();
+            words.zip(key.bits).for_each(|(word, bits)| *word |= bits);
+        }
+    }
+
+    /// Whether an id may be there. Nothing depends on a part of the answer, so that who asks about many waits for their lines together.
+    #[inline]
+    pub(super) fn may_have(&self, key: &Key) -> bool {
+        let line = self.lines.get(self.line(key)).unwrap_or(&[u64::MAX; WORDS]);
+        line.iter().zip(key.bits).fold(0, |missing, (word, bits)| missing | (!word & bits)) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_were_added_may_be_there_and_few_others() {
+        let seed = (rand::random(), rand::random());
+        let key = |number: u64| {
+            let id = u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+            Key::new(id, seed)
+        };
+        let mut filter = Filter::with_room(100_000, seed, &mut || Ok(())).unwrap();
+        filter.add(&mut (1..=100_000).map(key).collect());
+        let again = Filter::from_words(filter.words().iter().copied(), filter.seed());
+        assert_eq!(again, filter);
+        assert!((1..=100_000).all(|number| filter.may_have(&key(number))));
+        let wrong = (200_000..300_000).filter(|&number| filter.may_have(&key(number))).count();
+        assert!(wrong < 600, "{wrong} of 100,000");
+    }
+}

@@ -29,6 +29,10 @@ pub(super) const LARGE_BYTES: usize = 16 << 10;
 /// Bytes dropped with one call.
 const SKIP_BYTES: usize = 1 << 20;
 
+/// Room that an idle connection keeps, and how long it is not taken for idle.
+const KEPT_BYTES: usize = 32 << 10;
+const SHRUNK_AFTER: Duration = Duration::from_secs(1);
+
 /// A stream whose next bytes can be dropped.
 pub(super) trait Skip: AsyncRead + Unpin {
     /// Drops up to so many bytes, and returns how many; 0 when the peer has closed. Cancelled, it has dropped nothing.
@@ -146,8 +150,42 @@ impl Incoming {
         self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
     }
 
+    /// Gives back the room of a large frame where nothing has come since, and answers whether it did: who is idle keeps no more than who has just come.
+    pub(super) fn shrink(&mut self, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.last_frame);
+        let is_idle = self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES && idle >= SHRUNK_AFTER;
+        if is_idle {
+            self.buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+        }
+        is_idle
+    }
+
     /// Nothing was read for so long, so a peer is not late for it.
     pub(super) fn stood_still(&mut self, time: Duration) {
         self.partial_since = self.partial_since.and_then(|since| since.checked_add(time));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_idle_keeps_no_room_of_a_large_frame() {
+        let mut incoming = Incoming::new();
+        let after = |incoming: &Incoming, ms| incoming.last_frame + Duration::from_millis(ms);
+        let receiving = Admission::new(4 << 20);
+        assert!(incoming.expect((1 << 20, 1 << 20), &receiving));
+        incoming.buffer.resize(1 << 20, 0);
+        let now = after(&incoming, 5_000);
+        assert!(!incoming.shrink(now), "there is something in it");
+        drop(incoming.take(1 << 20));
+        incoming.looked_through(true, false);
+        // As for the next frame; the memory is that of the last.
+        incoming.buffer.reserve(64 << 10);
+        assert!(incoming.buffer.capacity() >= 1 << 20);
+        let (early, late) = (after(&incoming, 900), after(&incoming, 1_000));
+        assert!(!incoming.shrink(early) && incoming.shrink(late) && !incoming.shrink(late));
+        assert_eq!(incoming.buffer.capacity(), FIRST_READ_BYTES);
     }
 }

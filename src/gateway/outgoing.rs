@@ -133,6 +133,11 @@ impl Replies {
         }
         written
     }
+
+    /// Keeps little for the next answers.
+    pub(super) fn shrink(&mut self) {
+        self.bytes.shrink_to(SHRUNK_BYTES);
+    }
 }
 
 thread_local! {

@@ -164,6 +164,9 @@ impl Session {
                 () = drained(&mut drain), if !draining => draining = true,
                 // Once it drains only what is inside is waited for, and what has come in part is not late.
                 _ = clock.tick(), if !draining => {
+                    if incoming.shrink(Instant::now()) {
+                        self.replies.shrink();
+                    }
                     let partial = incoming.partial_since.map(|since| since.elapsed());
                     let is_overdue = self.is_overdue(incoming.last_frame.elapsed(), partial);
                     let looked = if is_overdue { Err(Code::TimedOut) } else { self.look_at_gateway() };

@@ -41,7 +41,7 @@ impl FromStr for Distribution {
 /// How transfer ids are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Ids {
-    /// Growing with time.
+    /// Growing with time, as ULID and UUID version 7.
     Time,
     /// All over the place.
     Random,
@@ -120,7 +120,7 @@ pub(crate) struct RunArguments {
     /// Transfer ids in order of time or random.
     #[arg(long, value_enum, default_value_t = Ids::Time)]
     pub(crate) ids: Ids,
-    /// Seed of everything random; the same seed makes the same transfers.
+    /// Seed of everything random; the same seed makes the same transfers, but for ids in order of time.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Transfers to submit before measuring begins.

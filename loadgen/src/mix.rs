@@ -125,6 +125,7 @@ impl Mixer {
 
     /// Fills a request with so many operations.
     pub(crate) fn fill(&mut self, size: usize, mut filling: Filling<'_>) {
+        self.workload.begin_request();
         // Half a request captures what earlier ones held.
         let captures = if self.mix == Mix::TwoPhase { self.holds.len().min(size.div_ceil(2)) } else { 0 };
         for _ in 0..captures {

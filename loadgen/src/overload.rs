@@ -196,7 +196,7 @@ fn measure(arguments: &OverloadArguments) -> anyhow::Result<Outcome> {
     anyhow::ensure!(arguments.times > 0.0 && arguments.seconds > 0 && arguments.peak_seconds() > 0, "nothing to offer");
     let (server, own) = start(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(own).enable_all().build()?;
-    let outcome = runtime.block_on(all_phases(arguments, &server))?;
+    let outcome = runtime.block_on(all_phases(arguments, &server)).map_err(|err| server.explain(err))?;
     server.stop()?;
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&outcome)?)

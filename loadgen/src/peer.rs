@@ -265,6 +265,7 @@ impl Worker {
         while left > 0 {
             let size = left.min(self.batch);
             left = left.saturating_sub(size);
+            self.workload.begin_request();
             let made: Vec<_> = (0..size).map(|_| self.workload.make()).collect();
             let ids: Vec<Uuid> = made.iter().map(|(transfer, _)| Uuid::from_u128(transfer.id.raw())).collect();
             let number = |id: u128| i64::try_from(id).unwrap_or(i64::MAX);

@@ -82,8 +82,11 @@ pub(crate) fn perform(arguments: &RunArguments) -> anyhow::Result<Report> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(arguments.threads()).enable_all().build()?;
     let operations = server.as_ref().map(|server| server.operations.clone());
-    let (mut report, opened) =
-        runtime.block_on(Run { arguments, address, operations, server: server.as_ref() }.go())?;
+    let gone = runtime.block_on(Run { arguments, address, operations, server: server.as_ref() }.go());
+    let (mut report, opened) = gone.map_err(|err| match &server {
+        Some(server) => server.explain(err),
+        None => err,
+    })?;
     report.server = server.map(Spawned::stop).transpose()?;
     if let (Some(used), Some(opened)) = (&mut report.server, opened) {
         used.opened_rss_bytes = opened.rss_bytes;

@@ -60,6 +60,9 @@ pub(crate) struct How<'a> {
     pub(crate) environment: &'a [(&'a str, String)],
 }
 
+/// How many errors of a server are told when a run with it fails.
+const ERRORS_TOLD: usize = 3;
+
 /// A server that was just started; nobody waits until it is ready.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -149,6 +152,14 @@ impl Spawned {
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         signal(&self.child, name)
+    }
+
+    /// A failure with the last errors in the server's log, of which it mostly comes, for instance of a disk that is full.
+    pub(crate) fn explain(&self, err: anyhow::Error) -> anyhow::Error {
+        let log = std::fs::read_to_string(self.data_dir.join("server.log")).unwrap_or_default();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
+        let last = errors.get(errors.len().saturating_sub(ERRORS_TOLD)..).unwrap_or_default();
+        if last.is_empty() { err } else { err.context(format!("the server said:\n{}", last.join("\n"))) }
     }
 
     /// Whether it has ended by itself.

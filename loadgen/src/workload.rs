@@ -1,5 +1,8 @@
 //! Which transfers: made from a seed, connection by connection.
 
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
 use heng::ledger::{AccountId, Transfer, TransferId};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -23,6 +26,12 @@ pub(crate) struct Planned {
 /// More connections than one run can have; the distance of one connection's ids.
 const CONNECTIONS_MAX: u128 = 1 << 20;
 
+/// Nanoseconds in which ids of time grow by one distance: in less no connection makes a transfer, and so ids stay as late as the clock.
+const ID_TICK_NS: u128 = 64;
+
+/// When ids of time begin.
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Accounts of a second currency, after the others, for runs with exchange.
 pub(crate) const ABROAD: u64 = 10;
 
@@ -34,6 +43,7 @@ pub(crate) struct Workload {
     first_account: u128,
     choose: Choose,
     ids: Ids,
+    first_id: u128,
     next_id: u128,
     /// Mixed into random ids, so that runs on one server do not repeat each other's.
     salt: u128,
@@ -58,11 +68,10 @@ impl Workload {
             Distribution::Zipf(exponent) => Choose::Zipf(Zipf::new(f64::from(accounts), exponent)?),
             Distribution::Hot(hot) => Choose::Hot(u32::try_from(hot)?.min(accounts.saturating_sub(1))),
         };
-        // As with ULID and UUID version 7, what is made later has a greater id, whichever connection makes it.
-        let next_id = base.wrapping_add(1 << 60).wrapping_add(u128::from(connection));
+        let first_id = base.wrapping_add(1 << 60).wrapping_add(u128::from(connection));
         let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(connection));
         let salt = base.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        Ok(Self { rng, accounts, first_account: base.wrapping_add(1), choose, ids, next_id, salt })
+        Ok(Self { rng, accounts, first_account: base.wrapping_add(1), choose, ids, first_id, next_id: first_id, salt })
     }
 
     fn pick(&mut self) -> u32 {
@@ -92,6 +101,17 @@ impl Workload {
     /// A number below this one.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.rng.random_range(0..end.max(1))
+    }
+
+    /// A request is made now: as with ULID and UUID version 7, its ids are greater than those of all that was made before, whichever connection made it;
+    /// but for the last half a millisecond, in which the ids of a full batch are.
+    pub(crate) fn begin_request(&mut self) {
+        self.catch_up(BEGUN.elapsed());
+    }
+
+    fn catch_up(&mut self, elapsed: Duration) {
+        let ticks = elapsed.as_nanos() / ID_TICK_NS;
+        self.next_id = self.next_id.max(self.first_id.wrapping_add(ticks.wrapping_mul(CONNECTIONS_MAX)));
     }
 
     /// A transfer id that was not used.
@@ -167,5 +187,25 @@ mod tests {
                 assert!(transfers.iter().all(|transfer| transfer.credit == AccountId::from_raw(1)));
             }
         }
+    }
+
+    #[test]
+    fn what_is_made_later_has_a_greater_id_whichever_connection_makes_it() {
+        let connection = |number| Workload::new((7, number, 0), (10, Distribution::Uniform, Ids::Time)).unwrap();
+        let (mut busy, mut idle) = (connection(1), connection(2));
+        let request = |of: &mut Workload, us, size: usize| -> Vec<u128> {
+            of.catch_up(Duration::from_micros(us));
+            (0..size).map(|_| of.next_id().raw()).collect()
+        };
+        let made = [
+            request(&mut busy, 0, 8_190),
+            // 8,190 ticks of 64 ns.
+            request(&mut idle, 525, 100),
+            request(&mut busy, 2_000, 8_190),
+            // The clock stood still: still none twice.
+            request(&mut busy, 2_000, 100),
+            request(&mut idle, 3_000, 100),
+        ];
+        assert!(made.concat().is_sorted_by(|one, next| one < next), "{made:?}");
     }
 }

@@ -508,7 +508,7 @@ fn where_few_files_may_be_open_fewer_connections_are_taken_and_the_ledger_goes_o
     let directory = tempfile::tempdir().unwrap();
     let mut arguments = serve_arguments(directory.path()).join(" ");
     arguments.push_str(" --stay-awake-us 0");
-    let line = format!("ulimit -n 800; exec {} {arguments}", env!("CARGO_BIN_EXE_heng"));
+    let line = format!("ulimit -n 600; exec {} {arguments}", env!("CARGO_BIN_EXE_heng"));
     let mut shell = Command::new("sh");
     let process = Process::spawn(shell.args(["-c", &line]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     runtime().block_on(async {

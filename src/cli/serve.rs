@@ -8,14 +8,15 @@ use tokio::sync::oneshot;
 
 use super::{Done, Failure, print};
 use crate::config::{Config, Settings};
+use crate::router::BEHIND_APART;
 use crate::server::{self, Ready};
 use crate::telemetry::{Telemetry, abort_on_panic, init_logs};
 
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_CONFIG: &str = "config/heng.toml";
 
-/// Files beside the connections of gateways: those of the id runs (512 when their merging is behind), of the journal, the store and the operations port.
-const OTHER_FILES: usize = 512 + 192;
+/// Files beside the connections of gateways: those of the id runs when their merging is behind, of the journal, the store and the operations port.
+const OTHER_FILES: usize = BEHIND_APART + 192;
 
 /// Start the server.
 #[derive(Debug, Args)]

@@ -64,10 +64,11 @@ impl Filter {
         Ok(Self { lines, seed })
     }
 
-    /// The one that has this seed and these words.
-    pub(super) fn from_words(words: impl Iterator<Item = u64>, seed: Seed) -> Self {
-        let words: Vec<u64> = words.collect();
-        Self { lines: words.as_chunks().0.to_vec(), seed }
+    /// The one that has this seed and these words, each in little-endian order.
+    pub(super) fn from_bytes(bytes: &[u8], seed: Seed) -> Self {
+        let word = |line: &[[u8; 8]], at| line.get(at).copied().map_or(0, u64::from_le_bytes);
+        let lines = bytes.as_chunks::<8>().0.as_chunks::<WORDS>().0.iter();
+        Self { lines: lines.map(|line| std::array::from_fn(|at| word(line, at))).collect(), seed }
     }
 
     pub(super) fn seed(&self) -> Seed {
@@ -114,7 +115,8 @@ mod tests {
         };
         let mut filter = Filter::with_room(100_000, seed, &mut || Ok(())).unwrap();
         filter.add(&mut (1..=100_000).map(key).collect());
-        let again = Filter::from_words(filter.words().iter().copied(), filter.seed());
+        let bytes: Vec<u8> = filter.words().iter().flat_map(|word| word.to_le_bytes()).collect();
+        let again = Filter::from_bytes(&bytes, filter.seed());
         assert_eq!(again, filter);
         assert!((1..=100_000).all(|number| filter.may_have(&key(number))));
         let wrong = (200_000..300_000).filter(|&number| filter.may_have(&key(number))).count();

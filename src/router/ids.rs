@@ -11,6 +11,7 @@
 
 use std::hint::black_box;
 
+use super::ranges::{NONE, Range};
 use crate::ledger::{Keys, Places, Sequence, TransferId};
 
 /// Marks an id that was admitted and has no durable record yet.
@@ -49,7 +50,7 @@ pub struct IdIndex {
     next: usize,
     keys: Keys,
     /// All ids are from the first to the second.
-    bounds: (u128, u128),
+    bounds: Range,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,7 +86,7 @@ impl IdIndex {
             pending: 0,
             next: 0,
             keys: Keys::random(),
-            bounds: (u128::MAX, 0),
+            bounds: NONE,
         }
     }
 
@@ -125,16 +126,16 @@ impl IdIndex {
         }
     }
 
-    /// Whether it may have some id from the first to the last.
+    /// Whether it may have some id of a range.
     #[inline]
-    pub fn may_have(&self, first: u128, last: u128) -> bool {
+    pub(super) fn may_have(&self, (first, last): Range) -> bool {
         self.bounds.0 <= last && first <= self.bounds.1
     }
 
     /// Looks an id up and notes nothing.
     #[inline]
     pub fn peek(&self, id: TransferId) -> Admitted {
-        if !self.may_have(id.raw(), id.raw()) {
+        if !self.may_have((id.raw(), id.raw())) {
             return Admitted::New;
         }
         let (low, high) = id.halves();
@@ -212,7 +213,7 @@ impl IdIndex {
         self.entries.clear();
         self.table.clear();
         (self.pending, self.next) = (0, 0);
-        self.bounds = (u128::MAX, 0);
+        self.bounds = NONE;
     }
 
     /// How many are pending.

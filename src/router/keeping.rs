@@ -7,7 +7,7 @@
 //!
 //! # Not here
 //!
-//! When something is written or merged ([`super::known`]).
+//! When something is written ([`super::known`]); what is merged ([`super::merging`]).
 
 use std::cell::Cell;
 use std::io;
@@ -24,9 +24,9 @@ use super::run::{BREATHED_AFTER, Entry, Run};
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
 
-/// A merge rests so many times as long as it works, and more while it is ahead of what comes and no other waits for it; so does the writing of an index that is ahead of the one
-/// that fills. Up to a bound: a disk that stands still is no work. What is written at once takes a processor from those who answer: of each index, a
-/// fifth of a second.
+/// A merge rests so many times as long as it works, and more while it is ahead of what comes and no other waits for it; so does the writing of an
+/// index that is ahead of the one that fills. Up to a bound: a disk that stands still is no work. What is written at once takes a processor from those
+/// who answer: of each index, a fifth of a second.
 const MERGE_RESTS: u32 = 2;
 const MERGE_RESTS_AHEAD: u32 = 8;
 const WRITE_RESTS: u32 = 4;

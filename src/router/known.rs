@@ -6,9 +6,9 @@
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
 //! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
-//! ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have one, they become one;
-//! when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is merged hardly ever. A merge that fails leaves the runs as they are,
-//! and is tried again when there is one more.
+//! ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have
+//! one, they become one; when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is
+//! merged hardly ever. A merge that fails leaves the runs as they are, and is tried again when there is one more.
 //!
 //! # Invariants
 //!
@@ -17,7 +17,7 @@
 //!
 //! # Not here
 //!
-//! What an index ([`super::ids`]) and a run ([`super::run`]) are, and the two helpers ([`super::keeping`]).
+//! What an index ([`super::ids`]) and a run ([`super::run`]) are, which runs are merged ([`super::merging`]), and the two helpers ([`super::keeping`]).
 
 use std::cell::Cell;
 use std::fs;
@@ -43,9 +43,11 @@ use crate::telemetry::chain;
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
 pub const IDS_IN_MEMORY: usize = 2 << 20;
 
-/// Runs of about one size in which one id may be, and runs at all, from which on a merge does not rest any more.
+/// Runs of about one size in which one id may be, from which on a merge does not rest any more.
 const BEHIND: usize = 2 * MERGED;
-const BEHIND_APART: usize = 2 * APART;
+
+/// Runs, each of which is an open file, from which on a merge does not rest any more.
+pub const BEHIND_APART: usize = 2 * APART;
 
 /// A run for which there was no room is tried again when so small a part of an index has come since.
 const TRIED_AGAIN: usize = 16;
@@ -226,7 +228,7 @@ impl KnownIds {
             self.asked.clear = block;
         }
         let older = [self.leaving.as_ref().map(|(leaving, _)| leaving), self.writing.as_deref()];
-        for index in older.into_iter().flatten().filter(|index| index.may_have(block.0, block.1)) {
+        for index in older.into_iter().flatten().filter(|index| index.may_have(block)) {
             index.touch(ids.clone());
         }
         self.active.touch(ids);

@@ -38,6 +38,6 @@ mod runs;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
-pub use known::{IDS_IN_MEMORY, KnownIds};
+pub use known::{BEHIND_APART, IDS_IN_MEMORY, KnownIds};
 pub use repeats::{Lookup, RepeatSender, spawn_resolver};
 pub use runs::read_known_ids;

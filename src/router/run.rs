@@ -332,7 +332,6 @@ impl Run {
         let ranges = ranges.as_chunks::<RANGE_BYTES>().0.iter();
         let range =
             |at: &[u8; RANGE_BYTES]| (u128::from_le_bytes(get::<0, 16>(at)), u128::from_le_bytes(get::<16, 16>(at)));
-        let filter = filter.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let mut run = Self {
             path: path.to_owned(),
             file,
@@ -341,7 +340,7 @@ impl Run {
             covers: number(get::<16, 8>(&header)),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
             ranges: Ranges::of(ranges.map(range)),
-            filter: Filter::from_words(filter, (number(get::<24, 8>(&header)), number(get::<32, 8>(&header)))),
+            filter: Filter::from_bytes(filter, (number(get::<24, 8>(&header)), number(get::<32, 8>(&header)))),
             last: Mutex::default(),
         };
         if magic == MAGIC_BEFORE {

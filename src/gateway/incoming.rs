@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -22,6 +22,9 @@ use crate::flow::{Admission, Permit};
 
 /// Room before the first frame; ten thousand idle connections hold no more.
 pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
+
+/// Bytes read at a time when no frame announces more: of a full batch not more than its head is received before there is known to be room for it.
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
 pub(super) const LARGE_BYTES: usize = 16 << 10;
@@ -80,6 +83,8 @@ impl<S: AsyncRead + Unpin> Skip for ReadHalf<S> {
 pub(super) struct Incoming {
     /// Frames, the last of which may not be whole.
     pub(super) buffer: BytesMut,
+    /// Bytes that are read at most with the next call.
+    wanted: usize,
     /// Bytes of a refused body that still come.
     skipping: usize,
     /// Room for a large frame that is not whole.
@@ -95,6 +100,7 @@ impl Incoming {
     pub(super) fn new() -> Self {
         Self {
             buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
+            wanted: READ_BYTES,
             skipping: 0,
             room: None,
             last_frame: Instant::now(),
@@ -106,11 +112,13 @@ impl Incoming {
     /// Reads what comes next; 0 when the peer has closed.
     pub(super) async fn read(&mut self, reader: &mut impl Skip) -> io::Result<usize> {
         if self.skipping == 0 {
-            return reader.read_buf(&mut self.buffer).await;
+            return reader.read_buf(&mut (&mut self.buffer).limit(self.wanted)).await;
         }
         let skipped = reader.skip(self.skipping).await?;
         self.skipping = self.skipping.saturating_sub(skipped);
         if self.skipping == 0 {
+            // What comes next is probably refused, too.
+            self.wanted = FIRST_READ_BYTES;
             (self.last_frame, self.partial_since) = (Instant::now(), None);
         }
         Ok(skipped)
@@ -131,12 +139,14 @@ impl Incoming {
             }
         }
         self.buffer.reserve(missing);
+        self.wanted = if missing >= LARGE_BYTES { missing } else { READ_BYTES };
         true
     }
 
     /// Takes a frame that is whole.
     pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
         self.room = None;
+        self.wanted = READ_BYTES;
         self.buffer.split_to(frame_bytes)
     }
 
@@ -169,6 +179,36 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What one read takes of more than enough.
+    async fn read_of(incoming: &mut Incoming, reader: &mut impl Skip) -> usize {
+        let before = incoming.buffer.len();
+        let read = incoming.read(reader).await.unwrap();
+        assert_eq!(incoming.buffer.len() - before, if incoming.skipping > 0 { 0 } else { read });
+        read
+    }
+
+    #[tokio::test]
+    async fn no_more_than_the_head_of_a_large_frame_is_read_before_there_is_room_for_it() {
+        let (ours, mut theirs) = tokio::io::duplex(8 << 20);
+        let (mut reader, _writer) = tokio::io::split(ours);
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 8 << 20]).await.unwrap();
+        let (mut incoming, receiving) = (Incoming::new(), Admission::new(4 << 20));
+        // Memory is there for much more than is read.
+        incoming.buffer.reserve(4 << 20);
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+        let missing = (1 << 20) - READ_BYTES;
+        assert!(incoming.expect((1 << 20, missing), &receiving));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, missing, "nothing of the next frame");
+        drop(incoming.take(1 << 20));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+        incoming.skip(1_000);
+        assert_eq!(incoming.read(&mut reader).await.unwrap(), 1_000);
+        assert_eq!(read_of(&mut incoming, &mut reader).await, FIRST_READ_BYTES, "of what is probably refused, too");
+        drop(incoming.take(100));
+        assert!(incoming.expect((5_000, 1_004), &receiving), "a small frame, and those behind it");
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+    }
 
     #[test]
     fn who_is_idle_keeps_no_room_of_a_large_frame() {

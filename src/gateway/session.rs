@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::events::Behind;
 use super::handshake::greet;
-use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, Skip};
+use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, READ_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use super::lookup::LOOKUPS_MAX;
 use super::outgoing::{Outgoing, Replies, Sink};
@@ -24,9 +24,6 @@ use crate::protocol::{
     ListRequest, Query, decode_ids, decode_new_accounts, decode_transfers,
 };
 use crate::router::RouterMessage;
-
-/// Bytes read at a time when no frame announces more.
-const READ_BYTES: usize = 64 << 10;
 
 /// Frames that bring nothing, pings and what is refused, after which a connection is not read from until its interval is over: 10,000 a second. A refused
 /// body counts as one more for each page, or for each four pages that were not received.

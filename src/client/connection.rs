@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
+use crate::flow::set_up;
 use crate::ledger::{Code, NewAccount, Outcome, Sequence, StoredRecord, Transfer};
 use crate::protocol::{
     self, ANSWER_BYTES_MAX, AccountDetail, AccountRequest, AccountState, DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY,
@@ -145,7 +146,10 @@ impl Connection {
     ) -> Result<Self, ClientError> {
         let hello = Hello { version_min: VERSION, version_max: VERSION, gateway: who.gateway.clone(), key: who.key };
         let hello = hello.encode().ok_or_else(|| ClientError::GatewayName(who.gateway.clone()))?;
-        let connected = TcpStream::connect(address).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let connected = TcpStream::connect(address).await.and_then(|stream| {
+            set_up(&stream, stream.peer_addr()?.ip())?;
+            Ok(stream)
+        });
         let stream = connected.map_err(|source| ClientError::Connect { address: address.to_string(), source })?;
         let (reader, writer) = stream.into_split();
         let mut sender = RequestSender { writer, out: Vec::new(), sent: 0 };

@@ -1,5 +1,5 @@
 //! What travels between actors: parcels, batches of tagged items, and the inboxes they wait in; and what actors stand on: the framework that hosts
-//! their work, the threads beside them, the clock.
+//! their work, the threads beside them, the clock, connections.
 //!
 //! A [`Parcel`] is what one read from a connection brought: one or more whole requests. Its items are spread over shards
 //! and come together again in the settlement actor, which sends the parcel back to its session once every outcome is
@@ -24,6 +24,7 @@ mod helpers;
 mod inbox;
 mod pace;
 mod parcel;
+mod socket;
 mod submission;
 mod work;
 
@@ -36,5 +37,6 @@ pub use helpers::{Helper, Helpers, Jobs, Stepper};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
 pub use pace::Pace;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};
+pub use socket::set_up;
 pub use submission::{Asked, Submission};
 pub use work::{Hosted, Work};

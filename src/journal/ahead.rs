@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::disk::Disk;
+use super::disk::{Disk, WHOLE};
 
 /// The next segment, the one being written, and the ones before that stay in the operating system's cache.
 const SEGMENTS_WARM: u64 = 4;
@@ -67,17 +67,24 @@ impl Ahead {
         let pace = Arc::<Pace>::default();
         let kept = Arc::clone(&pace);
         let make = move || {
-            if let Some(cold) = number.checked_sub(SEGMENTS_WARM) {
-                disk.cool(cold);
-            }
+            let cold = number.checked_sub(SEGMENTS_WARM);
+            let cool = |range| {
+                if let Some(cold) = cold {
+                    disk.cool(cold, range);
+                }
+            };
             let breathe = |made: u64| {
+                // As little by little as this one is made.
+                cool(0..made);
                 if on_thread {
                     kept.keep(made);
                 }
             };
             disk.create(number, bytes, &breathe).inspect_err(|err| {
                 tracing::warn!(number, %err, "the next journal segment cannot be made; it is tried again when this one is full, and then nothing more is written");
-            })
+            })?;
+            cool(WHOLE);
+            Ok(())
         };
         if !on_thread {
             make()?;

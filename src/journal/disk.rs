@@ -36,8 +36,9 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn sync(&self, number: u64) -> io::Result<()>;
     /// Returns when the directory entries of all segments are durable.
     fn sync_names(&self) -> io::Result<()>;
-    /// Lets the cache of the operating system go of a segment that is durable and hardly read again; it only costs time if it is.
-    fn cool(&self, number: u64);
+    /// Lets the cache of the operating system go of a range of a segment that is durable and hardly read again ([`WHOLE`]: of all of it); it only
+    /// costs time if it is.
+    fn cool(&self, number: u64, range: Range<u64>);
     /// What to call the segment in messages.
     fn name(&self, number: u64) -> String;
 }
@@ -197,9 +198,9 @@ impl Disk for FileDisk {
         sync_directory(&self.directory)
     }
 
-    fn cool(&self, number: u64) {
+    fn cool(&self, number: u64, range: Range<u64>) {
         if let Ok(file) = self.open(number) {
-            let_cache_go(&file, WHOLE);
+            let_cache_go(&file, range);
         }
     }
 

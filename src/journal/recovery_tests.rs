@@ -73,7 +73,7 @@ impl Disk for MemoryDisk {
     fn sync_names(&self) -> io::Result<()> {
         Ok(())
     }
-    fn cool(&self, _: u64) {}
+    fn cool(&self, _: u64, _: std::ops::Range<u64>) {}
     fn name(&self, number: u64) -> String {
         format!("segment {number}")
     }

@@ -349,7 +349,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn cool(&self, _: u64) {}
+    fn cool(&self, _: u64, _: std::ops::Range<u64>) {}
 
     fn name(&self, number: u64) -> String {
         format!("simulated segment {number}")

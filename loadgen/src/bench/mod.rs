@@ -166,6 +166,12 @@ const ROWS: &[Row] = &[
         budget: Budget::HalfPeak(3.0),
     },
     Row {
+        name: "half of the peak of full batches offered",
+        transfers: 20_000_000,
+        arguments: &[],
+        budget: Budget::HalfPeak(3.0),
+    },
+    Row {
         name: "one transfer per request, 32 connections",
         transfers: 1_000_000,
         arguments: &["--batch", "1", "--connections", "32", "--in-flight", "8"],

@@ -36,7 +36,7 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn sync(&self, number: u64) -> io::Result<()>;
     /// Returns when the directory entries of all segments are durable.
     fn sync_names(&self) -> io::Result<()>;
-    /// Lets the cache of the operating system go of a range of a segment that is durable and hardly read again ([`WHOLE`]: of all of it); it only
+    /// Lets the cache of the operating system go of a range of a segment that is durable and hardly read again (`0..0`: of all of it); it only
     /// costs time if it is.
     fn cool(&self, number: u64, range: Range<u64>);
     /// What to call the segment in messages.

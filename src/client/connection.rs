@@ -147,7 +147,8 @@ impl Connection {
         let hello = Hello { version_min: VERSION, version_max: VERSION, gateway: who.gateway.clone(), key: who.key };
         let hello = hello.encode().ok_or_else(|| ClientError::GatewayName(who.gateway.clone()))?;
         let connected = TcpStream::connect(address).await.and_then(|stream| {
-            set_up(&stream, stream.peer_addr()?.ip())?;
+            // Without a peer it is broken already, which the first read tells.
+            stream.peer_addr().map_or(Ok(()), |peer| set_up(&stream, peer.ip()))?;
             Ok(stream)
         });
         let stream = connected.map_err(|source| ClientError::Connect { address: address.to_string(), source })?;

@@ -1,8 +1,8 @@
 //! How a connection is set up, at either end.
 //!
-//! Answers and requests are written whole, so nothing is gained by waiting for more. Between two programs of one machine there is no network whose
+//! Answers and requests are written whole, so nothing is gained by waiting for more. Over a loopback address there is no network whose
 //! rate could be found out either: congestion control that sends at the pace it has estimated (BBR, which is the default of some systems) keeps a
-//! full batch for up to 20 ms there. To other machines it is left as the system has it.
+//! full batch for up to 20 ms there. Elsewhere, also over another address of the same machine, it is left as the system has it.
 //!
 //! # Not here
 //!
@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use rustix::net::sockopt;
 
-/// The one that every Linux lets every program use, and that does not pace.
+/// The one that Linux lets every program use unless somebody forbids it, and that does not pace by itself.
 #[cfg(target_os = "linux")]
 const UNPACED: &str = "reno";
 
@@ -25,7 +25,7 @@ pub fn set_up(stream: &impl AsFd, peer: IpAddr) -> io::Result<()> {
     if peer.to_canonical().is_loopback()
         && let Err(err) = sockopt::set_tcp_congestion(stream, UNPACED)
     {
-        tracing::debug!(%err, "a connection of this machine keeps the system's congestion control");
+        tracing::debug!(%err, "a connection over loopback keeps the system's congestion control");
     }
     Ok(())
 }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stays_on_the_machine_is_not_paced_and_nothing_waits_for_more() {
+    fn what_goes_over_loopback_is_not_paced_and_nothing_waits_for_more() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let open = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let control = |stream: &TcpStream| sockopt::tcp_congestion(stream).unwrap();

@@ -23,7 +23,7 @@ use crate::flow::{Admission, Permit};
 /// Room before the first frame; ten thousand idle connections hold no more.
 pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
 
-/// Bytes read at a time when no frame announces more: of a full batch not more than its head is received before there is known to be room for it.
+/// Bytes read at a time when no frame announces more: of a full batch not more is received before there is known to be room for it.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_than_the_head_of_a_large_frame_is_read_before_there_is_room_for_it() {
+    async fn no_more_of_a_large_frame_than_its_beginning_is_read_before_there_is_room_for_it() {
         let (ours, mut theirs) = tokio::io::duplex(8 << 20);
         let (mut reader, _writer) = tokio::io::split(ours);
         tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 8 << 20]).await.unwrap();

@@ -160,7 +160,7 @@ const ROWS: &[Row] = &[
         budget: Budget::Rate(600_000.0),
     },
     Row {
-        name: "half of their peak offered",
+        name: "half of the peak of batches of 100 offered",
         transfers: 10_000_000,
         arguments: HUNDREDS,
         budget: Budget::HalfPeak(3.0),

@@ -6,24 +6,78 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-/// A moment, and who waits for it.
-type Ask = (Instant, oneshot::Sender<()>);
+/// Who waits, by moment; of the same moment in the order in which they came.
+#[derive(Debug, Default)]
+struct Waiting {
+    by_moment: BTreeMap<(Instant, u64), oneshot::Sender<()>>,
+    came: u64,
+    is_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    is_earlier: Condvar,
+}
+
+impl Shared {
+    /// Changes who waits. The thread is woken only where that changes until when it may sleep: mostly a later moment comes.
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = |waiting: &Waiting| waiting.by_moment.first_key_value().map(|(&key, _)| key);
+        let before = next(&waiting);
+        change(&mut waiting);
+        if waiting.is_over || next(&waiting) != before {
+            self.is_earlier.notify_one();
+        }
+    }
+
+    fn wake(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while !waiting.is_over {
+            let now = Instant::now();
+            while let Some(first) = waiting.by_moment.first_entry().filter(|first| first.key().0 <= now) {
+                // Whoever does not wait any more is not told.
+                let _told: Result<(), ()> = first.remove().send(());
+            }
+            let next = waiting.by_moment.first_key_value().map(|(&(due, _), _)| due);
+            waiting = match next {
+                Some(due) => {
+                    let left = due.saturating_duration_since(now);
+                    self.is_earlier.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.is_earlier.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Ends the thread when the last alarm is dropped.
+#[derive(Debug)]
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.change(|waiting| waiting.is_over = true);
+    }
+}
 
 /// A thread that wakes tasks at their moments. It ends when the last of these is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Alarm(Sender<Ask>);
+pub(crate) struct Alarm(Arc<Ending>);
 
 impl Alarm {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let (asks, asked) = channel();
-        std::thread::Builder::new().name("alarm".to_owned()).spawn(move || wake(&asked))?;
-        Ok(Self(asks))
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("alarm".to_owned()).spawn(move || of_thread.wake())?;
+        Ok(Self(Arc::new(Ending(shared))))
     }
 
     /// Waits, not at all for what is past.
@@ -32,36 +86,13 @@ impl Alarm {
             return;
         }
         let (waker, woken) = oneshot::channel();
-        if self.0.send((due, waker)).is_err() || woken.await.is_err() {
+        self.0.0.change(|waiting| {
+            waiting.came = waiting.came.wrapping_add(1);
+            waiting.by_moment.insert((due, waiting.came), waker);
+        });
+        if woken.await.is_err() {
             // The thread is there as long as this is; without it, as exactly as the runtime can.
             tokio::time::sleep_until(due.into()).await;
-        }
-    }
-}
-
-fn wake(asked: &Receiver<Ask>) {
-    // By moment; of the same moment in the order in which they came.
-    let mut waiting = BTreeMap::new();
-    let mut came = 0_u64;
-    loop {
-        let next = waiting.first_key_value().map(|(&(due, _), _): (&(Instant, u64), _)| due);
-        let left = next.map(|due| due.saturating_duration_since(Instant::now()));
-        let ask = match left {
-            None => asked.recv().map_err(RecvTimeoutError::from),
-            Some(left) => asked.recv_timeout(left),
-        };
-        match ask {
-            Ok((due, waker)) => {
-                came = came.wrapping_add(1);
-                waiting.insert((due, came), waker);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, waker)) = waiting.pop_first() {
-                    // Whoever does not wait any more is not told.
-                    let _told: Result<(), ()> = waker.send(());
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -97,7 +128,7 @@ mod tests {
         let soon = || Instant::now() + Duration::from_millis(5);
         drop(tokio::time::timeout(Duration::ZERO, alarm.until(soon())).await);
         let (due, (waker, woken)) = (soon(), oneshot::channel());
-        alarm.0.send((due, waker)).unwrap();
+        alarm.0.0.change(|waiting| drop(waiting.by_moment.insert((due, 0), waker)));
         woken.await.unwrap();
         assert!(Instant::now() >= due);
     }

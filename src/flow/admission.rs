@@ -2,16 +2,33 @@
 //!
 //! A session takes a [`Permit`] for a request's items before it hands them on, and the permit is given back when the
 //! parcel is dropped after its answer. Without a permit the request is answered *busy*: nothing ever queues without bound.
+//!
+//! All the room is for bursts, and for a disk that stands still for a moment. Where it is full, more comes than can be done, and a long queue would only make
+//! everybody wait, leave the sessions no processor to refuse with, and push what is worked on out of the cache. So it is *crowded* from then on: parcels get an
+//! eighth of the room (or eight of them may be under way, if they are large), until half the room has been given to them without a refusal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Part of the room for parcels under way while it is crowded ...
+const CROWDED_PART: usize = 8;
+
+/// ... or, so that no stage waits for the next, so many parcels.
+const CROWDED_PARCELS: usize = 8;
+
+/// Part of the room that must be given without a refusal until it is not crowded any more.
+const CALM_PART: usize = 2;
 
 /// The number of items inside, and its limit.
 #[derive(Debug)]
 pub struct Admission {
     inside: AtomicUsize,
+    /// Items of parcels among them. The others are reads: who waits for events is inside, but brings nothing.
+    under_way: AtomicUsize,
     /// Parcels among the permits; counted by the whole.
     parcels: AtomicUsize,
+    /// Items to be given to parcels without a refusal until it is not crowded any more; known to the whole.
+    crowded_for: AtomicUsize,
     limit: usize,
     /// Where there must be room too.
     whole: Option<Arc<Self>>,
@@ -44,13 +61,33 @@ impl Admission {
     }
 
     fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
-        Self { inside: AtomicUsize::new(0), parcels: AtomicUsize::new(0), limit, whole }
+        let none = || AtomicUsize::new(0);
+        Self { inside: none(), under_way: none(), parcels: none(), crowded_for: none(), limit, whole }
     }
 
     /// Whether there is room for some items now. Only a hint: others may take it.
     pub fn has_room(&self, items: usize) -> bool {
         self.inside().saturating_add(items) <= self.limit
             && self.whole.as_ref().is_none_or(|whole| whole.has_room(items))
+    }
+
+    /// Whether a parcel of so many items may come now. Only a hint, as above.
+    pub fn has_room_for_parcel(&self, items: usize) -> bool {
+        let whole = self.whole();
+        let is_crowded = whole.is_crowded();
+        // What a peer has no room for in its own part does not concern the others.
+        if !whole.has_room(items) || is_crowded && !whole.has_crowded_room() {
+            whole.crowded_for.store(whole.limit / CALM_PART, Ordering::Relaxed);
+            return false;
+        }
+        self.has_room(items) && (!is_crowded || self.has_crowded_room())
+    }
+
+    /// Whether one more parcel may come while it is crowded, however large.
+    fn has_crowded_room(&self) -> bool {
+        let is_few = |of: &AtomicUsize, most| of.load(Ordering::Relaxed) <= most;
+        is_few(&self.under_way, self.limit / CROWDED_PART)
+            || self.whole.is_none() && is_few(&self.parcels, CROWDED_PARCELS.saturating_sub(1))
     }
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
@@ -86,11 +123,34 @@ impl Admission {
 
     /// The number of parcels on their way now, all shares together.
     pub fn parcels(&self) -> usize {
-        self.counts_parcels().parcels.load(Ordering::Relaxed)
+        self.whole().parcels.load(Ordering::Relaxed)
     }
 
-    fn counts_parcels(&self) -> &Self {
-        self.whole.as_deref().map_or(self, Self::counts_parcels)
+    /// Whether parcels get only a part of the room.
+    pub fn is_crowded(&self) -> bool {
+        self.whole().crowded_for.load(Ordering::Relaxed) > 0
+    }
+
+    fn whole(&self) -> &Self {
+        self.whole.as_deref().map_or(self, Self::whole)
+    }
+
+    fn begin_parcel(&self, items: usize) {
+        self.under_way.fetch_add(items, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            return whole.begin_parcel(items);
+        }
+        self.parcels.fetch_add(1, Ordering::Relaxed);
+        let calmer = |left: usize| (left > 0).then(|| left.saturating_sub(items));
+        let _not_crowded = self.crowded_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, calmer);
+    }
+
+    fn end_parcel(&self, items: usize) {
+        self.under_way.fetch_sub(items, Ordering::Relaxed);
+        match &self.whole {
+            Some(whole) => whole.end_parcel(items),
+            None => _ = self.parcels.fetch_sub(1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -109,7 +169,7 @@ impl Permit {
     pub fn for_parcel(mut self) -> Self {
         if !self.is_parcel {
             self.is_parcel = true;
-            self.admission.counts_parcels().parcels.fetch_add(1, Ordering::Relaxed);
+            self.admission.begin_parcel(self.items);
         }
         self
     }
@@ -118,7 +178,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_parcel {
-            self.admission.counts_parcels().parcels.fetch_sub(1, Ordering::Relaxed);
+            self.admission.end_parcel(self.items);
         }
         self.admission.give_back(self.items);
     }
@@ -141,6 +201,59 @@ mod tests {
         assert_eq!(admission.inside(), 7);
         drop(both);
         assert_eq!(admission.inside(), 0);
+    }
+
+    #[test]
+    fn where_there_was_no_room_an_eighth_of_it_is_given_until_all_have_room_for_a_while() {
+        let whole = Admission::new(3_200);
+        let shares: Vec<_> = (0..5).map(|_| Admission::share(&whole, 100)).collect();
+        let (one, last) = (shares.first().unwrap(), shares.last().unwrap());
+        let parcel = |share: &Arc<Admission>| {
+            let is_admitted = share.has_room_for_parcel(20);
+            is_admitted.then(|| share.admit(20).unwrap().for_parcel())
+        };
+        // A burst gets all the room, of one peer a quarter, which is nothing to the others.
+        let mut parcels: Vec<_> =
+            shares.iter().take(4).flat_map(|share| (0..40).filter_map(|_| parcel(share))).collect();
+        assert_eq!((parcels.len(), whole.inside(), one.inside()), (160, 3_200, 800));
+        parcels.pop();
+        assert!(parcel(one).is_none());
+        parcels.extend(parcel(last));
+        assert_eq!(whole.inside(), 3_200, "who has had less than a quarter does not notice");
+        assert!(parcel(last).is_none(), "now it is crowded");
+        parcels.truncate(21);
+        assert!(parcel(last).is_none(), "420 are under way, 400 may");
+        parcels.truncate(20);
+        let read = whole.admit(2_000).unwrap();
+        assert!(last.has_room_for_parcel(100), "400 are, so one more may come, however large; reads are not under way");
+        assert!(parcel(one).is_none(), "of one peer an eighth of its part");
+        // As often as one comes another is done. One that is refused in between makes it begin again.
+        let rounds = |count| (0..count).filter(|_| parcel(last).is_some()).count();
+        assert_eq!(rounds(60), 60);
+        let crowd: Vec<_> = (0..2).filter_map(|_| parcel(last)).collect();
+        assert_eq!((crowd.len(), parcel(last).is_some()), (1, false));
+        drop(crowd);
+        let rounds = |count| (0..count).filter(|_| parcel(last).is_some()).count();
+        assert_eq!((rounds(79), parcel(one).is_some()), (79, false));
+        assert!(whole.is_crowded() && last.is_crowded());
+        assert_eq!(
+            (rounds(1), parcel(one).is_some(), one.is_crowded()),
+            (1, true, false),
+            "half the room was given without a refusal"
+        );
+        drop((read, parcels));
+        assert_eq!([whole.inside(), whole.under_way.load(Ordering::Relaxed), whole.parcels()], [0; 3]);
+    }
+
+    #[test]
+    fn a_few_parcels_are_under_way_at_least() {
+        let whole = Admission::new(1_000);
+        let full: Vec<_> = (0..10).filter_map(|_| whole.admit(100).map(Permit::for_parcel)).collect();
+        assert!(!whole.has_room_for_parcel(1));
+        let parcels: Vec<_> = full.into_iter().take(CROWDED_PARCELS).collect();
+        assert!(!whole.has_room_for_parcel(100));
+        let fewer: Vec<_> = parcels.into_iter().skip(1).collect();
+        assert!(whole.has_room_for_parcel(100) && fewer.len() * 100 > 1_000 / CROWDED_PART);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
 /// Bytes read at a time when no frame announces more: of a full batch not more is received before there is known to be room for it.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
+/// Bytes read at a time where small frames come faster than they are taken: what they cost beside their transfers is mostly reading and writing.
+const MANY_BYTES: usize = 256 << 10;
+
 /// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
 pub(super) const LARGE_BYTES: usize = 16 << 10;
 
@@ -85,6 +88,10 @@ pub(super) struct Incoming {
     pub(super) buffer: BytesMut,
     /// Bytes that are read at most with the next call.
     wanted: usize,
+    /// Whether the last read left something behind, as far as one can know.
+    is_full: bool,
+    /// Whether small frames come faster than they are taken.
+    is_many: bool,
     /// Bytes of a refused body that still come.
     skipping: usize,
     /// Room for a large frame that is not whole.
@@ -101,6 +108,8 @@ impl Incoming {
         Self {
             buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
             wanted: READ_BYTES,
+            is_full: false,
+            is_many: false,
             skipping: 0,
             room: None,
             last_frame: Instant::now(),
@@ -112,7 +121,10 @@ impl Incoming {
     /// Reads what comes next; 0 when the peer has closed.
     pub(super) async fn read(&mut self, reader: &mut impl Skip) -> io::Result<usize> {
         if self.skipping == 0 {
-            return reader.read_buf(&mut (&mut self.buffer).limit(self.wanted)).await;
+            let room = self.wanted.min(self.spare());
+            let read = reader.read_buf(&mut (&mut self.buffer).limit(self.wanted)).await?;
+            self.is_full = read >= room;
+            return Ok(read);
         }
         let skipped = reader.skip(self.skipping).await?;
         self.skipping = self.skipping.saturating_sub(skipped);
@@ -139,14 +151,36 @@ impl Incoming {
             }
         }
         self.buffer.reserve(missing);
-        self.wanted = if missing >= LARGE_BYTES { missing } else { READ_BYTES };
+        if missing >= LARGE_BYTES {
+            self.wanted = missing;
+        } else {
+            self.read_on();
+        }
         true
+    }
+
+    /// Makes room for what comes next, as much as usually does.
+    pub(super) fn read_on(&mut self) {
+        self.wanted = self.usual();
+        let least = if self.is_many { MANY_BYTES / 2 } else { FIRST_READ_BYTES / 2 };
+        if self.spare() < least {
+            self.buffer.reserve(self.wanted);
+        }
+    }
+
+    fn usual(&self) -> usize {
+        if self.is_many { MANY_BYTES } else { READ_BYTES }
+    }
+
+    fn spare(&self) -> usize {
+        self.buffer.capacity().saturating_sub(self.buffer.len())
     }
 
     /// Takes a frame that is whole.
     pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
         self.room = None;
-        self.wanted = READ_BYTES;
+        self.is_many = self.is_full && frame_bytes < LARGE_BYTES;
+        self.wanted = self.usual();
         self.buffer.split_to(frame_bytes)
     }
 
@@ -205,9 +239,43 @@ mod tests {
         incoming.skip(1_000);
         assert_eq!(incoming.read(&mut reader).await.unwrap(), 1_000);
         assert_eq!(read_of(&mut incoming, &mut reader).await, FIRST_READ_BYTES, "of what is probably refused, too");
+        incoming.is_full = false;
         drop(incoming.take(100));
         assert!(incoming.expect((5_000, 1_004), &receiving), "a small frame, and those behind it");
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+    }
+
+    #[tokio::test]
+    async fn where_small_frames_come_faster_than_they_are_taken_many_are_read_at_once() {
+        let (ours, mut theirs) = tokio::io::duplex(8 << 20);
+        let (mut reader, _writer) = tokio::io::split(ours);
+        let (mut incoming, receiving) = (Incoming::new(), Admission::new(4 << 20));
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &[7; 1_000]).await.unwrap();
+        assert_eq!(read_of(&mut incoming, &mut reader).await, 1_000, "there was room for more");
+        drop(incoming.take(1_000));
+        incoming.read_on();
+        assert!(
+            (FIRST_READ_BYTES / 2..READ_BYTES).contains(&incoming.spare()),
+            "who sends little keeps his little room"
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 1 << 20]).await.unwrap();
+        let all = incoming.spare();
+        assert_eq!(read_of(&mut incoming, &mut reader).await, all);
+        drop(incoming.take(all));
+        incoming.read_on();
+        assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
+        // One that is not whole goes on with them.
+        let many = MANY_BYTES / LARGE_BYTES;
+        (0..many).for_each(|_| drop(incoming.take(LARGE_BYTES - 1)));
+        assert!(incoming.expect((LARGE_BYTES - 1, LARGE_BYTES - 1 - many), &receiving));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
+        // A large one ends it.
+        drop(incoming.take(LARGE_BYTES));
+        assert!(incoming.expect((1 << 20, 40_000), &receiving));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, 40_000);
+        drop(incoming.take(LARGE_BYTES));
+        incoming.read_on();
+        assert_eq!(incoming.wanted, READ_BYTES);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::events::Behind;
 use super::handshake::greet;
-use super::incoming::{FIRST_READ_BYTES, Incoming, LARGE_BYTES, READ_BYTES, Skip};
+use super::incoming::{Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use super::lookup::LOOKUPS_MAX;
 use super::outgoing::{Outgoing, Replies, Sink};
@@ -272,9 +272,7 @@ impl Session {
                 if buffer.get(..known) != crate::protocol::MAGIC.get(..known) {
                     return Err(Code::BadMagic);
                 }
-                if buffer.capacity().saturating_sub(buffer.len()) < FIRST_READ_BYTES / 2 {
-                    buffer.reserve(READ_BYTES);
-                }
+                incoming.read_on();
                 return Ok(Parsed::All);
             };
             let header = FrameHeader::decode(head)?;
@@ -429,7 +427,7 @@ impl Session {
     /// Whether there is no room for the transfers that a frame announces.
     fn is_too_much(&self, header: &FrameHeader) -> bool {
         let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
-        header.kind == Kind::SubmitTransfers.number() && !self.room.has_room(body_bytes / RECORD_BYTES)
+        header.kind == Kind::SubmitTransfers.number() && !self.room.has_room_for_parcel(body_bytes / RECORD_BYTES)
     }
 
     /// Refuses a request, and counts what it cost to receive.

@@ -23,6 +23,7 @@ pub(super) struct Collected {
     /// Name and depth of each inbox, and items inside.
     depths: Vec<(String, usize)>,
     inside: usize,
+    is_crowded: bool,
     funds: Vec<ClassFunds>,
     now_s: u64,
 }
@@ -30,14 +31,14 @@ pub(super) struct Collected {
 impl Collected {
     pub(super) fn new(context: &OpsContext) -> Self {
         let mut depths = Vec::new();
-        let mut inside = 0;
+        let (mut inside, mut is_crowded) = (0, false);
         if let Some(queues) = context.queues.get() {
             depths.push(("router".to_owned(), queues.router.depth()));
             depths.push(("settlement".to_owned(), queues.settlement.depth()));
             depths.push(("clearing".to_owned(), queues.clearing.depth()));
             let shards = queues.shards.iter().enumerate();
             depths.extend(shards.map(|(shard, handle)| (format!("shard{shard}"), handle.depth())));
-            inside = queues.admission.inside();
+            (inside, is_crowded) = (queues.admission.inside(), queues.admission.is_crowded());
         }
         Self {
             counters: context.telemetry.counters().snapshot(),
@@ -46,6 +47,7 @@ impl Collected {
             ready: context.telemetry.health().state() == HealthState::Ready,
             depths,
             inside,
+            is_crowded,
             funds: context.telemetry.funds(),
             now_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
@@ -242,6 +244,11 @@ impl Collector for Collected {
                 "heng_items_in_flight",
                 "Transfers and account openings inside",
                 u64::try_from(self.inside).unwrap_or(u64::MAX),
+            ),
+            (
+                "heng_crowded",
+                "1 while transfers get only a part of the room, because more came than there was room for",
+                u64::from(self.is_crowded),
             ),
             ("heng_ready", "1 when requests are taken", u64::from(self.ready)),
             ("process_resident_memory_bytes", "Resident memory", self.process.rss_bytes),

@@ -41,9 +41,13 @@ impl Shared {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while !waiting.is_over {
             let now = Instant::now();
-            while let Some(first) = waiting.by_moment.first_entry().filter(|first| first.key().0 <= now) {
+            if let Some(first) = waiting.by_moment.first_entry().filter(|first| first.key().0 <= now) {
+                let waker = first.remove();
+                drop(waiting);
                 // Whoever does not wait any more is not told.
-                let _told: Result<(), ()> = first.remove().send(());
+                let _told: Result<(), ()> = waker.send(());
+                waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             let next = waiting.by_moment.first_key_value().map(|(&(due, _), _)| due);
             waiting = match next {
@@ -124,6 +128,11 @@ mod tests {
         }
         woken.sort_unstable();
         assert_eq!(woken, [0, 0, 1, 1, 2, 3, 7, 9]);
+        // An earlier moment is not kept waiting for a later one.
+        let (late, _kept) = oneshot::channel();
+        alarm.0.0.change(|waiting| drop(waiting.by_moment.insert((begun + Duration::from_mins(10), 0), late)));
+        let soon_after = alarm.until(Instant::now() + Duration::from_millis(50));
+        assert!(tokio::time::timeout(Duration::from_mins(1), soon_after).await.is_ok());
         // Who gives up is no reason not to wake the others, by the thread itself.
         let soon = || Instant::now() + Duration::from_millis(5);
         drop(tokio::time::timeout(Duration::ZERO, alarm.until(soon())).await);

@@ -5,10 +5,12 @@
 //!
 //! All the room is for bursts, and for a disk that stands still for a moment. Where it is full, more comes than can be done, and a long queue would only make
 //! everybody wait, leave the sessions no processor to refuse with, and push what is worked on out of the cache. So it is *crowded* from then on: parcels get an
-//! eighth of the room (or eight of them may be under way, if they are large), until half the room has been given to them without a refusal.
+//! eighth of the room (or eight of them may be under way, if they are large), until half the room has been given to them without a refusal, where each moment
+//! in which nothing is under way counts as a part of it; and now and then all are let in again, for those who would have room by now. Openings of accounts are parcels like
+//! transfers. What a session has gathered and not handed on yet is not counted, so there may be a little more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Part of the room for parcels under way while it is crowded ...
 const CROWDED_PART: usize = 8;
@@ -18,6 +20,12 @@ const CROWDED_PARCELS: usize = 8;
 
 /// Part of the room that must be given without a refusal until it is not crowded any more.
 const CALM_PART: usize = 2;
+
+/// Part of the room for which a moment counts in which nothing is under way.
+const IDLE_PART: usize = 64;
+
+/// How often the room is given until it is not crowded any more, with whatever refusals: some seconds.
+const OPENED_AFTER: usize = 32;
 
 /// The number of items inside, and its limit.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub struct Admission {
     parcels: AtomicUsize,
     /// Items to be given to parcels without a refusal until it is not crowded any more; known to the whole.
     crowded_for: AtomicUsize,
+    /// Items to be given to parcels until then at most.
+    crowded_most: AtomicUsize,
     limit: usize,
     /// Where there must be room too.
     whole: Option<Arc<Self>>,
@@ -40,6 +50,7 @@ pub struct Permit {
     admission: Arc<Admission>,
     items: usize,
     is_parcel: bool,
+    is_under_way: AtomicBool,
 }
 
 impl Admission {
@@ -62,7 +73,15 @@ impl Admission {
 
     fn with(limit: usize, whole: Option<Arc<Self>>) -> Self {
         let none = || AtomicUsize::new(0);
-        Self { inside: none(), under_way: none(), parcels: none(), crowded_for: none(), limit, whole }
+        Self {
+            inside: none(),
+            under_way: none(),
+            parcels: none(),
+            crowded_for: none(),
+            crowded_most: none(),
+            limit,
+            whole,
+        }
     }
 
     /// Whether there is room for some items now. Only a hint: others may take it.
@@ -71,16 +90,32 @@ impl Admission {
             && self.whole.as_ref().is_none_or(|whole| whole.has_room(items))
     }
 
-    /// Whether a parcel of so many items may come now. Only a hint, as above.
+    /// Whether a parcel of so many items may come now; others may take its room. Where not, because so much is under way, it is crowded from now on.
     pub fn has_room_for_parcel(&self, items: usize) -> bool {
         let whole = self.whole();
         let is_crowded = whole.is_crowded();
-        // What a peer has no room for in its own part does not concern the others.
-        if !whole.has_room(items) || is_crowded && !whole.has_crowded_room() {
-            whole.crowded_for.store(whole.limit / CALM_PART, Ordering::Relaxed);
+        // What a peer has no room for in its own part does not concern the others, and reads that take the room are no queue.
+        if (is_crowded || !whole.has_room(items)) && !whole.has_crowded_room() {
+            whole.crowd();
             return false;
         }
         self.has_room(items) && (!is_crowded || self.has_crowded_room())
+    }
+
+    fn crowd(&self) {
+        if self.crowded_for.swap(self.limit / CALM_PART, Ordering::Relaxed) == 0 {
+            self.crowded_most.store(self.limit.saturating_mul(OPENED_AFTER), Ordering::Relaxed);
+        }
+    }
+
+    /// So much was given since the last refusal, or might have been.
+    fn calm(&self, items: usize) {
+        let less = |left: usize| Some(left.saturating_sub(items));
+        let left = self.crowded_most.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if left.is_ok_and(|before| before <= items) {
+            self.crowded_for.store(0, Ordering::Relaxed);
+        }
+        let _always = self.crowded_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Whether one more parcel may come while it is crowded, however large.
@@ -92,7 +127,12 @@ impl Admission {
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
     pub fn admit(self: &Arc<Self>, items: usize) -> Option<Permit> {
-        self.take(items).then(|| Permit { admission: Arc::clone(self), items, is_parcel: false })
+        self.take(items).then(|| Permit {
+            admission: Arc::clone(self),
+            items,
+            is_parcel: false,
+            is_under_way: AtomicBool::new(false),
+        })
     }
 
     fn take(&self, items: usize) -> bool {
@@ -141,15 +181,18 @@ impl Admission {
             return whole.begin_parcel(items);
         }
         self.parcels.fetch_add(1, Ordering::Relaxed);
-        let calmer = |left: usize| (left > 0).then(|| left.saturating_sub(items));
-        let _not_crowded = self.crowded_for.fetch_update(Ordering::Relaxed, Ordering::Relaxed, calmer);
+        if self.is_crowded() {
+            self.calm(items);
+        }
     }
 
-    fn end_parcel(&self, items: usize) {
-        self.under_way.fetch_sub(items, Ordering::Relaxed);
-        match &self.whole {
-            Some(whole) => whole.end_parcel(items),
-            None => _ = self.parcels.fetch_sub(1, Ordering::Relaxed),
+    fn end_way(&self, items: usize) {
+        let before = self.under_way.fetch_sub(items, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            return whole.end_way(items);
+        }
+        if before == items && self.is_crowded() {
+            self.calm(self.limit / IDLE_PART);
         }
     }
 }
@@ -159,7 +202,7 @@ impl Permit {
     #[must_use]
     pub fn join(mut self, mut other: Self) -> Self {
         debug_assert!(Arc::ptr_eq(&self.admission, &other.admission), "permits of one admission");
-        debug_assert!(!other.is_parcel, "what is on its way stays as it is");
+        debug_assert!(!self.is_parcel && !other.is_parcel, "what is on its way stays as it is");
         self.items = self.items.saturating_add(std::mem::take(&mut other.items));
         self
     }
@@ -169,16 +212,25 @@ impl Permit {
     pub fn for_parcel(mut self) -> Self {
         if !self.is_parcel {
             self.is_parcel = true;
+            *self.is_under_way.get_mut() = true;
             self.admission.begin_parcel(self.items);
         }
         self
+    }
+
+    /// Counts it as under way no more: it is answered. It keeps its room until whoever asked takes that, but keeps nobody else from coming.
+    pub fn arrived(&self) {
+        if self.is_under_way.swap(false, Ordering::Relaxed) {
+            self.admission.end_way(self.items);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.arrived();
         if self.is_parcel {
-            self.admission.end_parcel(self.items);
+            self.admission.whole().parcels.fetch_sub(1, Ordering::Relaxed);
         }
         self.admission.give_back(self.items);
     }
@@ -242,6 +294,28 @@ mod tests {
             "half the room was given without a refusal"
         );
         drop((read, parcels));
+        // Where nothing is under way in between it is over sooner, and at last whatever is refused.
+        let crowd = || {
+            whole.crowd();
+            assert!(whole.is_crowded());
+        };
+        crowd();
+        let given = (1..10_000).find(|_| parcel(last).is_some() && !whole.is_crowded());
+        assert_eq!(given, Some(1_600_usize.div_ceil(20 + 3_200 / IDLE_PART)));
+        crowd();
+        let held: Vec<_> = (0..21).filter_map(|share| parcel(shares.get(share / 5).unwrap())).collect();
+        assert_eq!((held.len(), parcel(last).is_some()), (21, false), "420 are under way");
+        held.iter().for_each(Permit::arrived);
+        assert!(
+            whole.inside() == 420 && last.has_room_for_parcel(20),
+            "who does not take his answers keeps nobody else out"
+        );
+        drop(held);
+        let given = (1..10_000).find(|_| {
+            whole.crowded_for.store(1_600, Ordering::Relaxed);
+            parcel(last).is_some() && !whole.is_crowded()
+        });
+        assert!(given.is_some(), "all are let in again");
         assert_eq!([whole.inside(), whole.under_way.load(Ordering::Relaxed), whole.parcels()], [0; 3]);
     }
 

@@ -44,7 +44,7 @@ pub struct Parcel {
     spans: Vec<Span>,
     sink: Arc<dyn AnswerSink>,
     state: Mutex<State>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Parcel {
         let open = spans.iter().map(|span| span.count).sum();
         let times = ParcelTimes { received: Instant::now(), decided: None, durable: None };
         let state = Mutex::new(State { outcomes: vec![None; open], open, times });
-        Arc::new(Self { gateway, grant, spans, sink, state, _permit: permit.for_parcel() })
+        Arc::new(Self { gateway, grant, spans, sink, state, permit: permit.for_parcel() })
     }
 
     /// Who asked.
@@ -106,6 +106,7 @@ impl Parcel {
     /// Sends the parcel back to its session.
     pub fn answer(self: Arc<Self>, durable: Instant) {
         self.lock().times.durable = Some(durable);
+        self.permit.arrived();
         let sink = Arc::clone(&self.sink);
         sink.answer(self);
     }
@@ -125,5 +126,37 @@ impl Parcel {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic ends the process, so a poisoned lock is only ever seen while it ends.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Admission;
+
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Vec<Arc<Parcel>>>);
+
+    impl AnswerSink for Kept {
+        fn answer(&self, parcel: Arc<Parcel>) {
+            self.0.lock().unwrap().push(parcel);
+        }
+    }
+
+    #[test]
+    fn what_is_answered_keeps_its_room_but_nobody_else_out() {
+        let admission = Admission::new(80);
+        let kept = Arc::new(Kept::default());
+        let parcel = || {
+            let span = Span { request_id: 1, answer_kind: 0, first: 0, count: 8 };
+            let sink = Arc::clone(&kept) as Arc<dyn AnswerSink>;
+            Parcel::new((GatewayId::default(), Grant::ALL), vec![span], sink, admission.admit(8).unwrap())
+        };
+        let parcels: Vec<_> = (0..10).map(|_| parcel()).collect();
+        assert!(!admission.has_room_for_parcel(8) && admission.is_crowded());
+        parcels.into_iter().take(9).for_each(|parcel| parcel.answer(Instant::now()));
+        assert_eq!((admission.inside(), admission.has_room_for_parcel(8)), (72, true), "the tenth is gone");
+        kept.0.lock().unwrap().clear();
+        assert_eq!((admission.inside(), admission.parcels()), (0, 0));
     }
 }

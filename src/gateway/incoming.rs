@@ -26,7 +26,7 @@ pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
 /// Bytes read at a time when no frame announces more: of a full batch not more is received before there is known to be room for it.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
-/// Bytes read at a time where small frames come faster than they are taken: what they cost beside their transfers is mostly reading and writing.
+/// Bytes read at a time where small frames, of 4 KB at least, come faster than they are taken: what they cost beside their transfers is mostly reading and writing.
 const MANY_BYTES: usize = 256 << 10;
 
 /// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
@@ -35,8 +35,7 @@ pub(super) const LARGE_BYTES: usize = 16 << 10;
 /// Bytes dropped with one call.
 const SKIP_BYTES: usize = 1 << 20;
 
-/// Room that an idle connection keeps, and how long it is not taken for idle.
-const KEPT_BYTES: usize = 32 << 10;
+/// How long a connection is not taken for idle.
 const SHRUNK_AFTER: Duration = Duration::from_secs(1);
 
 /// A stream whose next bytes can be dropped.
@@ -88,10 +87,12 @@ pub(super) struct Incoming {
     pub(super) buffer: BytesMut,
     /// Bytes that are read at most with the next call.
     wanted: usize,
-    /// Whether the last read left something behind, as far as one can know.
+    /// Whether the last read was large and left something behind, as far as one can know.
     is_full: bool,
     /// Whether small frames come faster than they are taken.
     is_many: bool,
+    /// Whether the buffer has more room than at first.
+    is_grown: bool,
     /// Bytes of a refused body that still come.
     skipping: usize,
     /// Room for a large frame that is not whole.
@@ -110,6 +111,7 @@ impl Incoming {
             wanted: READ_BYTES,
             is_full: false,
             is_many: false,
+            is_grown: false,
             skipping: 0,
             room: None,
             last_frame: Instant::now(),
@@ -123,7 +125,7 @@ impl Incoming {
         if self.skipping == 0 {
             let room = self.wanted.min(self.spare());
             let read = reader.read_buf(&mut (&mut self.buffer).limit(self.wanted)).await?;
-            self.is_full = read >= room;
+            self.is_full = read >= room && read >= READ_BYTES / 2;
             return Ok(read);
         }
         let skipped = reader.skip(self.skipping).await?;
@@ -139,6 +141,7 @@ impl Incoming {
     /// Drops the frame in the buffer, and so many bytes of it that have not come.
     pub(super) fn skip(&mut self, bytes: usize) {
         self.buffer.clear();
+        self.is_many = false;
         (self.skipping, self.room) = (bytes, None);
     }
 
@@ -151,8 +154,9 @@ impl Incoming {
             }
         }
         self.buffer.reserve(missing);
+        self.is_grown = true;
         if missing >= LARGE_BYTES {
-            self.wanted = missing;
+            (self.wanted, self.is_many) = (missing, false);
         } else {
             self.read_on();
         }
@@ -165,6 +169,7 @@ impl Incoming {
         let least = if self.is_many { MANY_BYTES / 2 } else { FIRST_READ_BYTES / 2 };
         if self.spare() < least {
             self.buffer.reserve(self.wanted);
+            self.is_grown = true;
         }
     }
 
@@ -179,7 +184,8 @@ impl Incoming {
     /// Takes a frame that is whole.
     pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
         self.room = None;
-        self.is_many = self.is_full && frame_bytes < LARGE_BYTES;
+        // Not of the smallest: no more of what brings nothing (pings) is taken in one go than without this.
+        self.is_many = self.is_full && (FIRST_READ_BYTES..LARGE_BYTES).contains(&frame_bytes);
         self.wanted = self.usual();
         self.buffer.split_to(frame_bytes)
     }
@@ -197,8 +203,10 @@ impl Incoming {
     /// Gives back the room of a large frame where nothing has come since, and answers whether it did: who is idle keeps no more than who has just come.
     pub(super) fn shrink(&mut self, now: Instant) -> bool {
         let idle = now.saturating_duration_since(self.last_frame);
-        let is_idle = self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES && idle >= SHRUNK_AFTER;
+        let is_idle = self.buffer.is_empty() && self.is_grown && idle >= SHRUNK_AFTER;
         if is_idle {
+            // The buffer's own capacity does not tell: it is what is left behind the frames that were taken.
+            self.is_grown = false;
             self.buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
         }
         is_idle
@@ -253,6 +261,7 @@ mod tests {
         tokio::io::AsyncWriteExt::write_all(&mut theirs, &[7; 1_000]).await.unwrap();
         assert_eq!(read_of(&mut incoming, &mut reader).await, 1_000, "there was room for more");
         drop(incoming.take(1_000));
+        assert!(!incoming.is_full);
         incoming.read_on();
         assert!(
             (FIRST_READ_BYTES / 2..READ_BYTES).contains(&incoming.spare()),
@@ -261,9 +270,17 @@ mod tests {
         tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 1 << 20]).await.unwrap();
         let all = incoming.spare();
         assert_eq!(read_of(&mut incoming, &mut reader).await, all);
+        assert!(!incoming.is_full, "a little room that is just filled tells nothing");
         drop(incoming.take(all));
         incoming.read_on();
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+        drop(incoming.take(READ_BYTES - 1));
+        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES, "after a large one");
+        (0..READ_BYTES / FIRST_READ_BYTES).for_each(|_| drop(incoming.take(FIRST_READ_BYTES)));
+        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
         assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
+        drop(incoming.take(1));
         // One that is not whole goes on with them.
         let many = MANY_BYTES / LARGE_BYTES;
         (0..many).for_each(|_| drop(incoming.take(LARGE_BYTES - 1)));

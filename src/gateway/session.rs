@@ -418,6 +418,9 @@ impl Session {
         // In the order of the frames: transfers before these must not find the accounts.
         self.hand_on()?;
         let count = accounts.len();
+        if !self.room.has_room_for_parcel(count) {
+            return Err(Code::Busy);
+        }
         let permit = self.room.admit(count).ok_or(Code::Busy)?;
         let span = Span { request_id, answer_kind: Kind::AccountOutcomes.number(), first: 0, count };
         let parcel = Parcel::new(self.asker(), vec![span], Arc::clone(&self.sink), permit);

@@ -24,8 +24,8 @@ const CALM_PART: usize = 2;
 /// Part of the room for which a moment counts in which nothing is under way.
 const IDLE_PART: usize = 64;
 
-/// How often the room is given until it is not crowded any more, with whatever refusals: some seconds.
-const OPENED_AFTER: usize = 32;
+/// How often the room is given until it is not crowded any more, with whatever refusals: half a minute or less under full load.
+const OPENED_AFTER: usize = 128;
 
 /// The number of items inside, and its limit.
 #[derive(Debug)]
@@ -311,7 +311,7 @@ mod tests {
             "who does not take his answers keeps nobody else out"
         );
         drop(held);
-        let given = (1..10_000).find(|_| {
+        let given = (1..100_000).find(|_| {
             whole.crowded_for.store(1_600, Ordering::Relaxed);
             parcel(last).is_some() && !whole.is_crowded()
         });

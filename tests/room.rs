@@ -237,6 +237,67 @@ fn more_than_is_allowed_in_flight_is_answered_busy_and_nothing_of_it_happens() {
     server.stop().unwrap();
 }
 
+/// Sends sixty requests for a hundred transfers on each connection, all at once, and returns how many were served and how many were refused.
+fn flood(peers: &mut [Raw], round: u64) -> (u64, u64) {
+    let (mut served, mut busy) = (0, 0);
+    for (peer, place) in peers.iter_mut().zip(round * 1_000..) {
+        let frames =
+            (place * 60..(place + 1) * 60).map(|request| submit_frame(request, request * 100..=request * 100 + 99));
+        peer.send_bytes(&frames.collect::<Vec<_>>().concat());
+    }
+    for peer in peers {
+        for _ in 0..60 {
+            let (header, body) = peer.receive().unwrap();
+            if header.kind == Kind::TransferOutcomes.number() {
+                served += 1;
+            } else {
+                assert_eq!(heng::protocol::decode_error(&body).unwrap().0, Code::Busy);
+                busy += 1;
+            }
+        }
+    }
+    (served, busy)
+}
+
+#[test]
+fn where_more_comes_than_there_is_room_for_it_is_crowded_until_the_callers_left_have_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = narrow(settings(directory.path()));
+    let is_crowded = || {
+        let page = common::http_get(server.ready.operations_listen, "/metrics").1;
+        let told = page.lines().find_map(|line| line.strip_prefix("heng_crowded "));
+        told.unwrap() == "1"
+    };
+    assert!(!is_crowded());
+    let mut peers = [(); 12].map(|()| server.raw());
+    peers.iter_mut().for_each(Raw::hello);
+    let (mut accepted, mut round) = (0, 1);
+    wait_until("more than there is room for", || {
+        let (taken, busy) = flood(&mut peers, round);
+        (accepted, round) = (accepted + taken, round + 1);
+        assert!(taken > 0 && (busy > 0 || !is_crowded()), "refused only for want of room");
+        is_crowded()
+    });
+    // One after the other, nobody is refused, and half the room, in which each moment without any counts as a sixty-fourth of it, ends it.
+    let alone = &mut peers[0];
+    let mut calm = 0;
+    while is_crowded() {
+        calm += 1;
+        alone.send_bytes(&submit_frame(calm, calm..=calm));
+        assert_eq!(alone.receive().unwrap().0.kind, Kind::TransferOutcomes.number());
+        assert!(calm < 33, "32 are enough");
+    }
+    runtime().block_on(async {
+        let account = server.client().await.accounts(&[2]).await.unwrap().1[0];
+        assert_eq!(
+            account.totals.credits_posted,
+            u128::from(accepted * 100 + calm),
+            "what was refused has not happened"
+        );
+    });
+    server.stop().unwrap();
+}
+
 #[test]
 fn one_connection_too_many_is_told_so() {
     let directory = tempfile::tempdir().unwrap();

@@ -5,13 +5,18 @@
 //! 1. While a body is skipped the buffer is empty: skipping ends just where the next frame begins.
 //! 2. A frame that does not come to its end is late, whether it is kept or skipped.
 //! 3. All large frames that have begun to arrive fit into the room that there is for them, all connections together.
+//! 4. Small frames are read into a buffer that all connections of a thread share, which stays in the processor's cache; a connection keeps only what is not taken of it.
+//!    It has that buffer no longer than it takes to read and to look through what was read.
 //!
 //! # Not here
 //!
 //! What frames mean ([`super::session`]).
 
+use std::cell::Cell;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
@@ -20,8 +25,8 @@ use tokio::net::tcp::OwnedReadHalf;
 
 use crate::flow::{Admission, Permit};
 
-/// Room before the first frame; ten thousand idle connections hold no more.
-pub(super) const FIRST_READ_BYTES: usize = 4 << 10;
+/// Bytes read at a time after a request that was refused while it came.
+const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// Bytes read at a time when no frame announces more: of a full batch not more is received before there is known to be room for it.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -42,9 +47,14 @@ const SHRUNK_AFTER: Duration = Duration::from_secs(1);
 pub(super) trait Skip: AsyncRead + Unpin {
     /// Drops up to so many bytes, and returns how many; 0 when the peer has closed. Cancelled, it has dropped nothing.
     async fn skip(&mut self, bytes: usize) -> io::Result<usize>;
+
+    /// Whether there may be something to be read.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 thread_local! {
+    /// Where small frames are read; nothing while a connection has it.
+    static SHARED: Cell<BytesMut> = Cell::default();
     /// Where what is dropped would go. The kernel is told not to write to it, so it takes no memory there.
     static DROPPED: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; SKIP_BYTES]);
 }
@@ -61,6 +71,11 @@ impl Skip for OwnedReadHalf {
                 dropped => return dropped,
             }
         }
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream: &tokio::net::TcpStream = (*self).as_ref();
+        stream.poll_read_ready(context)
     }
 }
 
@@ -79,19 +94,35 @@ impl<S: AsyncRead + Unpin> Skip for ReadHalf<S> {
         let mut dropped = vec![0; bytes.min(FIRST_READ_BYTES)];
         self.read(&mut dropped).await
     }
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What comes lately, by the last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lately {
+    /// Large frames, which are read where they are kept.
+    Large,
+    /// Small ones.
+    Small,
+    /// Small ones, faster than they are taken.
+    Many,
 }
 
 /// What has come, and when.
 pub(super) struct Incoming {
     /// Frames, the last of which may not be whole.
     pub(super) buffer: BytesMut,
+    /// While the buffer is the thread's: where what is not taken of it is kept.
+    own: Option<BytesMut>,
+    lately: Lately,
     /// Bytes that are read at most with the next call.
     wanted: usize,
     /// Whether the last read was large and left something behind, as far as one can know.
     is_full: bool,
-    /// Whether small frames come faster than they are taken.
-    is_many: bool,
-    /// Whether the buffer has more room than at first.
+    /// Whether the connection's own buffer has room.
     is_grown: bool,
     /// Bytes of a refused body that still come.
     skipping: usize,
@@ -107,10 +138,11 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new() -> Self {
         Self {
-            buffer: BytesMut::with_capacity(FIRST_READ_BYTES),
+            buffer: BytesMut::new(),
+            own: None,
+            lately: Lately::Small,
             wanted: READ_BYTES,
             is_full: false,
-            is_many: false,
             is_grown: false,
             skipping: 0,
             room: None,
@@ -123,9 +155,8 @@ impl Incoming {
     /// Reads what comes next; 0 when the peer has closed.
     pub(super) async fn read(&mut self, reader: &mut impl Skip) -> io::Result<usize> {
         if self.skipping == 0 {
-            let room = self.wanted.min(self.spare());
-            let read = reader.read_buf(&mut (&mut self.buffer).limit(self.wanted)).await?;
-            self.is_full = read >= room && read >= READ_BYTES / 2;
+            let read = std::future::poll_fn(|context| self.poll_read(reader, context)).await?;
+            self.is_full = read >= self.wanted && read >= READ_BYTES;
             return Ok(read);
         }
         let skipped = reader.skip(self.skipping).await?;
@@ -138,10 +169,49 @@ impl Incoming {
         Ok(skipped)
     }
 
+    fn poll_read(&mut self, reader: &mut impl Skip, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(reader.poll_ready(context))?;
+        self.give_back();
+        if self.lately != Lately::Large && self.buffer.len() < LARGE_BYTES {
+            self.borrow();
+        } else if self.spare() < FIRST_READ_BYTES / 2 {
+            self.grow(self.wanted);
+        }
+        let read = pin!(reader.read_buf(&mut (&mut self.buffer).limit(self.wanted))).poll(context);
+        if read.is_pending() {
+            self.give_back();
+        }
+        read
+    }
+
+    /// Takes the thread's buffer.
+    fn borrow(&mut self) {
+        let mut shared = SHARED.take();
+        shared.clear();
+        shared.reserve(MANY_BYTES.saturating_add(LARGE_BYTES));
+        shared.extend_from_slice(&self.buffer);
+        self.own = Some(std::mem::replace(&mut self.buffer, shared));
+    }
+
+    /// Gives it back, and keeps what is not taken of it.
+    fn give_back(&mut self) {
+        let Some(mut own) = self.own.take() else { return };
+        own.clear();
+        own.extend_from_slice(&self.buffer);
+        self.is_grown |= !own.is_empty();
+        SHARED.set(std::mem::replace(&mut self.buffer, own));
+    }
+
+    /// Makes room in the connection's own buffer.
+    fn grow(&mut self, bytes: usize) {
+        self.buffer.reserve(bytes);
+        self.is_grown = true;
+    }
+
     /// Drops the frame in the buffer, and so many bytes of it that have not come.
     pub(super) fn skip(&mut self, bytes: usize) {
         self.buffer.clear();
-        self.is_many = false;
+        self.lately = Lately::Large;
         (self.skipping, self.room) = (bytes, None);
     }
 
@@ -153,28 +223,21 @@ impl Incoming {
                 return false;
             }
         }
-        self.buffer.reserve(missing);
-        self.is_grown = true;
         if missing >= LARGE_BYTES {
-            (self.wanted, self.is_many) = (missing, false);
-        } else {
-            self.read_on();
+            self.give_back();
+            self.grow(missing);
+            (self.wanted, self.lately) = (missing, Lately::Large);
+            return true;
+        }
+        self.wanted = self.usual();
+        if self.own.is_none() {
+            self.grow(missing);
         }
         true
     }
 
-    /// Makes room for what comes next, as much as usually does.
-    pub(super) fn read_on(&mut self) {
-        self.wanted = self.usual();
-        let least = if self.is_many { MANY_BYTES / 2 } else { FIRST_READ_BYTES / 2 };
-        if self.spare() < least {
-            self.buffer.reserve(self.wanted);
-            self.is_grown = true;
-        }
-    }
-
     fn usual(&self) -> usize {
-        if self.is_many { MANY_BYTES } else { READ_BYTES }
+        if self.lately == Lately::Many { MANY_BYTES } else { READ_BYTES }
     }
 
     fn spare(&self) -> usize {
@@ -184,8 +247,12 @@ impl Incoming {
     /// Takes a frame that is whole.
     pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
         self.room = None;
-        // Not of the smallest: no more of what brings nothing (pings) is taken in one go than without this.
-        self.is_many = self.is_full && (FIRST_READ_BYTES..LARGE_BYTES).contains(&frame_bytes);
+        self.lately = match frame_bytes {
+            LARGE_BYTES.. => Lately::Large,
+            // Not of the smallest: no more of what brings nothing (pings) is taken in one go than without this.
+            FIRST_READ_BYTES.. if self.is_full => Lately::Many,
+            _ => Lately::Small,
+        };
         self.wanted = self.usual();
         self.buffer.split_to(frame_bytes)
     }
@@ -196,6 +263,7 @@ impl Incoming {
             (self.last_frame, self.partial_since) = (Instant::now(), None);
         }
         // What waits for us is not late.
+        self.give_back();
         let is_partial = self.skipping > 0 || (!self.buffer.is_empty() && !is_behind);
         self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
     }
@@ -207,7 +275,7 @@ impl Incoming {
         if is_idle {
             // The buffer's own capacity does not tell: it is what is left behind the frames that were taken.
             self.is_grown = false;
-            self.buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+            self.buffer = BytesMut::new();
         }
         is_idle
     }
@@ -262,25 +330,16 @@ mod tests {
         assert_eq!(read_of(&mut incoming, &mut reader).await, 1_000, "there was room for more");
         drop(incoming.take(1_000));
         assert!(!incoming.is_full);
-        incoming.read_on();
-        assert!(
-            (FIRST_READ_BYTES / 2..READ_BYTES).contains(&incoming.spare()),
-            "who sends little keeps his little room"
-        );
-        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 1 << 20]).await.unwrap();
-        let all = incoming.spare();
-        assert_eq!(read_of(&mut incoming, &mut reader).await, all);
-        assert!(!incoming.is_full, "a little room that is just filled tells nothing");
-        drop(incoming.take(all));
-        incoming.read_on();
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 2 << 20]).await.unwrap();
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
-        drop(incoming.take(READ_BYTES - 1));
+        drop(incoming.take(FIRST_READ_BYTES - 1));
+        assert!(incoming.lately == Lately::Small, "of the smallest not");
+        drop(incoming.take(READ_BYTES - FIRST_READ_BYTES + 1));
         assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES, "after a large one");
         (0..READ_BYTES / FIRST_READ_BYTES).for_each(|_| drop(incoming.take(FIRST_READ_BYTES)));
         assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
         assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
-        drop(incoming.take(1));
         // One that is not whole goes on with them.
         let many = MANY_BYTES / LARGE_BYTES;
         (0..many).for_each(|_| drop(incoming.take(LARGE_BYTES - 1)));
@@ -291,8 +350,56 @@ mod tests {
         assert!(incoming.expect((1 << 20, 40_000), &receiving));
         assert_eq!(read_of(&mut incoming, &mut reader).await, 40_000);
         drop(incoming.take(LARGE_BYTES));
-        incoming.read_on();
         assert_eq!(incoming.wanted, READ_BYTES);
+    }
+
+    #[tokio::test]
+    async fn small_frames_are_read_where_all_of_a_thread_are_and_what_is_left_of_them_is_ones_own() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (mut reader, _writer) = tokio::io::split(ours);
+        let (mut incoming, receiving) = (Incoming::new(), Admission::new(4 << 20));
+        let sent: Vec<u8> = (0..100_000_u32).map(|place| (place % 251) as u8).collect();
+        let mut rest = sent.as_slice();
+        let mut give = async |bytes| {
+            let (now, later) = rest.split_at(bytes);
+            rest = later;
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, now).await.unwrap();
+        };
+        let mut taken = Vec::new();
+        assert!(tokio::time::timeout(Duration::ZERO, incoming.read(&mut reader)).await.is_err());
+        assert_eq!((incoming.buffer.capacity(), incoming.own.is_some()), (0, false), "while nothing comes");
+        let mut frames = [1_000, 3_500, 100, 15_000, 17_000, 9_000, 1_000].into_iter().peekable();
+        for (bytes, is_left) in
+            [(1_500, true), (3_000, false), (600, true), (14_500, false), (17_000, false), (9_900, true)]
+        {
+            give(bytes).await;
+            assert_eq!(incoming.read(&mut reader).await.unwrap(), bytes);
+            while let Some(frame) = frames.next_if(|&frame| frame <= incoming.buffer.len()) {
+                taken.extend_from_slice(&incoming.take(frame));
+            }
+            let frame = frames.peek().copied().unwrap();
+            assert_eq!(!incoming.buffer.is_empty(), is_left);
+            assert!(!is_left || incoming.expect((frame, frame - incoming.buffer.len()), &receiving));
+            incoming.looked_through(true, false);
+            assert_eq!((incoming.own.is_none(), incoming.buffer.is_empty()), (true, !is_left));
+        }
+        // Two on one thread do not mix.
+        let mut other = Incoming::new();
+        give(7_000).await;
+        assert_eq!(incoming.read(&mut reader).await.unwrap(), 7_000);
+        let (others, mut of_other) = tokio::io::duplex(1 << 20);
+        tokio::io::AsyncWriteExt::write_all(&mut of_other, &[255; 9_000]).await.unwrap();
+        let (mut others, _writer) = tokio::io::split(others);
+        assert_eq!(other.read(&mut others).await.unwrap(), 9_000);
+        incoming.looked_through(true, false);
+        other.looked_through(true, false);
+        assert_eq!((other.buffer.as_ref(), other.own.is_some()), ([255; 9_000].as_slice(), false));
+        // A large one goes on in the connection's own.
+        assert!(incoming.expect((60_000, 50_000), &receiving) && incoming.own.is_none());
+        give(45_000).await;
+        assert_eq!(incoming.read(&mut reader).await.unwrap(), 45_000);
+        taken.extend_from_slice(&incoming.buffer);
+        assert!(incoming.own.is_none() && taken == sent[..98_500], "{}", taken.len());
     }
 
     #[test]
@@ -311,6 +418,6 @@ mod tests {
         assert!(incoming.buffer.capacity() >= 1 << 20);
         let (early, late) = (after(&incoming, 900), after(&incoming, 1_000));
         assert!(!incoming.shrink(early) && incoming.shrink(late) && !incoming.shrink(late));
-        assert_eq!(incoming.buffer.capacity(), FIRST_READ_BYTES);
+        assert_eq!(incoming.buffer.capacity(), 0);
     }
 }

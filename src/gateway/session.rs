@@ -272,7 +272,6 @@ impl Session {
                 if buffer.get(..known) != crate::protocol::MAGIC.get(..known) {
                     return Err(Code::BadMagic);
                 }
-                incoming.read_on();
                 return Ok(Parsed::All);
             };
             let header = FrameHeader::decode(head)?;

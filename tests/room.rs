@@ -170,6 +170,23 @@ fn who_floods_with_pings_is_slowed_down_and_answered() {
 }
 
 #[test]
+fn who_asks_for_many_accounts_again_and_again_is_slowed_down_and_answered() {
+    let (server, _directory) = TestServer::quick();
+    let mut raw = server.raw();
+    raw.hello();
+    let mut ids = Vec::new();
+    encode_ids(&mut ids, (1..=8_000_u16).map(u128::from));
+    let begun = Instant::now();
+    for request in 2..=121 {
+        raw.send(Kind::GetAccounts, request, &ids);
+        assert_eq!(raw.receive().unwrap().0.request_id, request);
+    }
+    // Not read from for 3.1 ms after each.
+    assert!(begun.elapsed() >= Duration::from_micros(119 * 3_100), "{:?}", begun.elapsed());
+    check_others_are_served(&server);
+}
+
+#[test]
 fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
     let directory = tempfile::tempdir().unwrap();
     let server = TestServer::start(Settings { write_timeout_ms: Some(500), ..settings(directory.path()) });

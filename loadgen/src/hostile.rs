@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use heng::client::{Connection, Credentials};
+use heng::client::{Client, Connection, Credentials};
 use heng::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, Hello, Kind, VERSION, encode_frame};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
+use crate::accounts::Range;
 use crate::bench::arguments;
 use crate::report::time;
 use crate::run::perform;
@@ -29,8 +31,8 @@ pub(crate) struct HostileArguments {
     /// Transfers per second of the load that is measured, in batches of 100 from 8 connections.
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5)]
+    /// Seconds of each measurement. In few the slowest hundredth is a matter of chance: it is two requests of each second.
+    #[arg(long, default_value_t = 15)]
     seconds: u64,
     /// How many times as long the slowest hundredth may take beside them; with more the exit code is 3.
     #[arg(long, default_value_t = 2.0)]
@@ -59,8 +61,10 @@ enum Peer {
     Idle,
     /// Connecting and leaving.
     Churn,
-    /// A client that sends requests and never reads an answer.
+    /// A client that asks for accounts and never reads an answer.
     Deaf,
+    /// A client that asks for accounts that do not exist as fast as it can.
+    Curious,
 }
 
 const PEERS: &[(&str, Peer, usize)] = &[
@@ -69,7 +73,8 @@ const PEERS: &[(&str, Peer, usize)] = &[
     ("4 that flood with pings", Peer::Flood, 4),
     ("10,000 that are idle", Peer::Idle, 10_000),
     ("1,000 a second that connect and leave", Peer::Churn, 1),
-    ("1 that never reads", Peer::Deaf, 1),
+    ("1 that asks for 8,000 accounts again and again and never reads", Peer::Deaf, 1),
+    ("1 that asks for 8,000 accounts that are not there as fast as it can", Peer::Curious, 1),
 ];
 
 #[derive(Debug, Serialize)]
@@ -81,6 +86,10 @@ struct Measured {
     /// What the peers did: connections, frames or requests.
     attempts: u64,
 }
+
+/// The first of the accounts that are asked for, which no load uses.
+const FIRST_ACCOUNT: u128 = 1;
+const ASKED_FOR: u64 = 8_000;
 
 /// The exit code when others noticed.
 const TOO_MUCH: u8 = 3;
@@ -111,9 +120,14 @@ fn measure(options: &HostileArguments) -> anyhow::Result<bool> {
         let chosen = ["--target", &server.address, "--transfers", &transfers, "--rate", &rate];
         anyhow::Ok(perform(&arguments(&[&chosen[..], &fixed[..]].concat())?)?.latency_us.p99)
     };
+    let asked_for = Range { first: FIRST_ACCOUNT, accounts: ASKED_FOR, abroad: 0 };
+    let address: SocketAddr = server.address.parse()?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { asked_for.open(&mut Client::connect(address, &Credentials::development()).await?).await })?;
     // The first one pays for what is used for the first time.
     load()?;
-    let address: SocketAddr = server.address.parse()?;
     let mut all = Vec::new();
     for (name, peer, count) in PEERS {
         if options.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
@@ -244,16 +258,25 @@ async fn once(peer: Peer, address: SocketAddr, attempts: &AtomicU64) -> anyhow::
                 drop(stream);
             }
         }
-        Peer::Deaf => {
+        Peer::Deaf | Peer::Curious => {
             let connection = Connection::open(address, &Credentials::development()).await?;
-            let (mut sender, receiver) = connection.split();
+            let (mut sender, mut receiver) = connection.split();
+            let is_curious = matches!(peer, Peer::Curious);
+            let all = u128::from(ASKED_FOR);
+            let first = FIRST_ACCOUNT.saturating_add(if is_curious { all } else { 0 });
+            let ids: Vec<u128> = (first..first.saturating_add(all)).collect();
+            // Ends with this.
+            let mut reading = JoinSet::new();
+            reading.spawn(async move {
+                while is_curious && receiver.next().await.is_ok() {}
+                std::future::pending::<()>().await;
+                drop(receiver);
+            });
             for request in 1.. {
-                let ids: Vec<u128> = (1..=8_000).collect();
                 sender.get_accounts(request, &ids);
                 sender.flush().await?;
                 attempts.fetch_add(1, Relaxed);
             }
-            drop(receiver);
         }
     }
     Ok(())

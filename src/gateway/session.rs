@@ -31,6 +31,12 @@ const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
 const PAGE_BYTES: usize = 4_096;
 
+/// How long a connection is not read from for each page of ids that it has asked for, so that it gets 2.5 million accounts or transfers a second ...
+const LOOKUP_REST: Duration = Duration::from_micros(100);
+
+/// ... and after how many pages: timers are exact to a millisecond.
+const LOOKUP_PAGES: usize = 16;
+
 /// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
 /// has a few of them made, not all.
 pub(super) const READING_MAX: usize = 8_190;
@@ -94,6 +100,8 @@ pub(super) struct Session {
     awake: Awake,
     /// Frames that brought nothing since then.
     idle_frames: (u32, Instant),
+    /// Bytes of ids that were asked for since it rested.
+    asked_bytes: usize,
     gathered: Gathered,
     replies: Replies,
 }
@@ -122,6 +130,7 @@ impl Session {
             outgoing,
             in_flight: 0,
             idle_frames: (0, Instant::now()),
+            asked_bytes: 0,
             gathered: Gathered::default(),
         };
         let ended = session.serve(&mut reader, &mut writer, answers, drain).await;
@@ -235,15 +244,20 @@ impl Session {
         Ok(())
     }
 
-    /// Until when nothing more is read from a peer that sends too much that brings nothing; it is answered all the same.
+    /// Until when nothing more is read from a peer that asks for much, or sends too much that brings nothing; it is answered all the same.
     fn pause(&mut self) -> Option<tokio::time::Instant> {
+        let now = Instant::now();
+        let mut rested = None;
+        if self.asked_bytes >= LOOKUP_PAGES.saturating_mul(PAGE_BYTES) {
+            rested = now.checked_add(LOOKUP_REST.saturating_mul(pages(std::mem::take(&mut self.asked_bytes))));
+        }
         let (count, since) = self.idle_frames;
         let over = since.checked_add(IDLE_FRAMES_EVERY)?;
-        if Instant::now() >= over {
-            self.idle_frames = (0, Instant::now());
-            return None;
+        let is_over = now >= over;
+        if is_over {
+            self.idle_frames = (0, now);
         }
-        (count >= IDLE_FRAMES_MAX).then(|| over.into())
+        rested.max((!is_over && count >= IDLE_FRAMES_MAX).then_some(over)).map(Into::into)
     }
 
     /// How often deadlines are looked at: a quarter of the shortest, at most once a second.
@@ -351,6 +365,9 @@ impl Session {
         if self.in_flight >= self.context.limits.requests_in_flight_max {
             return Err(Code::Busy);
         }
+        if matches!(kind, Kind::GetAccounts | Kind::GetTransfers) {
+            self.asked_bytes = self.asked_bytes.saturating_add(body.len());
+        }
         match kind {
             Kind::SubmitTransfers => self.submit(id, body)?,
             Kind::OpenAccounts => self.open(id, decode_new_accounts(body)?)?,
@@ -434,8 +451,7 @@ impl Session {
 
     /// Refuses a request, and counts what it cost to receive.
     fn refuse_body(&mut self, request_id: u64, code: Code, bytes: usize) {
-        let pages = u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX);
-        self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
+        self.idle_frames.0 = self.idle_frames.0.saturating_add(pages(bytes));
         self.refuse(request_id, code);
     }
 
@@ -468,6 +484,11 @@ async fn until(moment: Option<tokio::time::Instant>) {
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut dropped = [0; 4_096];
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Whole pages.
+fn pages(bytes: usize) -> u32 {
+    u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX)
 }
 
 /// What a peer that nobody knows yet may announce: a hello, nothing longer.

@@ -161,7 +161,7 @@ fn measure(options: &HostileArguments) -> anyhow::Result<bool> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let mut told =
-        format!("{:<40} {:>12} {:>12} {:>7} {:>10} {:>12}\n", "", "p99 alone", "beside", "ratio", "memory", "attempts");
+        format!("{:<68} {:>12} {:>12} {:>7} {:>10} {:>12}\n", "", "p99 alone", "beside", "ratio", "memory", "attempts");
     let mut are_spared = true;
     for one in &all {
         let ratio = std::ops::Div::div(
@@ -172,7 +172,7 @@ fn measure(options: &HostileArguments) -> anyhow::Result<bool> {
         let memory = one.rss_bytes >> 20;
         are_spared &= ratio <= options.most && memory <= options.most_megabytes;
         let line =
-            format!("{:<40} {alone:>12} {beside:>12} {ratio:>7.2} {memory:>7} MB {:>12}", one.name, one.attempts);
+            format!("{:<68} {alone:>12} {beside:>12} {ratio:>7.2} {memory:>7} MB {:>12}", one.name, one.attempts);
         told.extend([line.as_str(), "\n"]);
     }
     std::io::stdout().write_all(told.as_bytes())?;

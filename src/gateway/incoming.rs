@@ -40,7 +40,7 @@ pub(super) const LARGE_BYTES: usize = 16 << 10;
 /// Bytes dropped with one call.
 const SKIP_BYTES: usize = 1 << 20;
 
-/// How long a connection is not taken for idle.
+/// How long a connection keeps room of its own that it does not need.
 const SHRUNK_AFTER: Duration = Duration::from_secs(1);
 
 /// A stream whose next bytes can be dropped.
@@ -128,6 +128,8 @@ pub(super) struct Incoming {
     skipping: usize,
     /// Room for a large frame that is not whole.
     room: Option<Permit>,
+    /// When the connection's own buffer was last needed.
+    own_used: Instant,
     pub(super) last_frame: Instant,
     /// When the first byte of a frame came whose last has not.
     pub(super) partial_since: Option<Instant>,
@@ -146,6 +148,7 @@ impl Incoming {
             is_grown: false,
             skipping: 0,
             room: None,
+            own_used: Instant::now(),
             last_frame: Instant::now(),
             partial_since: None,
             paused_until: None,
@@ -178,7 +181,7 @@ impl Incoming {
             self.grow(self.wanted);
         }
         let read = pin!(reader.read_buf(&mut (&mut self.buffer).limit(self.wanted))).poll(context);
-        if read.is_pending() {
+        if !matches!(read, Poll::Ready(Ok(1..))) {
             self.give_back();
         }
         read
@@ -202,8 +205,13 @@ impl Incoming {
         SHARED.set(std::mem::replace(&mut self.buffer, own));
     }
 
-    /// Makes room in the connection's own buffer.
+    /// Makes room in the connection's own buffer for so many bytes more.
     fn grow(&mut self, bytes: usize) {
+        if let Some(own) = &mut self.own {
+            own.clear();
+            own.reserve(self.buffer.len().saturating_add(bytes));
+            self.give_back();
+        }
         self.buffer.reserve(bytes);
         self.is_grown = true;
     }
@@ -224,7 +232,6 @@ impl Incoming {
             }
         }
         if missing >= LARGE_BYTES {
-            self.give_back();
             self.grow(missing);
             (self.wanted, self.lately) = (missing, Lately::Large);
             return true;
@@ -262,20 +269,25 @@ impl Incoming {
         if has_taken {
             (self.last_frame, self.partial_since) = (Instant::now(), None);
         }
-        // What waits for us is not late.
+        let is_own = self.own.is_none();
         self.give_back();
+        if is_own || !self.buffer.is_empty() {
+            self.own_used = Instant::now();
+        }
+        // What waits for us is not late.
         let is_partial = self.skipping > 0 || (!self.buffer.is_empty() && !is_behind);
         self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
     }
 
-    /// Gives back the room of a large frame where nothing has come since, and answers whether it did: who is idle keeps no more than who has just come.
+    /// Gives back the connection's own room where it was not needed lately, and answers whether it did: who is idle keeps no more than who has just come.
     pub(super) fn shrink(&mut self, now: Instant) -> bool {
-        let idle = now.saturating_duration_since(self.last_frame);
+        let idle = now.saturating_duration_since(self.own_used);
         let is_idle = self.buffer.is_empty() && self.is_grown && idle >= SHRUNK_AFTER;
         if is_idle {
             // The buffer's own capacity does not tell: it is what is left behind the frames that were taken.
             self.is_grown = false;
             self.buffer = BytesMut::new();
+            self.lately = Lately::Small;
         }
         is_idle
     }
@@ -405,7 +417,7 @@ mod tests {
     #[test]
     fn who_is_idle_keeps_no_room_of_a_large_frame() {
         let mut incoming = Incoming::new();
-        let after = |incoming: &Incoming, ms| incoming.last_frame + Duration::from_millis(ms);
+        let after = |incoming: &Incoming, ms| incoming.own_used + Duration::from_millis(ms);
         let receiving = Admission::new(4 << 20);
         assert!(incoming.expect((1 << 20, 1 << 20), &receiving));
         incoming.buffer.resize(1 << 20, 0);
@@ -418,6 +430,6 @@ mod tests {
         assert!(incoming.buffer.capacity() >= 1 << 20);
         let (early, late) = (after(&incoming, 900), after(&incoming, 1_000));
         assert!(!incoming.shrink(early) && incoming.shrink(late) && !incoming.shrink(late));
-        assert_eq!(incoming.buffer.capacity(), 0);
+        assert_eq!((incoming.buffer.capacity(), incoming.lately), (0, Lately::Small));
     }
 }

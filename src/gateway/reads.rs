@@ -25,15 +25,15 @@ use crate::router::RouterMessage;
 const EXPLAINED_MAX: usize = 128;
 
 impl Session {
-    pub(super) fn get_accounts(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.reading.admit(ids.len()).ok_or(Code::Busy)?;
+    pub(super) fn get_accounts(&mut self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let room = self.read_room(ids.len())?;
         let ids = ids.iter().map(|&id| AccountId::from_raw(id)).collect();
         let reply = self.accounts_reply(Kind::Accounts, request_id, room);
         self.context.clearing.send(ClearingMessage::Accounts(ids, reply)).map_err(|_stopped| Code::Draining)
     }
 
-    pub(super) fn list_accounts(&self, request_id: u64, request: ListRequest) -> Result<(), Code> {
-        let room = self.reading.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+    pub(super) fn list_accounts(&mut self, request_id: u64, request: ListRequest) -> Result<(), Code> {
+        let room = self.read_room(usize::try_from(request.limit).unwrap_or(usize::MAX))?;
         let reply = self.accounts_reply(Kind::AccountPage, request_id, room);
         let message = ClearingMessage::List(request.from, request.limit, reply);
         self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
@@ -56,8 +56,8 @@ impl Session {
         }
     }
 
-    pub(super) fn get_transfers(&self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
-        let room = self.reading.admit(ids.len()).ok_or(Code::Busy)?;
+    pub(super) fn get_transfers(&mut self, request_id: u64, ids: &[u128]) -> Result<(), Code> {
+        let room = self.read_room(ids.len())?;
         let ids = ids.iter().map(|&id| TransferId::from_raw(id)).collect();
         let lookup = self.lookup();
         let reply = Box::new(move |sequences: Vec<_>| {
@@ -69,8 +69,8 @@ impl Session {
         self.context.router.send(RouterMessage::Find(ids, reply)).map_err(|_stopped| Code::Draining)
     }
 
-    pub(super) fn history(&self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
-        let room = self.reading.admit(usize::try_from(request.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy)?;
+    pub(super) fn history(&mut self, request_id: u64, request: HistoryRequest) -> Result<(), Code> {
+        let room = self.read_room(usize::try_from(request.limit).unwrap_or(usize::MAX))?;
         let lookup = self.lookup();
         let reply = Box::new(move |read: ReadAccounts| {
             // Going on from a cursor needs no head.
@@ -89,11 +89,11 @@ impl Session {
     pub(super) fn query(&mut self, request_id: u64, query: Query) -> Result<(), Code> {
         let (own, _) = self.asker();
         let lookup = Lookup { is_long: true, ..self.lookup() };
-        let room = || self.reading.admit(usize::try_from(query.limit).unwrap_or(usize::MAX)).ok_or(Code::Busy);
+        let items = usize::try_from(query.limit).unwrap_or(usize::MAX);
         match query.kind {
             QueryKind::Events => self.events(request_id, own, query),
             QueryKind::Entries => {
-                let room = room()?;
+                let room = self.read_room(items)?;
                 let reply = Box::new(move |read: ReadAccounts| {
                     let head = head_of(&read);
                     lookup.answer(request_id, room, move |context| {
@@ -104,7 +104,7 @@ impl Session {
                 self.context.clearing.send(message).map_err(|_stopped| Code::Draining)
             }
             QueryKind::Life => {
-                let room = room()?;
+                let room = self.read_room(items)?;
                 let reply = Box::new(move |found: Vec<Option<Sequence>>| {
                     let first = found.first().copied().flatten();
                     lookup.answer(request_id, room, move |context| {
@@ -116,7 +116,7 @@ impl Session {
                 self.context.router.send(message).map_err(|_stopped| Code::Draining)
             }
             QueryKind::Reference => {
-                lookup.answer(request_id, room()?, move |context| {
+                lookup.answer(request_id, self.read_room(items)?, move |context| {
                     records_frame(request_id, read_query(context, own, &query, 0))
                 });
                 Ok(())
@@ -143,8 +143,8 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn get_account(&self, request_id: u64, request: AccountRequest) -> Result<(), Code> {
-        let room = self.reading.admit(1).ok_or(Code::Busy)?;
+    pub(super) fn get_account(&mut self, request_id: u64, request: AccountRequest) -> Result<(), Code> {
+        let room = self.read_room(1)?;
         let lookup = Lookup { is_long: true, ..self.lookup() };
         let reply = Box::new(move |detail: AccountDetail| {
             let is_past = request.sequence != 0 || request.time_ns != 0;
@@ -170,7 +170,7 @@ impl Session {
         if decode_transfers(body, &mut transfers)? > EXPLAINED_MAX {
             return Err(Code::CountTooLarge);
         }
-        let room = self.reading.admit(transfers.len()).ok_or(Code::Busy)?;
+        let room = self.read_room(transfers.len())?;
         let asker = self.asker();
         let lookup = self.lookup();
         let about = |transfer: &Transfer| {

@@ -31,11 +31,11 @@ const IDLE_FRAMES_MAX: u32 = 1_000;
 const IDLE_FRAMES_EVERY: Duration = Duration::from_millis(100);
 const PAGE_BYTES: usize = 4_096;
 
-/// How long a connection is not read from for each page of ids that it has asked for, so that it gets 2.5 million accounts or transfers a second ...
-const LOOKUP_REST: Duration = Duration::from_micros(100);
+/// A connection gets 2.5 million accounts or records a second; what it asks for beyond that is not read.
+const LOOKUP_TIME: Duration = Duration::from_nanos(400);
 
-/// ... and after how many pages: timers are exact to a millisecond.
-const LOOKUP_PAGES: usize = 16;
+/// It rests when it is so far ahead: timers are exact to a millisecond.
+const LOOKUP_AHEAD: Duration = Duration::from_micros(1_500);
 
 /// Items being read for a connection after which nothing more of what it sends is looked at: one full page. Whoever asks for much and does not take it
 /// has a few of them made, not all.
@@ -100,8 +100,8 @@ pub(super) struct Session {
     awake: Awake,
     /// Frames that brought nothing since then.
     idle_frames: (u32, Instant),
-    /// Bytes of ids that were asked for since it rested.
-    asked_bytes: usize,
+    /// Until when it has had what it asked for.
+    asked_until: Instant,
     gathered: Gathered,
     replies: Replies,
 }
@@ -130,7 +130,7 @@ impl Session {
             outgoing,
             in_flight: 0,
             idle_frames: (0, Instant::now()),
-            asked_bytes: 0,
+            asked_until: Instant::now(),
             gathered: Gathered::default(),
         };
         let ended = session.serve(&mut reader, &mut writer, answers, drain).await;
@@ -247,10 +247,8 @@ impl Session {
     /// Until when nothing more is read from a peer that asks for much, or sends too much that brings nothing; it is answered all the same.
     fn pause(&mut self) -> Option<tokio::time::Instant> {
         let now = Instant::now();
-        let mut rested = None;
-        if self.asked_bytes >= LOOKUP_PAGES.saturating_mul(PAGE_BYTES) {
-            rested = now.checked_add(LOOKUP_REST.saturating_mul(pages(std::mem::take(&mut self.asked_bytes))));
-        }
+        let ahead = self.asked_until.saturating_duration_since(now);
+        let rested = (ahead >= LOOKUP_AHEAD).then_some(self.asked_until);
         let (count, since) = self.idle_frames;
         let over = since.checked_add(IDLE_FRAMES_EVERY)?;
         let is_over = now >= over;
@@ -365,9 +363,6 @@ impl Session {
         if self.in_flight >= self.context.limits.requests_in_flight_max {
             return Err(Code::Busy);
         }
-        if matches!(kind, Kind::GetAccounts | Kind::GetTransfers) {
-            self.asked_bytes = self.asked_bytes.saturating_add(body.len());
-        }
         match kind {
             Kind::SubmitTransfers => self.submit(id, body)?,
             Kind::OpenAccounts => self.open(id, decode_new_accounts(body)?)?,
@@ -449,9 +444,19 @@ impl Session {
         header.kind == Kind::SubmitTransfers.number() && !self.room.has_room_for_parcel(body_bytes / RECORD_BYTES)
     }
 
+    /// Room for so many items that are read for a request.
+    pub(super) fn read_room(&mut self, items: usize) -> Result<Permit, Code> {
+        let room = self.reading.admit(items).ok_or(Code::Busy)?;
+        let time = LOOKUP_TIME.saturating_mul(u32::try_from(items).unwrap_or(u32::MAX));
+        let from = self.asked_until.max(Instant::now());
+        self.asked_until = from.checked_add(time).unwrap_or(from);
+        Ok(room)
+    }
+
     /// Refuses a request, and counts what it cost to receive.
     fn refuse_body(&mut self, request_id: u64, code: Code, bytes: usize) {
-        self.idle_frames.0 = self.idle_frames.0.saturating_add(pages(bytes));
+        let pages = u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX);
+        self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
         self.refuse(request_id, code);
     }
 
@@ -484,11 +489,6 @@ async fn until(moment: Option<tokio::time::Instant>) {
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut dropped = [0; 4_096];
     while reader.read(&mut dropped).await.is_ok_and(|read| read > 0) {}
-}
-
-/// Whole pages.
-fn pages(bytes: usize) -> u32 {
-    u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX)
 }
 
 /// What a peer that nobody knows yet may announce: a hello, nothing longer.

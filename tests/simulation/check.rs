@@ -28,6 +28,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) statements: Statements<'a>,
     /// Transfers of the ledger itself that are one step.
     own: Vec<(Transfer, Code)>,
+    /// What the ledger's own transfers that were refused were for: their ids are decided for ever.
+    own_refused: BTreeSet<(u32, u64, u128)>,
     /// What the ledger took by itself since the step before: from, to, amount.
     charged: Vec<(u128, u128, u128)>,
     /// What is withheld, by the id that the ledger gave it: from whom, how much, until when, of which payment.
@@ -47,6 +49,11 @@ const MIRROR: u128 = 5;
 fn asked(transfer: &Transfer) -> u128 {
     let balanced = transfer.flags & BALANCING != 0 && transfer.time_ns != 0;
     if balanced { transfer.time_ns.into() } else { transfer.amount }
+}
+
+/// What the ledger makes a transfer of its own for: of a settlement its kind, window and participant.
+fn purpose(transfer: &Transfer) -> (u32, u64, u128) {
+    (transfer.user_data_32, transfer.user_data_64, transfer.user_data_128)
 }
 
 /// Whether the ledger does this as a part of a transfer of a step.
@@ -81,6 +88,7 @@ impl<'a> Judge<'a> {
             distributions: Distributions::default(),
             statements,
             own,
+            own_refused: BTreeSet::new(),
             charged,
             reserves,
             brought_back: Vec::new(),
@@ -244,9 +252,18 @@ impl<'a> Judge<'a> {
         ensure(self.step.is_empty() && self.brought_back.is_empty() && self.seen.insert(id), || {
             format!("record {sequence}: {id} amid another or twice")
         })?;
+        // With an id that is known none of it happens, and only those are recorded whose ids are new; then it is tried anew.
+        let is_part = !self.own.is_empty() && self.own.iter().all(|(_, code)| *code == Code::TransactionFailed);
+        let is_anew = self.own.iter().any(|(other, _)| purpose(other) == purpose(&transfer));
+        if is_part && (code.is_accepted() || is_anew && transfer.user_data_32 != DISTRIBUTION) {
+            self.partly_known()?;
+        }
         self.own.push((transfer, code));
         if goes_on(&transfer) {
             return Ok(());
+        }
+        if self.own.iter().all(|(_, code)| *code == Code::TransactionFailed) {
+            return self.partly_known();
         }
         let step = std::mem::take(&mut self.own);
         let asks = step.iter().map(|(transfer, _)| Ask {
@@ -263,6 +280,9 @@ impl<'a> Judge<'a> {
         self.model.gateway = gateway;
         for ((transfer, code), expected) in step.iter().zip(&expected) {
             ensure(code == expected, || format!("record {sequence}: {code} and not {expected} for {transfer:?}"))?;
+            if !code.is_accepted() {
+                self.own_refused.insert(purpose(transfer));
+            }
             let done = match transfer.user_data_32 {
                 WRITE_OFF => self.statements.write_off(transfer, *code),
                 DISTRIBUTION => self.distributions.own(transfer, *code),
@@ -272,6 +292,17 @@ impl<'a> Judge<'a> {
         }
         self.note_room();
         Ok(())
+    }
+
+    /// What is recorded of a transaction of the ledger's own of which another part was refused before, if anything is.
+    fn partly_known(&mut self) -> Result<(), String> {
+        let part: Vec<(Transfer, Code)> = self.own.drain(..).collect();
+        let Some((first, _)) = part.first() else { return Ok(()) };
+        let whole = purpose(first);
+        let of_window = (whole.0, whole.1, 0)..=(whole.0, whole.1, u128::MAX);
+        let known = self.own_refused.range(of_window).any(|known| part.iter().all(|(own, _)| purpose(own) != *known));
+        let is_refused = part.iter().all(|(_, code)| *code == Code::TransactionFailed);
+        ensure(known && is_refused, || format!("a part of a transaction is recorded before {}: {part:?}", self.last.0))
     }
 
     fn transfer(&mut self, id: u128, told: Told, gateway: u32) -> Result<(), String> {

@@ -29,7 +29,7 @@ use crate::flow::{Admission, Permit};
 const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// Bytes read at a time when no frame announces more: of a full batch not more is received before there is known to be room for it.
-pub(super) const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// Bytes read at a time where small frames, of 4 KB at least, come faster than they are taken: what they cost beside their transfers is mostly reading and writing.
 const MANY_BYTES: usize = 256 << 10;
@@ -225,21 +225,21 @@ impl Incoming {
 
     /// Makes room for a frame of which so many bytes have not come. False when it is large and all connections together have too many of these.
     pub(super) fn expect(&mut self, (frame_bytes, missing): (usize, usize), receiving: &Arc<Admission>) -> bool {
-        if missing >= LARGE_BYTES && self.room.is_none() {
-            self.room = receiving.admit(frame_bytes);
-            if self.room.is_none() {
-                return false;
+        if missing < LARGE_BYTES {
+            self.wanted = self.usual();
+            if self.own.is_none() {
+                self.grow(missing);
             }
-        }
-        if missing >= LARGE_BYTES {
-            self.grow(missing);
-            (self.wanted, self.lately) = (missing, Lately::Large);
             return true;
         }
-        self.wanted = self.usual();
-        if self.own.is_none() {
-            self.grow(missing);
+        if self.room.is_none() {
+            self.room = receiving.admit(frame_bytes);
         }
+        if self.room.is_none() {
+            return false;
+        }
+        self.grow(missing);
+        (self.wanted, self.lately) = (missing, Lately::Large);
         true
     }
 

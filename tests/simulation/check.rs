@@ -253,16 +253,15 @@ impl<'a> Judge<'a> {
             format!("record {sequence}: {id} amid another or twice")
         })?;
         // With an id that is known none of it happens, and only those are recorded whose ids are new; then it is tried anew.
-        let is_part = !self.own.is_empty() && self.own.iter().all(|(_, code)| *code == Code::TransactionFailed);
         let is_anew = self.own.iter().any(|(other, _)| purpose(other) == purpose(&transfer));
-        if is_part && (code.is_accepted() || is_anew && transfer.user_data_32 != DISTRIBUTION) {
+        if self.is_own_part() && (code.is_accepted() || is_anew && transfer.user_data_32 != DISTRIBUTION) {
             self.partly_known()?;
         }
         self.own.push((transfer, code));
         if goes_on(&transfer) {
             return Ok(());
         }
-        if self.own.iter().all(|(_, code)| *code == Code::TransactionFailed) {
+        if self.is_own_part() {
             return self.partly_known();
         }
         let step = std::mem::take(&mut self.own);
@@ -294,15 +293,18 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    /// What is recorded of a transaction of the ledger's own of which another part was refused before, if anything is.
+    /// Whether nothing recorded of the ledger's own transaction says why it was refused.
+    fn is_own_part(&self) -> bool {
+        !self.own.is_empty() && self.own.iter().all(|(_, code)| *code == Code::TransactionFailed)
+    }
+
+    /// That is all that is recorded of it: another part must have been refused before.
     fn partly_known(&mut self) -> Result<(), String> {
-        let part: Vec<(Transfer, Code)> = self.own.drain(..).collect();
-        let Some((first, _)) = part.first() else { return Ok(()) };
-        let whole = purpose(first);
+        let part = std::mem::take(&mut self.own);
+        let whole = purpose(&part[0].0);
         let of_window = (whole.0, whole.1, 0)..=(whole.0, whole.1, u128::MAX);
         let known = self.own_refused.range(of_window).any(|known| part.iter().all(|(own, _)| purpose(own) != *known));
-        let is_refused = part.iter().all(|(_, code)| *code == Code::TransactionFailed);
-        ensure(known && is_refused, || format!("a part of a transaction is recorded before {}: {part:?}", self.last.0))
+        ensure(known, || format!("a part of a transaction is recorded before {}: {part:?}", self.last.0))
     }
 
     fn transfer(&mut self, id: u128, told: Told, gateway: u32) -> Result<(), String> {

@@ -10,7 +10,7 @@ use crate::ledger::{TransferId, fold};
 /// Bits for each id.
 const BITS_PER_ID: usize = 16;
 /// Words of a line.
-const WORDS: usize = 8;
+pub(super) const WORDS: usize = 8;
 /// Bits of a line for each id.
 const HASHES: u32 = 6;
 
@@ -64,11 +64,16 @@ impl Filter {
         Ok(Self { lines, seed })
     }
 
-    /// The one that has this seed and these words, each in little-endian order.
-    pub(super) fn from_bytes(bytes: &[u8], seed: Seed) -> Self {
+    /// One that is given so many words with [`Self::extend`].
+    pub(super) fn with_words(words: usize, seed: Seed) -> Self {
+        Self { lines: Vec::with_capacity(words / WORDS), seed }
+    }
+
+    /// Gives it more words, which are whole lines, each word in little-endian order.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
         let word = |line: &[[u8; 8]], at| line.get(at).copied().map_or(0, u64::from_le_bytes);
         let lines = bytes.as_chunks::<8>().0.as_chunks::<WORDS>().0.iter();
-        Self { lines: lines.map(|line| std::array::from_fn(|at| word(line, at))).collect(), seed }
+        self.lines.extend(lines.map(|line| std::array::from_fn::<_, WORDS, _>(|at| word(line, at))));
     }
 
     pub(super) fn seed(&self) -> Seed {
@@ -116,7 +121,8 @@ mod tests {
         let mut filter = Filter::with_room(100_000, seed, &mut || Ok(())).unwrap();
         filter.add(&mut (1..=100_000).map(key).collect());
         let bytes: Vec<u8> = filter.words().iter().flat_map(|word| word.to_le_bytes()).collect();
-        let again = Filter::from_bytes(&bytes, filter.seed());
+        let mut again = Filter::with_words(filter.words().len(), filter.seed());
+        bytes.chunks(640).for_each(|piece| again.extend(piece));
         assert_eq!(again, filter);
         assert!((1..=100_000).all(|number| filter.may_have(&key(number))));
         let wrong = (200_000..300_000).filter(|&number| filter.may_have(&key(number))).count();

@@ -1,4 +1,4 @@
-//! The two helpers of the known ids: one writes full indexes as runs and makes room for new ones, the other merges runs.
+//! The two helpers of the known ids: one writes full indexes as runs, makes room for new ones and reads filters, the other merges runs.
 //!
 //! # Invariants
 //!
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 
-use super::filter::Seed;
+use super::filter::{Filter, Seed};
 use super::ids::IdIndex;
 use super::run::{BREATHED_AFTER, Entry, Run};
 use crate::flow::{Helper, Helpers, Jobs};
@@ -57,17 +57,22 @@ pub(super) enum Job {
     /// Make room for so many ids.
     Prepare(usize),
     Clear(IdIndex),
+    /// Read the filter of a run.
+    Filter(Arc<Run>),
+    /// Give back the memory of these.
+    Forget(Vec<Filter>),
     Merge(Vec<Arc<Run>>),
 }
 
 /// What a helper has done.
 pub(super) enum Done {
-    Written(Run),
+    Written(Run, Filter),
     /// There is no room for a run of the records between these sequences; the index is as it was.
     NotWritten(io::Error, (Sequence, Sequence)),
     /// An empty index with room.
     Ready(IdIndex),
-    Merged(Vec<Arc<Run>>, Run),
+    Filter(Arc<Run>, Filter),
+    Merged(Vec<Arc<Run>>, Run, Filter),
     /// The runs are as they were: there is no room for a merged one, it could not be written, or the process ends.
     NotMerged(io::Error),
     Failed(io::Error),
@@ -134,13 +139,19 @@ pub(super) fn start(
     let mut memory = Vec::new();
     helpers.start(name, unbounded(), move |job| {
         breath.since.set(Instant::now());
-        let done = perform((&directory, seed), job, &mut memory, &breath).unwrap_or_else(Done::Failed);
-        told.send(done).is_ok()
+        let done = perform((&directory, seed), job, &mut memory, &breath).unwrap_or_else(|err| Some(Done::Failed(err)));
+        done.is_none_or(|done| told.send(done).is_ok())
     })
 }
 
-fn perform((directory, seed): (&Path, Seed), job: Job, memory: &mut Vec<Entry>, breath: &Breath) -> io::Result<Done> {
-    match job {
+/// Does a job, and answers what there is to be told of it.
+fn perform(
+    (directory, seed): (&Path, Seed),
+    job: Job,
+    memory: &mut Vec<Entry>,
+    breath: &Breath,
+) -> io::Result<Option<Done>> {
+    let done = match job {
         Job::Write(index, records) => {
             let written = Run::write((directory, seed), (index.entries(), memory), records, &|done, parts| {
                 breath.amid_write(done, parts);
@@ -149,22 +160,34 @@ fn perform((directory, seed): (&Path, Seed), job: Job, memory: &mut Vec<Entry>, 
             drop(index);
             match written {
                 Err(err) if matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                    Ok(Done::NotWritten(err, records))
+                    Done::NotWritten(err, records)
                 }
-                written => Ok(Done::Written(written?)),
+                written => {
+                    let (run, filter) = written?;
+                    Done::Written(run, filter)
+                }
             }
         }
         Job::Prepare(ids) => {
             let mut index = IdIndex::with_room(ids);
             index.warm_all();
-            Ok(Done::Ready(index))
+            Done::Ready(index)
         }
         Job::Clear(mut index) => {
             index.clear();
-            Ok(Done::Ready(index))
+            Done::Ready(index)
         }
-        Job::Merge(runs) => merge((directory, seed), runs, breath),
-    }
+        Job::Filter(run) => {
+            let filter = run.filter().inspect_err(|_| run.set_aside())?;
+            Done::Filter(run, filter)
+        }
+        Job::Forget(filters) => {
+            drop(filters);
+            return Ok(None);
+        }
+        Job::Merge(runs) => merge((directory, seed), runs, breath)?,
+    };
+    Ok(Some(done))
 }
 
 fn merge((directory, seed): (&Path, Seed), runs: Vec<Arc<Run>>, breath: &Breath) -> io::Result<Done> {
@@ -174,7 +197,7 @@ fn merge((directory, seed): (&Path, Seed), runs: Vec<Arc<Run>>, breath: &Breath)
         breath.amid_merge(merged, came_before)
     };
     match Run::merge((directory, seed), &runs, breathe) {
-        Ok(merged) => Ok(Done::Merged(runs, merged)),
+        Ok((merged, filter)) => Ok(Done::Merged(runs, merged, filter)),
         Err(err) if err.kind() == io::ErrorKind::InvalidData => {
             for run in &runs {
                 run.set_aside();

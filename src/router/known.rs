@@ -4,8 +4,8 @@
 //!  admit ──► active ──full──► leaving (its last pending ids become durable) ──► written as a run ──► merged with others
 //! ```
 //!
-//! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs, whose filters say
-//! for nearly every new id that it is not there. Runs are written by one thread and merged by another, so that a long merge does not keep
+//! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs ([`super::asking`]). Runs are written
+//! by one thread and merged by another, so that a long merge does not keep
 //! ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have
 //! one, they become one; when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is
 //! merged hardly ever. A merge that fails leaves the runs as they are, and is tried again when there is one more.
@@ -19,7 +19,6 @@
 //!
 //! What an index ([`super::ids`]) and a run ([`super::run`]) are, which runs are merged ([`super::merging`]), and the two helpers ([`super::keeping`]).
 
-use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -28,17 +27,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::channel::{Receiver, unbounded};
 
-use super::filter::Key;
+use super::asking::{Asking, around, unreadable};
+use super::filter::Filter;
 use super::ids::{Admitted, IdIndex};
 use super::keeping::{Done, FULL, Job, Signals, start};
 use super::merging::{APART, MERGED, beside_newest, to_merge};
-use super::ranges::{NONE, Range, Ranges};
 use super::run::Run;
 use super::runs::open_all;
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::{Sequence, TransferId};
 use crate::planted::{self, Bug};
-use crate::telemetry::chain;
 
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
 pub const IDS_IN_MEMORY: usize = 2 << 20;
@@ -69,11 +67,7 @@ pub struct KnownIds {
     writing: Option<Arc<IdIndex>>,
     /// There was no room for that: the sequences between which its records are, and with how many ids in `active` it is tried again.
     unwritten: Option<((Sequence, Sequence), usize)>,
-    /// The oldest first.
-    runs: Vec<Arc<Run>>,
-    /// Where ids of runs are.
-    in_runs: Ranges,
-    asked: Asked,
+    runs: Asking,
     is_merging: bool,
     /// There is a run since it was last looked whether there are enough to merge.
     has_new_run: bool,
@@ -84,68 +78,6 @@ pub struct KnownIds {
     signals: Arc<Signals>,
     helpers: Helpers,
     started: Vec<Helper>,
-}
-
-/// What the runs said of the ids that were touched last.
-#[derive(Debug)]
-struct Asked {
-    /// In this range are no ids of runs.
-    clear: Range,
-    /// Those that are where ids of runs are.
-    ids: Vec<AskedId>,
-    /// The one that is probably looked up next: they are in the order in which they were touched.
-    next: Cell<usize>,
-}
-
-/// An id that was touched.
-#[derive(Debug)]
-struct AskedId {
-    id: TransferId,
-    /// For the filter that was asked last.
-    key: Key,
-    /// Whether some run may have it.
-    may_be: bool,
-}
-
-impl Asked {
-    fn nothing() -> Self {
-        Self { clear: NONE, ids: Vec::new(), next: Cell::new(0) }
-    }
-
-    fn forget(&mut self) {
-        self.clear = NONE;
-        self.ids.clear();
-        self.next.set(0);
-    }
-
-    #[inline]
-    fn ask<'r>(&mut self, runs: impl Iterator<Item = &'r Arc<Run>>, ids: impl Iterator<Item = TransferId>) {
-        let mut runs = runs.peekable();
-        let mut seed = runs.peek().map_or((0, 0), |run| run.seed());
-        self.ids.extend(ids.map(|id| AskedId { id, key: Key::new(id.raw(), seed), may_be: false }));
-        for run in runs {
-            // Mostly all have the same.
-            if run.seed() != seed {
-                seed = run.seed();
-                self.ids.iter_mut().for_each(|asked| asked.key = Key::new(asked.id.raw(), seed));
-            }
-            for asked in &mut self.ids {
-                asked.may_be |= run.may_have(asked.id, &asked.key);
-            }
-        }
-    }
-
-    /// Whether some run may have an id, if that was asked.
-    #[inline]
-    fn answer(&self, id: TransferId) -> Option<bool> {
-        if self.clear.0 <= id.raw() && id.raw() <= self.clear.1 {
-            return Some(false);
-        }
-        let is_it = |at: &usize| self.ids.get(*at).is_some_and(|asked| asked.id == id);
-        let at = Some(self.next.get()).filter(is_it).or_else(|| (0..self.ids.len()).find(is_it))?;
-        self.next.set(at.saturating_add(1));
-        self.ids.get(at).map(|asked| asked.may_be)
-    }
 }
 
 /// The two helpers: one writes, one merges.
@@ -165,10 +97,10 @@ impl KnownIds {
             fs::remove_dir_all(directory)?;
             fs::create_dir_all(directory)?;
         }
-        let runs: Vec<_> = whole.unwrap_or_default().into_iter().map(Arc::new).collect();
+        let runs = Asking::of(whole.unwrap_or_default());
         let (told, done) = unbounded();
         let signals = Arc::new(Signals::default());
-        let seed = runs.last().map_or_else(rand::random, |newest| newest.seed());
+        let seed = runs.seed().unwrap_or_else(rand::random);
         let (writer, writing) = start("heng-ids", (directory, seed, &signals), told.clone(), helpers)?;
         let (merger, merging) = start("heng-ids-merge", (directory, seed, &signals), told, helpers)?;
         let mut active = IdIndex::with_room(active_max);
@@ -182,9 +114,7 @@ impl KnownIds {
             leaving: None,
             writing: None,
             unwritten: None,
-            settled: runs.iter().map(|run: &Arc<Run>| run.covers()).max().unwrap_or(0),
-            in_runs: of_all(&runs),
-            asked: Asked::nothing(),
+            settled: runs.covers(),
             runs,
             is_merging: false,
             has_new_run: true,
@@ -198,15 +128,14 @@ impl KnownIds {
 
     /// All ids of records up to this one are in runs.
     pub fn covers(&self) -> Sequence {
-        self.runs.iter().map(|run| run.covers()).max().unwrap_or(0)
+        self.runs.covers()
     }
 
     /// The number of ids; one that is in memory and in a run is counted twice.
     pub fn len(&self) -> usize {
-        let in_runs: usize = self.runs.iter().map(|run| run.len()).sum();
         let leaving = self.leaving.as_ref().map_or(0, |(index, _)| index.len());
         let writing = self.writing.as_ref().map_or(0, |index| index.len());
-        in_runs.saturating_add(self.active.len()).saturating_add(leaving).saturating_add(writing)
+        self.runs.ids().saturating_add(self.active.len()).saturating_add(leaving).saturating_add(writing)
     }
 
     /// Whether there is none.
@@ -218,15 +147,7 @@ impl KnownIds {
     #[inline]
     pub fn touch(&mut self, ids: impl Iterator<Item = TransferId> + Clone) {
         let block = around(ids.clone());
-        self.asked.forget();
-        if self.in_runs.meet(block) {
-            // A few that span far would be looked for in all runs.
-            let held = ids.clone().filter(|id| self.in_runs.hold(id.raw()));
-            let block = around(held.clone());
-            self.asked.ask(self.runs.iter().filter(|run| run.ranges().meet(block)), held);
-        } else {
-            self.asked.clear = block;
-        }
+        self.runs.touch(ids.clone(), block);
         let older = [self.leaving.as_ref().map(|(leaving, _)| leaving), self.writing.as_deref()];
         for index in older.into_iter().flatten().filter(|index| index.may_have(block)) {
             index.touch(ids.clone());
@@ -254,12 +175,10 @@ impl KnownIds {
         if let Some(sequence) = self.writing.as_ref().and_then(|index| index.find(id)) {
             return Admitted::Known(sequence);
         }
-        if !self.asked.answer(id).unwrap_or_else(|| self.in_runs.hold(id.raw())) || planted::is(Bug::RunsNotAsked) {
+        if planted::is(Bug::RunsNotAsked) {
             return Admitted::New;
         }
-        // The newest first: repeats are mostly young.
-        let found = self.runs.iter().rev().find_map(|run| ask(run, id));
-        found.map_or(Admitted::New, Admitted::Known)
+        self.runs.find(id).map_or(Admitted::New, Admitted::Known)
     }
 
     /// Looks an id up, and notes it as pending if it is new. The id must be valid. May read the disk, but hardly ever for a new id.
@@ -334,6 +253,9 @@ impl KnownIds {
         // Two full ones would be more than the memory that was promised.
         let filled = self.active.len().saturating_mul(FULL).checked_div(self.active_max).unwrap_or(FULL);
         self.signals.filled.store(filled, Relaxed);
+        if let Some(run) = self.runs.wants_filter() {
+            self.give(Job::Filter(run));
+        }
         if self.has_new_run && !self.is_merging {
             self.has_new_run = false;
             self.merge_if_many();
@@ -363,12 +285,12 @@ impl KnownIds {
 
     fn take_up(&mut self, done: Done) {
         match done {
-            Done::Written(run) => {
+            Done::Written(run, filter) => {
                 // The thread has let go of it.
                 if let Some(written) = self.writing.take().and_then(Arc::into_inner) {
                     self.give(Job::Clear(written));
                 }
-                self.add_run(run);
+                self.add_run(&[], (run, filter));
             }
             Done::NotWritten(err, records) => {
                 let ids = self.active.len().saturating_add(self.active_max / TRIED_AGAIN).saturating_add(1);
@@ -376,32 +298,42 @@ impl KnownIds {
                 tracing::error!(%err, "there is no room for known ids, which stay in memory; tried again after some more");
             }
             Done::Ready(index) => self.spare = Some(index),
-            Done::Merged(merged, run) => {
+            Done::Filter(run, filter) => {
+                let unneeded = self.runs.has_filter(&run, filter);
+                self.forget(unneeded.into_iter().collect());
+            }
+            Done::Merged(merged, run, filter) => {
                 self.is_merging = false;
-                self.runs.retain(|run| !merged.iter().any(|gone| Arc::ptr_eq(gone, run)));
-                self.add_run(run);
+                self.add_run(&merged, (run, filter));
             }
             Done::NotMerged(err) => {
                 self.is_merging = false;
-                tracing::warn!(%err, runs = self.runs.len(), "id runs cannot be merged now; tried again after the next one");
+                tracing::warn!(%err, runs = self.runs.all().len(), "id runs cannot be merged now; tried again after the next one");
             }
             Done::Failed(err) => unreadable(&err),
         }
     }
 
-    fn add_run(&mut self, run: Run) {
-        self.runs.push(Arc::new(run));
-        self.runs.sort_by_key(|run| run.covers());
-        self.in_runs = of_all(&self.runs);
-        self.asked.forget();
+    /// Has a helper give back the memory of filters, which takes it a while.
+    fn forget(&self, filters: Vec<Filter>) {
+        if !filters.is_empty() {
+            self.give(Job::Forget(filters));
+        }
+    }
+
+    /// Takes up a run in the place of those that were merged into it.
+    fn add_run(&mut self, merged: &[Arc<Run>], run: (Run, Filter)) {
+        let unneeded = self.runs.add(merged, run);
+        self.forget(unneeded);
         self.has_new_run = true;
-        let beside = beside_newest(&self.runs, self.active_max);
+        let runs = self.runs.all();
+        let beside = beside_newest(&runs, self.active_max);
         self.signals.is_due.store(beside >= MERGED, Relaxed);
-        self.signals.is_behind.store(beside >= BEHIND || self.runs.len() >= BEHIND_APART, Relaxed);
+        self.signals.is_behind.store(beside >= BEHIND || runs.len() >= BEHIND_APART, Relaxed);
     }
 
     fn merge_if_many(&mut self) {
-        if let Some(merged) = to_merge(&self.runs, self.active_max) {
+        if let Some(merged) = to_merge(&self.runs.all(), self.active_max) {
             self.is_merging = true;
             self.give(Job::Merge(merged.to_vec()));
         }
@@ -414,32 +346,6 @@ impl Drop for KnownIds {
         self.signals.ends.store(true, Relaxed);
         self.started.drain(..).for_each(Helper::join);
     }
-}
-
-/// An id that cannot be looked up must not be taken for new: a repeat would be done twice. The next start makes the runs again.
-#[cold]
-#[expect(clippy::panic, reason = "going on could do a transfer twice; a panic ends the process")]
-fn unreadable(err: &io::Error) -> ! {
-    tracing::error!(err = %chain(err), "the known ids cannot be read or written");
-    panic!("the known ids cannot be read or written: {err}");
-}
-
-/// The record of an id that is in this run.
-fn ask(run: &Run, id: TransferId) -> Option<Sequence> {
-    run.find(id).unwrap_or_else(|err| {
-        run.set_aside();
-        unreadable(&err)
-    })
-}
-
-/// The range of some ids.
-fn around(ids: impl Iterator<Item = TransferId>) -> Range {
-    ids.fold(NONE, |range, id| (range.0.min(id.raw()), range.1.max(id.raw())))
-}
-
-/// Where the ids of these runs are.
-fn of_all(runs: &[Arc<Run>]) -> Ranges {
-    Ranges::of(runs.iter().flat_map(|run| run.ranges().iter()))
 }
 
 #[cfg(test)]

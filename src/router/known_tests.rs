@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::super::merging::{MERGED_APART, most_with_one_id};
 use super::*;
@@ -24,7 +25,7 @@ fn add(known: &mut KnownIds, number: &mut u64, many: u64, id: fn(u64) -> Transfe
 }
 
 fn take_up_next(known: &mut KnownIds) {
-    let done = known.helpers.wait(&known.done).unwrap();
+    let done = known.done.recv_timeout(Duration::from_mins(1)).unwrap();
     known.take_up(done);
 }
 
@@ -108,7 +109,7 @@ fn ids_are_known_wherever_they_are_and_after_opening_again() {
     }
     known.turn_and_wait();
     let covers = known.covers();
-    assert!(covers > 3_000 && known.runs.len() < 16, "{covers} {}", known.runs.len());
+    assert!(covers > 3_000 && known.runs.all().len() < 16, "{covers} {}", known.runs.all().len());
     drop(known);
     let mut again = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
     assert_eq!(again.covers(), covers);
@@ -142,7 +143,7 @@ fn an_id_that_was_not_touched_is_found_between_those_that_were() {
     known.touch([301, 302].map(in_order).into_iter());
     add(&mut known, &mut 300, 200, in_order);
     known.turn_and_wait();
-    assert_eq!((known.runs.len(), known.active.len()), (2, 0));
+    assert_eq!((known.runs.all().len(), known.active.len()), (2, 0));
     assert_eq!(known.peek(in_order(301)), Admitted::Known(301));
     known.touch([301, 501].map(in_order).into_iter());
     assert_eq!(
@@ -178,7 +179,8 @@ fn of_many_runs_that_wait_the_oldest_are_merged_first() {
             let entries = (run * 100 + 1..=run * 100 + 100)
                 .map(move |number| (if apart { in_order(number) } else { id(number) }.raw(), number));
             let records = (run * 100, run * 100 + 100);
-            Arc::new(Run::write((directory.path(), (1, 2)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap())
+            let written = Run::write((directory.path(), (1, 2)), (entries, &mut Vec::new()), records, &|_, _| {});
+            Arc::new(written.unwrap().0)
         })
         .collect();
     let merged =
@@ -205,15 +207,99 @@ fn callers_who_count_each_on_their_own_have_runs_that_lie_apart() {
         known.turn_and_wait();
         merged(&mut known);
     }
-    assert_eq!((known.runs.len(), most_with_one_id(&known.runs)), (2 * MERGED, 1));
+    assert_eq!((known.runs.all().len(), most_with_one_id(&known.runs.all())), (2 * MERGED, 1));
     assert!((1..=number).all(|number| known.find(of_caller(number)) == Some(number)));
     known.touch((number + 1..=number + 4).map(of_caller));
-    assert!(known.asked.ids.is_empty(), "no run is asked about new ones");
+    assert!(known.runs.asked().is_empty(), "no run is asked about new ones");
     known.touch([7, number + 1].map(of_caller).into_iter());
-    assert_eq!(
-        known.asked.ids.iter().map(|asked| (asked.id, asked.may_be)).collect::<Vec<_>>(),
-        [(of_caller(7), true)]
-    );
+    assert_eq!(known.runs.asked(), [(of_caller(7), true)]);
+}
+
+#[test]
+fn of_ids_in_order_the_filter_of_the_newest_run_is_in_memory_and_another_while_it_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let even = |number: u64| in_order(2 * number);
+    let mut number = 0;
+    for _ in 0..4 {
+        add(&mut known, &mut number, 1_000, even);
+        known.turn_and_wait();
+    }
+    assert_eq!(known.runs.filters(), [false, false, false, true]);
+    // As the router asks: known ones cost nothing more without a filter.
+    for of in 1..=number / 2 {
+        known.touch([of, number + 1 - of].map(even).into_iter());
+        assert_eq!([of, number + 1 - of].map(|number| known.find(even(number))), [Some(of), Some(number + 1 - of)]);
+    }
+    known.turn();
+    assert!(known.runs.wants_filter().is_none());
+    // New ones where old ones are, touched or not.
+    let late = |of: u64| in_order(2 * of + 101);
+    for of in 0..16 {
+        assert!(known.runs.wants_filter().is_none(), "{of}");
+        if of % 2 == 0 {
+            known.touch([late(of), even(of + 1)].into_iter());
+        }
+        assert_eq!(known.admit(late(of)), Admitted::New);
+        assert_eq!(known.admit(even(of + 1)), Admitted::Known(of + 1));
+    }
+    known.turn();
+    assert!(known.runs.wants_filter().is_none(), "it is being read");
+    take_up_next(&mut known);
+    assert_eq!(known.runs.filters(), [true, false, false, true]);
+    (0..16).for_each(|of| known.settle(late(of), number + 1 + of));
+    let mut sequence = number + 16;
+    for filters in [vec![true, false, false, false, true], vec![false, false, false, false, false, true]] {
+        for _ in known.active.len()..1_000 {
+            (number, sequence) = (number + 1, sequence + 1);
+            known.admit(even(number));
+            known.settle(even(number), sequence);
+        }
+        known.turn_and_wait();
+        assert_eq!(known.runs.filters(), filters);
+        drop(known);
+        known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+        assert_eq!(known.runs.filters(), filters, "opened again");
+    }
+    assert!((0..16).all(|of| known.find(late(of)) == Some(4_001 + of) && known.find(in_order(1 + 2 * of)).is_none()));
+}
+
+#[test]
+fn of_ids_in_no_order_all_filters_are_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let mut number = 0;
+    for run in 1..MERGED {
+        add(&mut known, &mut number, 1_000, id);
+        known.turn_and_wait();
+        assert_eq!(known.runs.filters(), vec![true; run]);
+    }
+    drop(known);
+    let known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    assert_eq!(known.runs.filters(), [true; MERGED - 1]);
+}
+
+#[test]
+fn a_filter_whose_run_was_merged_meanwhile_is_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 10, &Helpers::threads()).unwrap();
+    let mut number = 0;
+    for _ in 1..MERGED {
+        add(&mut known, &mut number, 10, id);
+        known.turn_and_wait();
+    }
+    let gone = known.runs.all();
+    add(&mut known, &mut number, 10, id);
+    known.turn_and_wait();
+    merged(&mut known);
+    assert_eq!(known.runs.all().len(), 1);
+    // The file of each is gone, or is another by now.
+    for run in gone {
+        let filter = run.filter().unwrap();
+        known.take_up(Done::Filter(run, filter));
+    }
+    assert_eq!(known.runs.filters(), [true]);
+    assert!((1..=number).all(|number| known.find(id(number)) == Some(number)) && known.find(id(number + 1)).is_none());
 }
 
 #[test]
@@ -228,7 +314,7 @@ fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
     };
     (1..APART).for_each(|_| run(&mut known));
     known.turn();
-    assert_eq!((known.runs.len(), known.is_merging), (APART - 1, false));
+    assert_eq!((known.runs.all().len(), known.is_merging), (APART - 1, false));
     run(&mut known);
     // As at the end of the process: it is broken off, and begun again by whoever opens it next.
     known.signals.ends.store(true, Relaxed);
@@ -236,10 +322,10 @@ fn runs_that_lie_apart_are_merged_late_and_an_end_does_not_wait_for_it() {
     assert!(known.is_merging);
     drop(known);
     let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    assert_eq!(known.runs.len(), APART);
+    assert_eq!(known.runs.all().len(), APART);
     merged(&mut known);
-    assert_eq!(known.runs.len(), 1 + APART - MERGED_APART);
-    assert_eq!(known.runs[0].len(), 1_000 * MERGED_APART, "the oldest");
+    assert_eq!(known.runs.all().len(), 1 + APART - MERGED_APART);
+    assert_eq!(known.runs.all()[0].len(), 1_000 * MERGED_APART, "the oldest");
     assert!((1..=256_000).all(|number| known.find(id(number)) == Some(number)));
     assert_eq!(known.find(id(256_001)), None);
 }
@@ -258,7 +344,11 @@ fn small_runs_among_large_ones_are_merged_with_them() {
             merged(&mut known);
         }
     }
-    assert!(known.runs.len() < 2 * APART && most_with_one_id(&known.runs) < 2 * MERGED, "{}", known.runs.len());
+    assert!(
+        known.runs.all().len() < 2 * APART && most_with_one_id(&known.runs.all()) < 2 * MERGED,
+        "{}",
+        known.runs.all().len()
+    );
     assert_eq!(known.len(), usize::try_from(number).unwrap());
 }
 
@@ -277,14 +367,14 @@ fn a_run_without_room_is_tried_again_and_loses_nothing() {
     while known.unwritten.is_none() {
         take_up_next(&mut known);
     }
-    assert!(known.runs.is_empty() && full.symlink_metadata().is_err());
+    assert!(known.runs.all().is_empty() && full.symlink_metadata().is_err());
     let number = more(&mut known, 1);
     assert!(known.unwritten.is_some(), "not tried again at once");
     assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
     let number = more(&mut known, 20);
     assert!(known.unwritten.is_none());
     known.turn_and_wait();
-    assert_eq!((known.runs.len(), known.covers()), (1, 100));
+    assert_eq!((known.runs.all().len(), known.covers()), (1, 100));
     assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
 }
 
@@ -300,11 +390,11 @@ fn a_merge_without_room_waits_and_loses_nothing() {
     };
     (0..MERGED).for_each(|_| run(&mut known));
     merged(&mut known);
-    assert_eq!((known.runs.len(), full.symlink_metadata().is_ok()), (MERGED, false), "what was begun is removed");
+    assert_eq!((known.runs.all().len(), full.symlink_metadata().is_ok()), (MERGED, false), "what was begun is removed");
     known.turn();
     assert!(!known.is_merging, "not tried again at once");
     run(&mut known);
     merged(&mut known);
-    assert!(known.runs.len() < MERGED, "{}", known.runs.len());
+    assert!(known.runs.all().len() < MERGED, "{}", known.runs.all().len());
     assert!((1..=number).all(|number| known.find(id(number)) == Some(number)));
 }

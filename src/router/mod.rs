@@ -25,6 +25,7 @@
 //! The order within a shard ([`crate::shard`]); reading the index back at start ([`crate::engine`]).
 
 mod actor;
+mod asking;
 mod filter;
 mod ids;
 mod keeping;

@@ -65,6 +65,11 @@ impl Ranges {
         let begun = self.0.partition_point(|range| range.0 <= last);
         begun.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| first <= range.1)
     }
+
+    /// Whether some id may be in both.
+    pub(super) fn lie_beside(&self, others: &Self) -> bool {
+        self.iter().any(|range| others.meet(range))
+    }
 }
 
 /// The most ranges that lie beside each other: an id may be in each of them.
@@ -212,6 +217,9 @@ mod tests {
             prop_assert!((0..80).all(|id| together.hold(id) == (in_some(id) > 0)));
             prop_assert_eq!(together.meet((first, first + length)), (first..=first + length).any(|id| in_some(id) > 0));
             prop_assert_eq!(most_beside(ranges.iter().copied()), (0..80).map(in_some).max().unwrap_or(0));
+            let (some, others) = ranges.split_at(ranges.len() / 2);
+            let [some, others] = [some, others].map(|ranges| Ranges::of(ranges.iter().copied()));
+            prop_assert_eq!(some.lie_beside(&others), (0..80).any(|id| some.hold(id) && others.hold(id)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run: ids and sequences in a file, sorted by id, with what is needed to ask it quickly kept in memory.
+//! A run: ids and sequences in a file, sorted by id.
 //!
 //! ```text
 //! header   magic "HENGIDS3" | ids (8) | covers (8) | seed (16) | filter words (8) | after (8) | ranges (8)    64 bytes
@@ -6,7 +6,7 @@
 //! tail     first id of each block (16 each) | ranges, first and last id (32 each) | filter (8 each word) | CRC32C of header and tail (4)
 //! ```
 //!
-//! An id is looked for only when it is in a range ([`super::ranges`]) and the filter ([`super::filter`]) says that it may be there. "HENGIDS2" was the same without
+//! First ids and ranges are kept in memory, the filter only while it is needed ([`super::asking`]). "HENGIDS2" was the same without
 //! ranges; such a run has one, from its first id to its last.
 //!
 //! A run holds the ids of the records from `after` + 1 to `covers`, and younger ones that were pending when its index was full; so that one that is missing is noticed: an id in it would be taken for new.
@@ -20,11 +20,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::filter::{Filter, Key, Seed};
+use super::filter::{Filter, Key, Seed, WORDS};
 use super::order::Looked;
 use super::ranges::{Gaps, Ranges};
 use crate::journal::{Trickle, WHOLE, let_cache_go};
-use crate::ledger::{Sequence, TransferId, get, set};
+use crate::ledger::{Sequence, get, set};
 
 const MAGIC: [u8; 8] = *b"HENGIDS3";
 /// The same without ranges.
@@ -40,7 +40,7 @@ pub(super) const BREATHED_AFTER: usize = 1 << 11;
 const LOOKS_BREATHED_AFTER: usize = 1 << 14;
 /// Entries after which the disk has all that there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
-/// Fences or words of the filter that are written at once: half a mebibyte, or one.
+/// Fences or words of the filter that are written at once, or words that are read: half a mebibyte, or one.
 const TAIL_PIECE: usize = 1 << 16;
 const RANGE_BYTES: usize = 32;
 
@@ -57,7 +57,7 @@ pub(super) struct Run {
     covers: Sequence,
     fences: Vec<u128>,
     ranges: Ranges,
-    filter: Filter,
+    seed: Seed,
     /// The block that was looked into last: who sends an old file again names its ids one after the other.
     last: Mutex<Option<(usize, Vec<Entry>)>>,
 }
@@ -154,14 +154,14 @@ impl Writer {
         breathe()
     }
 
-    /// Makes the file whole and durable, and gives it its name. What is kept of it in memory is there already: to read that of a large run
+    /// Makes the file whole and durable, and gives it its name. What is kept of it in memory is there already, its filter too: to read that of a large run
     /// again took seconds of a processor, for memory that was used for the first time.
     fn finish(
         mut self,
         (after, covers): (Sequence, Sequence),
         name: &Path,
         breathe: &mut impl FnMut() -> io::Result<()>,
-    ) -> io::Result<Run> {
+    ) -> io::Result<(Run, Filter)> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
@@ -196,7 +196,7 @@ impl Writer {
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
         }
-        Ok(Run {
+        let run = Run {
             path: name.to_owned(),
             file: File::open(name)?,
             ids: self.written,
@@ -204,9 +204,10 @@ impl Writer {
             covers,
             fences,
             ranges,
-            filter,
+            seed,
             last: Mutex::default(),
-        })
+        };
+        Ok((run, filter))
     }
 
     /// A piece of what comes after the blocks, on the disk; answers the checksum with it.
@@ -216,6 +217,23 @@ impl Writer {
         self.out.flush()?;
         self.out.get_ref().sync_data()?;
         Ok(crc32c::crc32c_append(crc, &piece))
+    }
+}
+
+/// What comes after the blocks of a file, piece by piece.
+struct Tail {
+    at: u64,
+    /// Of the header and all pieces so far.
+    crc: u32,
+}
+
+impl Tail {
+    fn next(&mut self, file: &File, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut piece = vec![0; bytes];
+        file.read_exact_at(&mut piece, self.at)?;
+        self.at = self.at.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.crc = crc32c::crc32c_append(self.crc, &piece);
+        Ok(piece)
     }
 }
 
@@ -235,7 +253,7 @@ impl Run {
         (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
         records: (Sequence, Sequence),
         breathe: &impl Fn(usize, usize),
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Filter)> {
         let unfinished = directory.join("new.tmp");
         // Each is looked at three times before it is written, which takes eight times as long as a look.
         let (looks, parts) = (Cell::new(0_usize), entries.size_hint().1.unwrap_or(0).saturating_mul(3 + 8));
@@ -266,10 +284,10 @@ impl Run {
         (directory, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
         breathe: impl FnMut() -> io::Result<()>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Filter)> {
         let unfinished = directory.join("merged.tmp");
         let merged = or_removed(&unfinished, Self::write_merged((&unfinished, seed), runs, breathe))?;
-        for run in runs.iter().filter(|run| run.path != merged.path) {
+        for run in runs.iter().filter(|run| run.path != merged.0.path) {
             match fs::remove_file(&run.path) {
                 // Gone since a merge that broke off just here.
                 Err(err) if err.kind() == io::ErrorKind::NotFound => {}
@@ -283,7 +301,7 @@ impl Run {
         (unfinished, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
         mut breathe: impl FnMut() -> io::Result<()>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Filter)> {
         let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
         let ids = runs.iter().map(|run| run.ids).sum();
@@ -299,9 +317,18 @@ impl Run {
         writer.finish((after, covers), &unfinished.with_file_name(name(covers)), &mut breathe)
     }
 
-    /// Opens a run and reads what is kept of it in memory.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    /// Opens a run and reads what is kept of it in memory, with its filter if whoever is told where its ids are wants that.
+    pub(super) fn open(path: &Path, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
+        Self::read(path, File::open(path)?, wants)
+    }
+
+    /// Its filter, read again. Blocks.
+    pub(super) fn filter(&self) -> io::Result<Filter> {
+        let (_, filter) = Self::read(&self.path, self.file.try_clone()?, |_| true)?;
+        Ok(filter.unwrap_or_default())
+    }
+
+    fn read(path: &Path, file: File, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
         let magic = get::<0, 8>(&header);
@@ -313,22 +340,16 @@ impl Run {
         let (ids, words, ranges) =
             (size(get::<8, 8>(&header)), size(get::<40, 8>(&header)), size(get::<56, 8>(&header)));
         let (blocks, ranges_bytes) = (ids.div_ceil(PER_BLOCK), ranges.saturating_mul(RANGE_BYTES));
-        let fences_bytes = blocks.saturating_mul(16);
-        let tail_bytes =
-            fences_bytes.saturating_add(ranges_bytes).saturating_add(words.saturating_mul(8)).saturating_add(4);
+        let before_filter = blocks.saturating_mul(16).saturating_add(ranges_bytes);
+        let tail_bytes = before_filter.saturating_add(words.saturating_mul(8)).saturating_add(4);
         let tail_at = blocks.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
-        let end = u64::try_from(tail_at.saturating_add(tail_bytes)).unwrap_or(u64::MAX);
-        if file.metadata()?.len() != end {
+        let tail_at = u64::try_from(tail_at).unwrap_or(u64::MAX);
+        if file.metadata()?.len() != tail_at.saturating_add(u64::try_from(tail_bytes).unwrap_or(u64::MAX)) {
             return Err(damaged(path, "its length is not what it says"));
         }
-        let mut tail = vec![0; tail_bytes];
-        file.read_exact_at(&mut tail, u64::try_from(tail_at).unwrap_or(u64::MAX))?;
-        let (tail, crc) = tail.split_last_chunk::<4>().ok_or_else(|| damaged(path, "it is too short"))?;
-        if crc32c::crc32c_append(crc32c::crc32c(&header), tail) != u32::from_le_bytes(*crc) {
-            return Err(damaged(path, "its checksum is wrong"));
-        }
-        let (fences, tail) = tail.split_at(fences_bytes);
-        let (ranges, filter) = tail.split_at(ranges_bytes);
+        let mut tail = Tail { at: tail_at, crc: crc32c::crc32c(&header) };
+        let fences = tail.next(&file, before_filter)?;
+        let (fences, ranges) = fences.split_at(before_filter.saturating_sub(ranges_bytes));
         let ranges = ranges.as_chunks::<RANGE_BYTES>().0.iter();
         let range =
             |at: &[u8; RANGE_BYTES]| (u128::from_le_bytes(get::<0, 16>(at)), u128::from_le_bytes(get::<16, 16>(at)));
@@ -340,7 +361,7 @@ impl Run {
             covers: number(get::<16, 8>(&header)),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
             ranges: Ranges::of(ranges.map(range)),
-            filter: Filter::from_bytes(filter, (number(get::<24, 8>(&header)), number(get::<32, 8>(&header)))),
+            seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
             last: Mutex::default(),
         };
         if magic == MAGIC_BEFORE {
@@ -349,10 +370,24 @@ impl Run {
             let last = last.and_then(|block| block.last().map(|entry| entry.0));
             run.ranges = Ranges::of(first.zip(last).into_iter());
         }
-        if ids > 0 && (run.ranges.is_empty() || run.filter.words().is_empty() || run.filter.words().len() != words) {
+        let mut filter = wants(&run.ranges).then(|| Filter::with_words(words, run.seed));
+        let mut left = words;
+        while left > 0 {
+            let words = left.min(TAIL_PIECE);
+            let bytes = tail.next(&run.file, words.saturating_mul(8))?;
+            if let Some(filter) = &mut filter {
+                filter.extend(&bytes);
+            }
+            left = left.saturating_sub(words);
+        }
+        let crc = tail.crc;
+        if tail.next(&run.file, 4)? != crc.to_le_bytes() {
+            return Err(damaged(path, "its checksum is wrong"));
+        }
+        if ids > 0 && (run.ranges.is_empty() || words == 0 || !words.is_multiple_of(WORDS)) {
             return Err(damaged(path, "it does not say where its ids are"));
         }
-        Ok(run)
+        Ok((run, filter))
     }
 
     /// Where its ids are.
@@ -377,20 +412,7 @@ impl Run {
 
     /// What its filter is keyed by.
     pub(super) fn seed(&self) -> Seed {
-        self.filter.seed()
-    }
-
-    /// Whether an id, whose key this is, may be there, as far as memory tells.
-    #[inline]
-    pub(super) fn may_have(&self, id: TransferId, key: &Key) -> bool {
-        self.ranges.hold(id.raw()) && self.filter.may_have(key)
-    }
-
-    /// The record of an id. Reads the file only when it may be there.
-    #[inline]
-    pub(super) fn find(&self, id: TransferId) -> io::Result<Option<Sequence>> {
-        let may_have = self.ranges.hold(id.raw()) && self.filter.may_have(&Key::new(id.raw(), self.seed()));
-        if may_have { self.look(id.raw()) } else { Ok(None) }
+        self.seed
     }
 
     /// Has the next start make the runs again. Called when this one cannot be read.
@@ -401,8 +423,9 @@ impl Run {
         }
     }
 
+    /// The record of an id, read from the file.
     #[cold]
-    fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
+    pub(super) fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
         let after = self.fences.partition_point(|&fence| fence <= id);
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,13 @@ fn spread(number: u64) -> u128 {
 }
 
 fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
-    Run::write((directory, (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap()
+    Run::write((directory, (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap().0
+}
+
+/// The record of an id that may be there, as far as memory tells.
+fn find(run: &Run, id: u128) -> io::Result<Option<Sequence>> {
+    let may_have = run.ranges().hold(id) && run.filter()?.may_have(&Key::new(id, run.seed()));
+    if may_have { run.look(id) } else { Ok(None) }
 }
 
 #[test]
@@ -18,13 +24,20 @@ fn what_is_kept_in_memory_is_what_an_opened_one_has() {
     let directory = tempfile::tempdir().unwrap();
     for many in [0_u64, 1, 170, 171, 70_000] {
         let entries = (1..=many).map(|number| (spread(number), number));
-        let written = write(directory.path(), entries, (many, many + 1));
-        let opened = Run::open(&written.path).unwrap();
+        let records = (many, many + 1);
+        let (written, filter) =
+            Run::write((directory.path(), (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap();
+        let (opened, opened_filter) = Run::open(&written.path, |ranges| *ranges == written.ranges).unwrap();
         assert_eq!(
             (written.ids, written.after, written.covers, &written.ranges),
             (opened.ids, opened.after, opened.covers, &opened.ranges)
         );
-        assert_eq!((&written.fences, &written.filter), (&opened.fences, &opened.filter));
+        assert_eq!(
+            (&written.fences, written.seed, Some(&filter)),
+            (&opened.fences, opened.seed, opened_filter.as_ref())
+        );
+        let (without, nothing) = Run::open(&written.path, |_| false).unwrap();
+        assert!(nothing.is_none() && without.filter().unwrap() == filter);
     }
 }
 
@@ -38,13 +51,12 @@ fn what_was_written_is_found_and_nothing_else_also_after_merging() {
     let runs = [run(1), run(1_001), run(2_001)];
     let check = |runs: &[Arc<Run>]| {
         for number in 1..=4_000 {
-            let found: Vec<_> =
-                runs.iter().filter_map(|run| run.find(TransferId::from_raw(spread(number))).unwrap()).collect();
+            let found: Vec<_> = runs.iter().filter_map(|run| find(run, spread(number)).unwrap()).collect();
             assert_eq!(found, if number <= 3_000 { vec![number] } else { vec![] });
         }
     };
     check(&runs);
-    let merged = Arc::new(Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap());
+    let merged = Arc::new(Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap().0);
     assert_eq!((merged.len(), merged.covers()), (3_000, 3_000));
     check(std::slice::from_ref(&merged));
     let opened = open_all(directory.path()).unwrap().unwrap();
@@ -62,7 +74,7 @@ fn what_was_written_is_found_and_nothing_else_also_after_merging() {
     assert_eq!(open_all(directory.path()).unwrap().unwrap().len(), 2);
     assert!(!again.path.exists());
     fs::remove_file(&later.path).unwrap();
-    check(&[Arc::new(opened.into_iter().next().unwrap())]);
+    check(&[Arc::new(opened.into_iter().next().unwrap().0)]);
 }
 
 #[test]
@@ -76,9 +88,9 @@ fn what_is_in_two_runs_is_once_in_the_merged_one() {
             Arc::new(write(directory.path(), entries, (covers - 1, covers)))
         };
         let runs = [run(first, 1), run(second, 2)];
-        let merged = Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap();
+        let (merged, _) = Run::merge((directory.path(), (5, 6)), &runs, || Ok(())).unwrap();
         assert_eq!(u64::try_from(merged.len()), Ok(last));
-        let found = |number: u64| merged.find(TransferId::from_raw(number.into())).unwrap();
+        let found = |number: u64| find(&merged, number.into()).unwrap();
         assert!((1..=last).all(|number| found(number) == Some(number)) && found(last + 1).is_none());
     }
 }
@@ -99,10 +111,10 @@ fn one_of_the_format_before_is_opened_and_has_one_range() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES]), &bytes[tail_at..crc_at]);
     bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
     fs::write(&run.path, bytes).unwrap();
-    let opened = Run::open(&run.path).unwrap();
+    let (opened, _) = Run::open(&run.path, |_| true).unwrap();
     assert_eq!(opened.ranges, Ranges::of([(1, 400 + (1 << 100))].into_iter()));
-    assert!(ids.clone().all(|(id, number)| opened.find(TransferId::from_raw(id)).unwrap() == Some(number)));
-    let merged = Run::merge((directory.path(), (5, 6)), &[Arc::new(opened)], || Ok(())).unwrap();
+    assert!(ids.clone().all(|(id, number)| find(&opened, id).unwrap() == Some(number)));
+    let (merged, _) = Run::merge((directory.path(), (5, 6)), &[Arc::new(opened)], || Ok(())).unwrap();
     assert_eq!(merged.ranges, run.ranges);
 }
 
@@ -115,9 +127,12 @@ fn damage_is_an_error_and_never_an_answer() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
         fs::write(&path, &bytes).unwrap();
-        if let Ok(run) = Run::open(&path) {
+        // Damage is found also where the filter is not wanted.
+        let [with, without] = [true, false].map(|wants| Run::open(&path, |_| wants));
+        assert_eq!(with.is_ok(), without.is_ok(), "byte {at}");
+        if let Ok((run, _)) = without {
             for number in 1..=500 {
-                let found = run.find(TransferId::from_raw(spread(number)));
+                let found = find(&run, spread(number));
                 assert!(found.is_err() || found.is_ok_and(|found| found == Some(number)), "byte {at}");
             }
         }
@@ -126,11 +141,11 @@ fn damage_is_an_error_and_never_an_answer() {
     let mut bytes = whole.clone();
     bytes[HEADER_BYTES + 7] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let run = Run::open(&path).unwrap();
-    assert!((1..=500).any(|number| run.find(TransferId::from_raw(spread(number))).is_err()));
+    let (run, _) = Run::open(&path, |_| false).unwrap();
+    assert!((1..=500).any(|number| find(&run, spread(number)).is_err()));
     run.set_aside();
     assert!(open_all(directory.path()).unwrap().unwrap().is_empty());
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    assert!(Run::open(&path).is_err());
+    assert!(Run::open(&path, |_| false).is_err());
     assert!(open_all(directory.path()).unwrap().is_none());
 }

@@ -1,0 +1,264 @@
+//! Asking the runs: what is kept of them in memory, and what they said of the ids that were touched last.
+//!
+//! The filter of a run takes two bytes for each of its ids, and says of nearly every id that is not there that it is not. It is needed while new ids come
+//! that lie where the run has some: those of the newest run tell. So when ids come in order (`UUIDv7`, ULID, counters), the filters of the newest runs are in
+//! memory, however many others there are; when they come in no order, all are. Where a run has no filter, it is read for each id that may be in it, as it
+//! is anyway for one that is there; once some were not, a helper reads the filter again.
+//!
+//! # Invariants
+//!
+//! 1. What is answered does not depend on which filters are in memory.
+//!
+//! # Not here
+//!
+//! What a run is ([`super::run`]), and when there is a new one ([`super::known`]).
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+
+use super::filter::{Filter, Key, Seed};
+use super::ranges::{NONE, Range, Ranges};
+use super::run::Run;
+use super::runs::Opened;
+use crate::ledger::{Sequence, TransferId};
+use crate::telemetry::chain;
+
+/// Ids that a run without its filter was read for in vain, after which that is read again.
+const IN_VAIN: u32 = 16;
+
+/// All runs.
+#[derive(Debug)]
+pub(super) struct Asking {
+    /// The oldest first.
+    runs: Vec<Kept>,
+    /// Where ids of runs are.
+    in_runs: Ranges,
+    asked: Asked,
+    /// Whether some run was read in vain too often.
+    wants_filter: Cell<bool>,
+}
+
+/// A run, and what of it is in memory.
+#[derive(Debug)]
+struct Kept {
+    run: Arc<Run>,
+    filter: Option<Filter>,
+    /// How often it was read for an id that is not there, since it has no filter.
+    in_vain: Cell<u32>,
+    /// Whether its filter is being read.
+    is_read: bool,
+}
+
+/// What the runs said of the ids that were touched last.
+#[derive(Debug)]
+struct Asked {
+    /// In this range are no ids of runs.
+    clear: Range,
+    /// Those that are where ids of runs are.
+    ids: Vec<AskedId>,
+    /// The one that is probably looked up next: they are in the order in which they were touched.
+    next: Cell<usize>,
+}
+
+/// An id that was touched.
+#[derive(Debug)]
+struct AskedId {
+    id: TransferId,
+    /// For the filter that was asked last.
+    key: Key,
+    /// Whether some run may have it.
+    may_be: bool,
+}
+
+impl Kept {
+    fn new((run, filter): Opened) -> Self {
+        Self { run: Arc::new(run), filter, in_vain: Cell::new(0), is_read: false }
+    }
+
+    /// The record of an id that is in this run.
+    fn find(&self, id: TransferId) -> Option<Sequence> {
+        let filter = self.filter.as_ref();
+        let may_have = |filter: &Filter| filter.may_have(&Key::new(id.raw(), filter.seed()));
+        if !self.run.ranges().hold(id.raw()) || !filter.is_none_or(may_have) {
+            return None;
+        }
+        let found = self.run.look(id.raw()).unwrap_or_else(|err| {
+            self.run.set_aside();
+            unreadable(&err)
+        });
+        if found.is_none() && filter.is_none() {
+            self.in_vain.set(self.in_vain.get().saturating_add(1));
+        }
+        found
+    }
+}
+
+impl Asking {
+    /// Those that were opened, the oldest first.
+    pub(super) fn of(opened: Vec<Opened>) -> Self {
+        let runs: Vec<_> = opened.into_iter().map(Kept::new).collect();
+        let asked = Asked { clear: NONE, ids: Vec::new(), next: Cell::new(0) };
+        Self { in_runs: of_all(&runs), runs, asked, wants_filter: Cell::new(false) }
+    }
+
+    /// The runs, the oldest first.
+    pub(super) fn all(&self) -> Vec<Arc<Run>> {
+        self.runs.iter().map(|kept| Arc::clone(&kept.run)).collect()
+    }
+
+    /// All ids of records up to this one are in runs.
+    pub(super) fn covers(&self) -> Sequence {
+        self.runs.last().map_or(0, |newest| newest.run.covers())
+    }
+
+    /// The number of ids.
+    pub(super) fn ids(&self) -> usize {
+        self.runs.iter().map(|kept| kept.run.len()).sum()
+    }
+
+    /// What the filter of the newest is keyed by.
+    pub(super) fn seed(&self) -> Option<Seed> {
+        self.runs.last().map(|newest| newest.run.seed())
+    }
+
+    /// Puts a run, with its filter, in the place of those that were merged into it, and answers the filters that are not needed any more.
+    pub(super) fn add(&mut self, merged: &[Arc<Run>], (run, filter): (Run, Filter)) -> Vec<Filter> {
+        let is_gone = |kept: &mut Kept| merged.iter().any(|gone| Arc::ptr_eq(gone, &kept.run));
+        let mut unneeded: Vec<_> = self.runs.extract_if(.., is_gone).filter_map(|kept| kept.filter).collect();
+        self.runs.push(Kept::new((run, Some(filter))));
+        self.runs.sort_by_key(|kept| kept.run.covers());
+        self.in_runs = of_all(&self.runs);
+        self.asked.forget();
+        if let Some(newest) = self.runs.last().map(|newest| Arc::clone(&newest.run)) {
+            let apart = self.runs.iter_mut().filter(|kept| !newest.ranges().lie_beside(kept.run.ranges()));
+            unneeded.extend(apart.filter_map(|kept| {
+                kept.in_vain.set(0);
+                kept.filter.take()
+            }));
+        }
+        unneeded
+    }
+
+    /// Whose filters are in memory.
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> Vec<bool> {
+        self.runs.iter().map(|kept| kept.filter.is_some()).collect()
+    }
+
+    /// About which of the ids that were touched last runs were asked, and whether one may have it.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Vec<(TransferId, bool)> {
+        self.asked.ids.iter().map(|asked| (asked.id, asked.may_be)).collect()
+    }
+
+    /// A run that needs its filter, if there is one; each is answered once.
+    pub(super) fn wants_filter(&mut self) -> Option<Arc<Run>> {
+        if !self.wants_filter.take() {
+            return None;
+        }
+        let wants = |kept: &&mut Kept| kept.filter.is_none() && !kept.is_read && kept.in_vain.get() >= IN_VAIN;
+        let kept = self.runs.iter_mut().find(wants)?;
+        kept.is_read = true;
+        // There may be others.
+        self.wants_filter.set(true);
+        Some(Arc::clone(&kept.run))
+    }
+
+    /// Takes up a filter that was read, or answers it where its run is gone.
+    pub(super) fn has_filter(&mut self, run: &Arc<Run>, filter: Filter) -> Option<Filter> {
+        let Some(kept) = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run)) else { return Some(filter) };
+        (kept.is_read, kept.in_vain) = (false, Cell::new(0));
+        kept.filter.replace(filter)
+    }
+
+    /// Asks about some ids, all at once; they are in this range.
+    #[inline]
+    pub(super) fn touch(&mut self, ids: impl Iterator<Item = TransferId> + Clone, block: Range) {
+        self.asked.forget();
+        if self.in_runs.meet(block) {
+            // A few that span far would be looked for in all runs.
+            let held = ids.filter(|id| self.in_runs.hold(id.raw()));
+            let block = around(held.clone());
+            self.asked.ask(self.runs.iter().filter(|kept| kept.run.ranges().meet(block)), held);
+        } else {
+            self.asked.clear = block;
+        }
+    }
+
+    /// The record of an id. Reads a run only where it may be.
+    #[inline]
+    pub(super) fn find(&self, id: TransferId) -> Option<Sequence> {
+        if !self.asked.answer(id).unwrap_or_else(|| self.in_runs.hold(id.raw())) {
+            return None;
+        }
+        // The newest first: repeats are mostly young.
+        self.runs.iter().rev().find_map(|kept| {
+            let found = kept.find(id);
+            self.wants_filter.set(self.wants_filter.get() || kept.in_vain.get() >= IN_VAIN);
+            found
+        })
+    }
+}
+
+impl Asked {
+    fn forget(&mut self) {
+        self.clear = NONE;
+        self.ids.clear();
+        self.next.set(0);
+    }
+
+    #[inline]
+    fn ask<'r>(&mut self, runs: impl Iterator<Item = &'r Kept> + Clone, ids: impl Iterator<Item = TransferId>) {
+        let mut seed = runs.clone().find_map(|kept| kept.filter.as_ref()).map_or((0, 0), Filter::seed);
+        self.ids.extend(ids.map(|id| AskedId { id, key: Key::new(id.raw(), seed), may_be: false }));
+        for Kept { run, filter, .. } in runs {
+            let Some(filter) = filter else {
+                self.ids.iter_mut().for_each(|asked| asked.may_be |= run.ranges().hold(asked.id.raw()));
+                continue;
+            };
+            // Mostly all have the same.
+            if filter.seed() != seed {
+                seed = filter.seed();
+                self.ids.iter_mut().for_each(|asked| asked.key = Key::new(asked.id.raw(), seed));
+            }
+            for asked in &mut self.ids {
+                asked.may_be |= run.ranges().hold(asked.id.raw()) && filter.may_have(&asked.key);
+            }
+        }
+    }
+
+    /// Whether some run may have an id, if that was asked.
+    #[inline]
+    fn answer(&self, id: TransferId) -> Option<bool> {
+        if self.clear.0 <= id.raw() && id.raw() <= self.clear.1 {
+            return Some(false);
+        }
+        let is_it = |at: &usize| self.ids.get(*at).is_some_and(|asked| asked.id == id);
+        let at = Some(self.next.get()).filter(is_it).or_else(|| (0..self.ids.len()).find(is_it))?;
+        self.next.set(at.saturating_add(1));
+        self.ids.get(at).map(|asked| asked.may_be)
+    }
+}
+
+/// An id that cannot be looked up must not be taken for new: a repeat would be done twice. The next start makes the runs again.
+#[cold]
+#[expect(clippy::panic, reason = "going on could do a transfer twice; a panic ends the process")]
+pub(super) fn unreadable(err: &io::Error) -> ! {
+    tracing::error!(err = %chain(err), "the known ids cannot be read or written");
+    panic!("the known ids cannot be read or written: {err}");
+}
+
+/// The range of some ids.
+pub(super) fn around(ids: impl Iterator<Item = TransferId>) -> Range {
+    ids.fold(NONE, |range, id| (range.0.min(id.raw()), range.1.max(id.raw())))
+}
+
+/// Where the ids of these runs are.
+fn of_all(runs: &[Kept]) -> Ranges {
+    Ranges::of(runs.iter().flat_map(|kept| kept.run.ranges().iter()))
+}
+
+#[cfg(test)]
+#[path = "asking_tests.rs"]
+mod tests;

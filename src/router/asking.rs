@@ -2,8 +2,9 @@
 //!
 //! The filter of a run takes two bytes for each of its ids, and says of nearly every id that is not there that it is not. It is needed while new ids come
 //! that lie where the run has some: those of the newest run tell. So when ids come in order (`UUIDv7`, ULID, counters), the filters of the newest runs are in
-//! memory, however many others there are; when they come in no order, all are. Where a run has no filter, it is read for each id that may be in it, as it
-//! is anyway for one that is there; once some were not, a helper reads the filter again.
+//! memory, however many others there are; when they come in no order, all are, and so they are when more than some thirty of each run do, as those of settlement
+//! transfers. A filter that ruled out ids since the last run came stays, too. Where a run has no filter, it is read for each id that may be in it; once some
+//! were not there, a helper reads the filter again.
 //!
 //! # Invariants
 //!
@@ -36,7 +37,7 @@ pub(super) struct Asking {
     in_runs: Ranges,
     asked: Asked,
     /// Whether some run was read in vain too often.
-    wants_filter: Cell<bool>,
+    is_filter_wanted: Cell<bool>,
 }
 
 /// A run, and what of it is in memory.
@@ -46,8 +47,10 @@ struct Kept {
     filter: Option<Filter>,
     /// How often it was read for an id that is not there, since it has no filter.
     in_vain: Cell<u32>,
+    /// How many ids its filter ruled out since the last run came.
+    ruled_out: Cell<u32>,
     /// Whether its filter is being read.
-    is_read: bool,
+    is_being_read: bool,
 }
 
 /// What the runs said of the ids that were touched last.
@@ -73,14 +76,18 @@ struct AskedId {
 
 impl Kept {
     fn new((run, filter): Opened) -> Self {
-        Self { run: Arc::new(run), filter, in_vain: Cell::new(0), is_read: false }
+        let (in_vain, ruled_out) = (Cell::new(0), Cell::new(0));
+        Self { run: Arc::new(run), filter, in_vain, ruled_out, is_being_read: false }
     }
 
     /// The record of an id that is in this run.
     fn find(&self, id: TransferId) -> Option<Sequence> {
+        if !self.run.ranges().hold(id.raw()) {
+            return None;
+        }
         let filter = self.filter.as_ref();
-        let may_have = |filter: &Filter| filter.may_have(&Key::new(id.raw(), filter.seed()));
-        if !self.run.ranges().hold(id.raw()) || !filter.is_none_or(may_have) {
+        if filter.is_some_and(|filter| !filter.may_have(&Key::new(id.raw(), filter.seed()))) {
+            self.ruled_out.set(self.ruled_out.get().saturating_add(1));
             return None;
         }
         let found = self.run.look(id.raw()).unwrap_or_else(|err| {
@@ -99,7 +106,7 @@ impl Asking {
     pub(super) fn of(opened: Vec<Opened>) -> Self {
         let runs: Vec<_> = opened.into_iter().map(Kept::new).collect();
         let asked = Asked { clear: NONE, ids: Vec::new(), next: Cell::new(0) };
-        Self { in_runs: of_all(&runs), runs, asked, wants_filter: Cell::new(false) }
+        Self { in_runs: of_all(&runs), runs, asked, is_filter_wanted: Cell::new(false) }
     }
 
     /// The runs, the oldest first.
@@ -131,10 +138,10 @@ impl Asking {
         self.in_runs = of_all(&self.runs);
         self.asked.forget();
         if let Some(newest) = self.runs.last().map(|newest| Arc::clone(&newest.run)) {
-            let apart = self.runs.iter_mut().filter(|kept| !newest.ranges().lie_beside(kept.run.ranges()));
-            unneeded.extend(apart.filter_map(|kept| {
+            unneeded.extend(self.runs.iter_mut().filter_map(|kept| {
                 kept.in_vain.set(0);
-                kept.filter.take()
+                let is_needed = kept.ruled_out.take() >= IN_VAIN || newest.ranges().lie_beside(kept.run.ranges());
+                if is_needed { None } else { kept.filter.take() }
             }));
         }
         unneeded
@@ -152,24 +159,37 @@ impl Asking {
         self.asked.ids.iter().map(|asked| (asked.id, asked.may_be)).collect()
     }
 
-    /// A run that needs its filter, if there is one; each is answered once.
-    pub(super) fn wants_filter(&mut self) -> Option<Arc<Run>> {
-        if !self.wants_filter.take() {
+    /// A run whose filter is to be read, if there is one; each is answered once.
+    pub(super) fn next_wanted(&mut self) -> Option<Arc<Run>> {
+        if !self.is_filter_wanted.get() {
             return None;
         }
-        let wants = |kept: &&mut Kept| kept.filter.is_none() && !kept.is_read && kept.in_vain.get() >= IN_VAIN;
-        let kept = self.runs.iter_mut().find(wants)?;
-        kept.is_read = true;
-        // There may be others.
-        self.wants_filter.set(true);
+        let is_wanted =
+            |kept: &&mut Kept| kept.filter.is_none() && !kept.is_being_read && kept.in_vain.get() >= IN_VAIN;
+        let Some(kept) = self.runs.iter_mut().find(is_wanted) else {
+            self.is_filter_wanted.set(false);
+            return None;
+        };
+        kept.is_being_read = true;
         Some(Arc::clone(&kept.run))
     }
 
     /// Takes up a filter that was read, or answers it where its run is gone.
-    pub(super) fn has_filter(&mut self, run: &Arc<Run>, filter: Filter) -> Option<Filter> {
+    pub(super) fn take_up_filter(&mut self, run: &Arc<Run>, filter: Filter) -> Option<Filter> {
         let Some(kept) = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run)) else { return Some(filter) };
-        (kept.is_read, kept.in_vain) = (false, Cell::new(0));
+        (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
         kept.filter.replace(filter)
+    }
+
+    /// A filter could not be read. Without it the run can be asked all the same, unless it is damaged.
+    pub(super) fn go_on_without_filter(&mut self, run: &Arc<Run>, err: &io::Error) {
+        let Some(kept) = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run)) else { return };
+        if matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
+            run.set_aside();
+            unreadable(err);
+        }
+        tracing::warn!(%err, "the filter of an id run cannot be read now, so that new ids of old times take longer; tried again after some more");
+        (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
     }
 
     /// Asks about some ids, all at once; they are in this range.
@@ -195,7 +215,7 @@ impl Asking {
         // The newest first: repeats are mostly young.
         self.runs.iter().rev().find_map(|kept| {
             let found = kept.find(id);
-            self.wants_filter.set(self.wants_filter.get() || kept.in_vain.get() >= IN_VAIN);
+            self.is_filter_wanted.set(self.is_filter_wanted.get() || kept.in_vain.get() >= IN_VAIN);
             found
         })
     }
@@ -212,7 +232,7 @@ impl Asked {
     fn ask<'r>(&mut self, runs: impl Iterator<Item = &'r Kept> + Clone, ids: impl Iterator<Item = TransferId>) {
         let mut seed = runs.clone().find_map(|kept| kept.filter.as_ref()).map_or((0, 0), Filter::seed);
         self.ids.extend(ids.map(|id| AskedId { id, key: Key::new(id.raw(), seed), may_be: false }));
-        for Kept { run, filter, .. } in runs {
+        for Kept { run, filter, ruled_out, .. } in runs {
             let Some(filter) = filter else {
                 self.ids.iter_mut().for_each(|asked| asked.may_be |= run.ranges().hold(asked.id.raw()));
                 continue;
@@ -222,9 +242,13 @@ impl Asked {
                 seed = filter.seed();
                 self.ids.iter_mut().for_each(|asked| asked.key = Key::new(asked.id.raw(), seed));
             }
+            let mut missing = 0_u32;
             for asked in &mut self.ids {
-                asked.may_be |= run.ranges().hold(asked.id.raw()) && filter.may_have(&asked.key);
+                let (is_held, may_have) = (run.ranges().hold(asked.id.raw()), filter.may_have(&asked.key));
+                asked.may_be |= is_held && may_have;
+                missing = missing.saturating_add(u32::from(is_held && !may_have));
             }
+            ruled_out.set(ruled_out.get().saturating_add(missing));
         }
     }
 

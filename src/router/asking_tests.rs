@@ -42,14 +42,20 @@ proptest! {
         }
         for (ids, is_touched) in asked {
             for moment in &moments {
-                for (at, kept) in asking.runs.iter_mut().enumerate() {
-                    kept.filter = (moment >> at & 1 == 1).then(|| kept.run.filter().unwrap());
-                }
+                let filters = |asking: &mut Asking, are_there: u8| {
+                    for (at, kept) in asking.runs.iter_mut().enumerate() {
+                        let is_there = are_there >> at & 1 == 1;
+                        kept.filter = is_there.then(|| kept.run.filter(&mut || Ok(())).unwrap());
+                    }
+                };
+                filters(&mut asking, *moment);
                 asking.asked.forget();
                 let block = ids.iter().map(|number| id(*number));
                 if is_touched {
                     asking.touch(block.clone(), around(block));
                 }
+                // Others by the time that they are looked up.
+                filters(&mut asking, moment >> 4);
                 for number in &ids {
                     prop_assert_eq!(asking.find(id(*number)), model.get(number).copied(), "{}", number);
                 }

@@ -1,4 +1,5 @@
-//! The two helpers of the known ids: one writes full indexes as runs, makes room for new ones and reads filters, the other merges runs.
+//! The two helpers of the known ids: one writes full indexes as runs and makes room for new ones, the other merges runs. Whichever is not at work reads
+//! filters that are needed again.
 //!
 //! # Invariants
 //!
@@ -59,8 +60,8 @@ pub(super) enum Job {
     Clear(IdIndex),
     /// Read the filter of a run.
     Filter(Arc<Run>),
-    /// Give back the memory of these.
-    Forget(Vec<Filter>),
+    /// Give back the memory of filters, and the files and memory of runs that were merged.
+    Forget(Vec<Filter>, Vec<Arc<Run>>),
     Merge(Vec<Arc<Run>>),
 }
 
@@ -72,6 +73,7 @@ pub(super) enum Done {
     /// An empty index with room.
     Ready(IdIndex),
     Filter(Arc<Run>, Filter),
+    NotFilter(Arc<Run>, io::Error),
     Merged(Vec<Arc<Run>>, Run, Filter),
     /// The runs are as they were: there is no room for a merged one, it could not be written, or the process ends.
     NotMerged(io::Error),
@@ -89,12 +91,18 @@ struct Breath {
 impl Breath {
     /// Between the parts of a merge, which ends when the process does: nothing is lost with it.
     fn amid_merge(&self, merged: usize, came_before: usize) -> io::Result<()> {
-        if self.signals.ends.load(Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
-        }
+        self.unless_it_ends()?;
         let came = self.signals.came.load(Relaxed).saturating_sub(came_before);
         let times = merge_rests(merged, came, self.signals.is_due.load(Relaxed));
         self.rest(times, self.signals.is_behind.load(Relaxed));
+        Ok(())
+    }
+
+    /// Between the parts of what is for nothing when the process ends.
+    fn unless_it_ends(&self) -> io::Result<()> {
+        if self.signals.ends.load(Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
+        }
         Ok(())
     }
 
@@ -177,12 +185,12 @@ fn perform(
             index.clear();
             Done::Ready(index)
         }
-        Job::Filter(run) => {
-            let filter = run.filter().inspect_err(|_| run.set_aside())?;
-            Done::Filter(run, filter)
-        }
-        Job::Forget(filters) => {
-            drop(filters);
+        Job::Filter(run) => match run.filter(&mut || breath.unless_it_ends()) {
+            Ok(filter) => Done::Filter(run, filter),
+            Err(err) => Done::NotFilter(run, err),
+        },
+        Job::Forget(filters, runs) => {
+            drop((filters, runs));
             return Ok(None);
         }
         Job::Merge(runs) => merge((directory, seed), runs, breath)?,

@@ -5,8 +5,7 @@
 //! ```
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs ([`super::asking`]). Runs are written
-//! by one thread and merged by another, so that a long merge does not keep
-//! ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have
+//! by one thread and merged by another, so that a long merge does not keep ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have
 //! one, they become one; when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is
 //! merged hardly ever. A merge that fails leaves the runs as they are, and is tried again when there is one more.
 //!
@@ -181,7 +180,8 @@ impl KnownIds {
         self.runs.find(id).map_or(Admitted::New, Admitted::Known)
     }
 
-    /// Looks an id up, and notes it as pending if it is new. The id must be valid. May read the disk, but hardly ever for a new id.
+    /// Looks an id up, and notes it as pending if it is new. The id must be valid. May read the disk; hardly ever for a new id, but for some that lie where
+    /// old ones do.
     #[inline]
     pub fn admit(&mut self, id: TransferId) -> Admitted {
         match self.older(id) {
@@ -253,7 +253,7 @@ impl KnownIds {
         // Two full ones would be more than the memory that was promised.
         let filled = self.active.len().saturating_mul(FULL).checked_div(self.active_max).unwrap_or(FULL);
         self.signals.filled.store(filled, Relaxed);
-        if let Some(run) = self.runs.wants_filter() {
+        while let Some(run) = self.runs.next_wanted() {
             self.give(Job::Filter(run));
         }
         if self.has_new_run && !self.is_merging {
@@ -277,7 +277,12 @@ impl KnownIds {
 
     fn give(&self, job: Job) {
         if let Some(workers) = &self.workers {
-            let worker = if matches!(job, Job::Merge(_)) { &workers.merger } else { &workers.writer };
+            let worker = match job {
+                Job::Merge(_) => &workers.merger,
+                // The router should not wait for it until an index is written, nor, longer, until runs are merged.
+                Job::Filter(_) if !self.is_merging => &workers.merger,
+                _ => &workers.writer,
+            };
             // The threads end only with this.
             let _taken = worker.give(job);
         }
@@ -290,7 +295,7 @@ impl KnownIds {
                 if let Some(written) = self.writing.take().and_then(Arc::into_inner) {
                     self.give(Job::Clear(written));
                 }
-                self.add_run(&[], (run, filter));
+                self.add_run(Vec::new(), (run, filter));
             }
             Done::NotWritten(err, records) => {
                 let ids = self.active.len().saturating_add(self.active_max / TRIED_AGAIN).saturating_add(1);
@@ -299,12 +304,16 @@ impl KnownIds {
             }
             Done::Ready(index) => self.spare = Some(index),
             Done::Filter(run, filter) => {
-                let unneeded = self.runs.has_filter(&run, filter);
-                self.forget(unneeded.into_iter().collect());
+                let unneeded = self.runs.take_up_filter(&run, filter);
+                self.forget(unneeded.into_iter().collect(), vec![run]);
+            }
+            Done::NotFilter(run, err) => {
+                self.runs.go_on_without_filter(&run, &err);
+                self.forget(Vec::new(), vec![run]);
             }
             Done::Merged(merged, run, filter) => {
                 self.is_merging = false;
-                self.add_run(&merged, (run, filter));
+                self.add_run(merged, (run, filter));
             }
             Done::NotMerged(err) => {
                 self.is_merging = false;
@@ -314,17 +323,17 @@ impl KnownIds {
         }
     }
 
-    /// Has a helper give back the memory of filters, which takes it a while.
-    fn forget(&self, filters: Vec<Filter>) {
-        if !filters.is_empty() {
-            self.give(Job::Forget(filters));
+    /// Has a helper give back what takes long to give back: much memory, large files.
+    fn forget(&self, filters: Vec<Filter>, runs: Vec<Arc<Run>>) {
+        if !filters.is_empty() || !runs.is_empty() {
+            self.give(Job::Forget(filters, runs));
         }
     }
 
     /// Takes up a run in the place of those that were merged into it.
-    fn add_run(&mut self, merged: &[Arc<Run>], run: (Run, Filter)) {
-        let unneeded = self.runs.add(merged, run);
-        self.forget(unneeded);
+    fn add_run(&mut self, merged: Vec<Arc<Run>>, run: (Run, Filter)) {
+        let unneeded = self.runs.add(&merged, run);
+        self.forget(unneeded, merged);
         self.has_new_run = true;
         let runs = self.runs.all();
         let beside = beside_newest(&runs, self.active_max);

@@ -232,11 +232,11 @@ fn of_ids_in_order_the_filter_of_the_newest_run_is_in_memory_and_another_while_i
         assert_eq!([of, number + 1 - of].map(|number| known.find(even(number))), [Some(of), Some(number + 1 - of)]);
     }
     known.turn();
-    assert!(known.runs.wants_filter().is_none());
+    assert!(known.runs.next_wanted().is_none());
     // New ones where old ones are, touched or not.
     let late = |of: u64| in_order(2 * of + 101);
     for of in 0..16 {
-        assert!(known.runs.wants_filter().is_none(), "{of}");
+        assert!(known.runs.next_wanted().is_none(), "{of}");
         if of % 2 == 0 {
             known.touch([late(of), even(of + 1)].into_iter());
         }
@@ -244,9 +244,10 @@ fn of_ids_in_order_the_filter_of_the_newest_run_is_in_memory_and_another_while_i
         assert_eq!(known.admit(even(of + 1)), Admitted::Known(of + 1));
     }
     known.turn();
-    assert!(known.runs.wants_filter().is_none(), "it is being read");
-    take_up_next(&mut known);
-    assert_eq!(known.runs.filters(), [true, false, false, true]);
+    assert!(known.runs.next_wanted().is_none(), "it is being read");
+    while known.runs.filters() != [true, false, false, true] {
+        take_up_next(&mut known);
+    }
     (0..16).for_each(|of| known.settle(late(of), number + 1 + of));
     let mut sequence = number + 16;
     for filters in [vec![true, false, false, false, true], vec![false, false, false, false, false, true]] {
@@ -288,18 +289,68 @@ fn a_filter_whose_run_was_merged_meanwhile_is_no_harm() {
         add(&mut known, &mut number, 10, id);
         known.turn_and_wait();
     }
-    let gone = known.runs.all();
     add(&mut known, &mut number, 10, id);
     known.turn_and_wait();
+    let gone = known.runs.all();
     merged(&mut known);
-    assert_eq!(known.runs.all().len(), 1);
-    // The file of each is gone, or is another by now.
+    assert_eq!((gone.len(), known.runs.all().len()), (MERGED, 1));
+    // The file of each is gone, and of the newest another has its name by now.
     for run in gone {
-        let filter = run.filter().unwrap();
+        let filter = run.filter(&mut || Ok(())).unwrap();
+        known.take_up(Done::NotFilter(Arc::clone(&run), io::ErrorKind::InvalidData.into()));
         known.take_up(Done::Filter(run, filter));
     }
     assert_eq!(known.runs.filters(), [true]);
     assert!((1..=number).all(|number| known.find(id(number)) == Some(number)) && known.find(id(number + 1)).is_none());
+}
+
+#[test]
+fn a_filter_that_cannot_be_read_now_is_tried_again_and_a_damaged_run_ends_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let even = |number: u64| in_order(2 * number);
+    let mut number = 0;
+    for _ in 0..2 {
+        add(&mut known, &mut number, 1_000, even);
+        known.turn_and_wait();
+    }
+    let run = known.runs.all().swap_remove(0);
+    let ask_in_vain = |known: &mut KnownIds| (0..16).for_each(|of| assert!(known.find(in_order(2 * of + 3)).is_none()));
+    ask_in_vain(&mut known);
+    assert!(known.runs.next_wanted().is_some_and(|wanted| Arc::ptr_eq(&wanted, &run)));
+    known.take_up(Done::NotFilter(Arc::clone(&run), io::ErrorKind::Other.into()));
+    assert!(known.runs.next_wanted().is_none(), "not at once");
+    ask_in_vain(&mut known);
+    assert!(known.runs.next_wanted().is_some());
+    let damaged = Done::NotFilter(run, io::ErrorKind::InvalidData.into());
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| known.take_up(damaged)));
+    assert!(ended.is_err());
+    drop(known);
+    let again = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    assert!(again.is_empty(), "what is missing is made again from the journal");
+}
+
+#[test]
+fn a_filter_that_rules_out_what_is_only_looked_up_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let even = |number: u64| in_order(2 * number);
+    let mut number = 0;
+    let mut more = |known: &mut KnownIds| {
+        add(known, &mut number, 1_000, even);
+        known.turn_and_wait();
+        known.runs.filters()
+    };
+    more(&mut known);
+    // Some touched, some not.
+    (0..16_u64).for_each(|of| {
+        if of % 2 == 0 {
+            known.touch([in_order(2 * of + 3)].into_iter());
+        }
+        assert!(known.find(in_order(2 * of + 3)).is_none());
+    });
+    assert_eq!(more(&mut known), [true, true]);
+    assert_eq!(more(&mut known), [false, false, true]);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! It stands before the shards because an id must be looked up in one place: the same id with another debit account would
 //! reach another shard. A repeat never reaches a shard; it is compared with the first record, which a helper thread reads
 //! from the journal. What a flood of old ids costs the router is finding them: an id that is not in memory any more is read from its run,
-//! one block for 170 neighbours.
+//! one block for 170 neighbours. So it is with the first new ids that lie among old ones, until a helper has read again which ids may be there.
 //!
 //! A transaction goes to the shard of its first debit account. If one of its ids was used before, its new ids are refused. What
 //! is about an earlier transfer waits until that one is durable, and goes to its shard with that one's record.

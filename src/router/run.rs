@@ -319,16 +319,21 @@ impl Run {
 
     /// Opens a run and reads what is kept of it in memory, with its filter if whoever is told where its ids are wants that.
     pub(super) fn open(path: &Path, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
-        Self::read(path, File::open(path)?, wants)
+        Self::read((path, File::open(path)?), wants, &mut || Ok(()))
     }
 
-    /// Its filter, read again. Blocks.
-    pub(super) fn filter(&self) -> io::Result<Filter> {
-        let (_, filter) = Self::read(&self.path, self.file.try_clone()?, |_| true)?;
+    /// Its filter, read again, from the file as it was opened, which may have another name or none by now. Blocks. `breathe` is called between its parts,
+    /// and ends it with an error.
+    pub(super) fn filter(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Filter> {
+        let (_, filter) = Self::read((&self.path, self.file.try_clone()?), |_| true, breathe)?;
         Ok(filter.unwrap_or_default())
     }
 
-    fn read(path: &Path, file: File, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
+    fn read(
+        (path, file): (&Path, File),
+        wants: impl FnOnce(&Ranges) -> bool,
+        breathe: &mut impl FnMut() -> io::Result<()>,
+    ) -> io::Result<(Self, Option<Filter>)> {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
         let magic = get::<0, 8>(&header);
@@ -378,6 +383,7 @@ impl Run {
             if let Some(filter) = &mut filter {
                 filter.extend(&bytes);
             }
+            breathe()?;
             left = left.saturating_sub(words);
         }
         let crc = tail.crc;

@@ -88,6 +88,9 @@ impl Checkpoints {
 
     /// Begins a checkpoint at the book's sequence.
     pub(super) fn begin(&mut self, book: &mut Book, writer: &StoreWriter, done: Option<Sender<Sequence>>) {
+        if done.is_some() {
+            writer.hurry();
+        }
         if let Some(running) = &mut self.running {
             // Its sequence is older than the caller's; who asks is told of this one.
             running.done.extend(done);

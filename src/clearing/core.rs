@@ -25,6 +25,9 @@ const FORGOTTEN_AT_A_TIME: usize = 1_024;
 /// Jobs that may wait for the store's thread before the ledger is held back: 28 MB.
 const BACKLOG_MAX: usize = 4_096;
 
+/// Jobs that wait for the store's thread from which on it does not rest.
+const BACKLOG_LARGE: usize = BACKLOG_MAX / 4;
+
 /// What the clearing actor knows.
 #[derive(Debug)]
 pub struct Core {
@@ -209,6 +212,8 @@ impl Core {
         let since = self.book.sequence().saturating_sub(self.checkpoints.last());
         if since >= self.checkpoint_records && !self.checkpoints.is_running() && !self.book.is_amid_policy() {
             self.begin_checkpoint(None);
+        } else if since >= self.checkpoint_records || self.checkpoints.backlog() >= BACKLOG_LARGE {
+            self.writer.hurry();
         }
         self.checkpoints.go_on(&mut self.book, &self.links, &self.writer)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam::channel::{Sender, TrySendError, bounded};
 
@@ -19,6 +19,13 @@ use crate::telemetry::{Telemetry, chain};
 
 /// Jobs that may wait: blocks of 7 KB, so at most 3.5 MB.
 const JOBS_MAX: usize = 512;
+
+/// After so much work for a checkpoint the thread rests, twice as long, unless there is a hurry: at once it would take a processor from those who answer,
+/// for half a second with what was given back of a hundred thousand transfers.
+const RESTED_AFTER: Duration = Duration::from_micros(500);
+const RESTS: u32 = 2;
+/// A disk that stands still is no work.
+const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Something to write, in order.
 #[derive(Debug)]
@@ -72,6 +79,8 @@ pub struct StoreWriter {
     jobs: Jobs<StoreJob>,
     /// Whether a job was refused since `on_room` was last called.
     refused: Arc<AtomicBool>,
+    /// Whether the checkpoint that is being written is waited for.
+    hurries: Arc<AtomicBool>,
 }
 
 impl StoreWriter {
@@ -84,6 +93,53 @@ impl StoreWriter {
             }
             // The thread has failed and the process is ending; whoever waits for the job learns it when the job is dropped.
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        }
+    }
+
+    /// Has the checkpoint that is being written go on without rests.
+    pub fn hurry(&self) {
+        self.hurries.store(true, Relaxed);
+    }
+}
+
+/// When the thread rests.
+struct Rests {
+    /// Since the last rest.
+    worked: Duration,
+    hurries: Arc<AtomicBool>,
+}
+
+impl Rests {
+    /// How long to rest after a job that took so long.
+    fn after(&mut self, job: Kind, took: Duration) -> Option<Duration> {
+        match job {
+            Kind::Part => self.worked = self.worked.saturating_add(took),
+            Kind::End => self.hurries.store(false, Relaxed),
+            Kind::Other => {}
+        }
+        if self.worked < RESTED_AFTER {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.worked).saturating_mul(RESTS).min(REST_MAX);
+        (!self.hurries.load(Relaxed)).then_some(rest)
+    }
+}
+
+/// What a job is to a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One of its many parts.
+    Part,
+    End,
+    Other,
+}
+
+impl StoreJob {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Accounts { .. } | Self::Open { .. } | Self::Levels(_) | Self::Lives(_) => Kind::Part,
+            Self::Checkpoint(..) => Kind::End,
+            _ => Kind::Other,
         }
     }
 }
@@ -100,7 +156,11 @@ pub fn spawn_store_writer(
     let (jobs, work) = bounded(JOBS_MAX);
     let refused = Arc::new(AtomicBool::new(false));
     let (waiting, is_refused) = (work.clone(), Arc::clone(&refused));
-    let (jobs, helper) = helpers.start("heng-store", (jobs, work), move |job| {
+    let hurries = Arc::new(AtomicBool::new(false));
+    let mut rests = Rests { worked: Duration::ZERO, hurries: Arc::clone(&hurries) };
+    let is_thread = helpers.are_threads();
+    let (jobs, helper) = helpers.start("heng-store", (jobs, work), move |job: StoreJob| {
+        let (kind, begun) = (job.kind(), Instant::now());
         if let Err(err) = perform(&store, &links, &telemetry, job) {
             distrust_after(store.path(), &err);
             let why = chain(&err);
@@ -110,9 +170,17 @@ pub fn spawn_store_writer(
         if waiting.len() <= JOBS_MAX / 2 && is_refused.swap(false, AcqRel) {
             on_room();
         }
+        if let Some(rest) = rests.after(kind, begun.elapsed()).filter(|_| is_thread) {
+            sleep(rest);
+        }
         true
     })?;
-    Ok((StoreWriter { jobs, refused }, helper))
+    Ok((StoreWriter { jobs, refused, hurries }, helper))
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread of its own; who waits for a checkpoint has it hurry")]
+fn sleep(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {
@@ -150,5 +218,27 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
             }
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_rests_amid_a_checkpoint_unless_that_is_waited_for() {
+        let hurries = Arc::new(AtomicBool::new(false));
+        let mut rests = Rests { worked: Duration::ZERO, hurries: Arc::clone(&hurries) };
+        let us = Duration::from_micros;
+        assert_eq!(
+            [us(200), us(299), us(101)].map(|took| rests.after(Kind::Part, took)),
+            [None, None, Some(us(1_200))]
+        );
+        assert_eq!(rests.after(Kind::Other, us(900_000)), None, "the disk");
+        assert_eq!(rests.after(Kind::Part, us(900_000)), Some(REST_MAX));
+        hurries.store(true, Relaxed);
+        assert_eq!([us(600), us(400), us(700)].map(|took| rests.after(Kind::Part, took)), [None; 3]);
+        assert_eq!(rests.after(Kind::End, us(5)), None);
+        assert_eq!(rests.after(Kind::Part, us(600)), Some(us(1_200)), "the next one");
     }
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! An id is looked for in the active index, in the one that leaves, in the one being written, and in the runs ([`super::asking`]). Runs are written
-//! by one thread and merged by another, so that a long merge does not keep ids in memory. An id is looked for only in runs that have a range of ids where it would be. So when eight of about one size may all have
-//! one, they become one; when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is
+//! by one thread and merged by another, so that a long merge does not keep ids in memory. An id is looked for only in runs that have a range of ids where
+//! it would be. So when eight of about one size may all have one, they become one; when the ids of each caller come in their order, runs lie apart, and of 256 the oldest sixty-four do. An id is
 //! merged hardly ever. A merge that fails leaves the runs as they are, and is tried again when there is one more.
 //!
 //! # Invariants

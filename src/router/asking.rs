@@ -25,7 +25,8 @@ use super::runs::Opened;
 use crate::ledger::{Sequence, TransferId};
 use crate::telemetry::chain;
 
-/// Ids that a run without its filter was read for in vain, after which that is read again.
+/// Ids that a run without its filter was read for in vain after which that is read again, or that a filter ruled out so that it stays: a few that come late
+/// cost less than a filter of some megabytes.
 const IN_VAIN: u32 = 16;
 
 /// All runs.
@@ -90,10 +91,7 @@ impl Kept {
             self.ruled_out.set(self.ruled_out.get().saturating_add(1));
             return None;
         }
-        let found = self.run.look(id.raw()).unwrap_or_else(|err| {
-            self.run.set_aside();
-            unreadable(&err)
-        });
+        let found = self.run.look(id.raw()).unwrap_or_else(|err| damaged(&self.run, &err));
         if found.is_none() && filter.is_none() {
             self.in_vain.set(self.in_vain.get().saturating_add(1));
         }
@@ -176,20 +174,28 @@ impl Asking {
 
     /// Takes up a filter that was read, or answers it where its run is gone.
     pub(super) fn take_up_filter(&mut self, run: &Arc<Run>, filter: Filter) -> Option<Filter> {
-        let Some(kept) = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run)) else { return Some(filter) };
-        (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
-        kept.filter.replace(filter)
+        match self.was_read(run) {
+            Some(kept) => kept.filter.replace(filter),
+            None => Some(filter),
+        }
     }
 
     /// A filter could not be read. Without it the run can be asked all the same, unless it is damaged.
     pub(super) fn go_on_without_filter(&mut self, run: &Arc<Run>, err: &io::Error) {
-        let Some(kept) = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run)) else { return };
+        if self.was_read(run).is_none() {
+            return;
+        }
         if matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
-            run.set_aside();
-            unreadable(err);
+            damaged(run, err);
         }
         tracing::warn!(%err, "the filter of an id run cannot be read now, so that new ids of old times take longer; tried again after some more");
+    }
+
+    /// A run whose filter is not being read any more, unless it is gone.
+    fn was_read(&mut self, run: &Arc<Run>) -> Option<&mut Kept> {
+        let kept = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run))?;
         (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
+        Some(kept)
     }
 
     /// Asks about some ids, all at once; they are in this range.
@@ -263,6 +269,13 @@ impl Asked {
         self.next.set(at.saturating_add(1));
         self.ids.get(at).map(|asked| asked.may_be)
     }
+}
+
+/// A run that cannot be read is made again by the next start, with all others.
+#[cold]
+fn damaged(run: &Run, err: &io::Error) -> ! {
+    run.set_aside();
+    unreadable(err)
 }
 
 /// An id that cannot be looked up must not be taken for new: a repeat would be done twice. The next start makes the runs again.

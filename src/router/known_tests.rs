@@ -24,6 +24,21 @@ fn add(known: &mut KnownIds, number: &mut u64, many: u64, id: fn(u64) -> Transfe
     }
 }
 
+/// Known ids in so many runs of a thousand, every other one in order, and the last number.
+fn every_other(directory: &tempfile::TempDir, runs: usize) -> (KnownIds, u64) {
+    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
+    let mut number = 0;
+    for _ in 0..runs {
+        add(&mut known, &mut number, 1_000, even);
+        known.turn_and_wait();
+    }
+    (known, number)
+}
+
+fn even(number: u64) -> TransferId {
+    in_order(2 * number)
+}
+
 fn take_up_next(known: &mut KnownIds) {
     let done = known.done.recv_timeout(Duration::from_mins(1)).unwrap();
     known.take_up(done);
@@ -218,13 +233,7 @@ fn callers_who_count_each_on_their_own_have_runs_that_lie_apart() {
 #[test]
 fn of_ids_in_order_the_filter_of_the_newest_run_is_in_memory_and_another_while_it_is_needed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    let even = |number: u64| in_order(2 * number);
-    let mut number = 0;
-    for _ in 0..4 {
-        add(&mut known, &mut number, 1_000, even);
-        known.turn_and_wait();
-    }
+    let (mut known, mut number) = every_other(&directory, 4);
     assert_eq!(known.runs.filters(), [false, false, false, true]);
     // As the router asks: known ones cost nothing more without a filter.
     for of in 1..=number / 2 {
@@ -307,13 +316,7 @@ fn a_filter_whose_run_was_merged_meanwhile_is_no_harm() {
 #[test]
 fn a_filter_that_cannot_be_read_now_is_tried_again_and_a_damaged_run_ends_the_process() {
     let directory = tempfile::tempdir().unwrap();
-    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    let even = |number: u64| in_order(2 * number);
-    let mut number = 0;
-    for _ in 0..2 {
-        add(&mut known, &mut number, 1_000, even);
-        known.turn_and_wait();
-    }
+    let (mut known, _) = every_other(&directory, 2);
     let run = known.runs.all().swap_remove(0);
     let ask_in_vain = |known: &mut KnownIds| (0..16).for_each(|of| assert!(known.find(in_order(2 * of + 3)).is_none()));
     ask_in_vain(&mut known);
@@ -333,15 +336,12 @@ fn a_filter_that_cannot_be_read_now_is_tried_again_and_a_damaged_run_ends_the_pr
 #[test]
 fn a_filter_that_rules_out_what_is_only_looked_up_stays() {
     let directory = tempfile::tempdir().unwrap();
-    let mut known = KnownIds::open(directory.path(), 1_000, &Helpers::threads()).unwrap();
-    let even = |number: u64| in_order(2 * number);
-    let mut number = 0;
+    let (mut known, mut number) = every_other(&directory, 1);
     let mut more = |known: &mut KnownIds| {
         add(known, &mut number, 1_000, even);
         known.turn_and_wait();
         known.runs.filters()
     };
-    more(&mut known);
     // Some touched, some not.
     (0..16_u64).for_each(|of| {
         if of % 2 == 0 {

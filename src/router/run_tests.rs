@@ -13,7 +13,7 @@ fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records
     Run::write((directory, (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap().0
 }
 
-/// The record of an id that may be there, as far as memory tells.
+/// The record of an id that may be there, as ranges and filter say.
 fn find(run: &Run, id: u128) -> io::Result<Option<Sequence>> {
     let may_have = run.ranges().hold(id) && run.filter(&mut || Ok(()))?.may_have(&Key::new(id, run.seed()));
     if may_have { run.look(id) } else { Ok(None) }

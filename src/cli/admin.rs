@@ -111,7 +111,7 @@ fn parse_grant(allow: Option<&str>, amount_max: Option<u128>) -> Result<Grant, F
 pub fn verify(command: &VerifyCommand) -> Done {
     let report = verify_with(&command.data_dir, command.head).map_err(|err| match err {
         VerifyError::DataDir(err) => Failure::configuration(err),
-        err @ VerifyError::Copy(_) => err.into(),
+        err @ (VerifyError::Copy(_) | VerifyError::Sort(_)) => err.into(),
     })?;
     if command.json {
         print_json(&report)?;

@@ -26,6 +26,7 @@ async fn check(context: web::Data<OpsContext>, query: web::Query<CheckQuery>) ->
         Ok(checked) => answer(checked.map_err(|err| match err {
             LiveError::Busy => Problem::new(409, "conflict", err.to_string()),
             LiveError::Ahead(_) => Problem::new(400, "invalid", err.to_string()),
+            LiveError::Sort(_) => Problem::new(500, "internal", err.to_string()),
             LiveError::Stopping => stopping(),
         })),
         Err(_stopped) => problem(&stopping()),

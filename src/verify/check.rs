@@ -1,10 +1,12 @@
-//! The walk's state: a book, the ids and what is to be compared, checked record by record.
+//! The walk's state: a book and what is to be compared, checked record by record; ids at the end, when they are sorted.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use hashbrown::HashMap;
 
+use super::ids::{Entry, SortedIds};
 use super::{CurrencyReport, Report};
 use crate::backoffice::check_files;
 use crate::ledger::{
@@ -12,33 +14,36 @@ use crate::ledger::{
     is_joined_to_next,
 };
 use crate::money::Currency;
-use crate::router::{Admitted, IdIndex, read_known_ids};
+use crate::router::read_known_ids;
 use crate::store::{IndexEntry, Store, StoreError};
 use crate::telemetry::chain;
 
-/// Sequences, a bit each.
-#[derive(Default)]
-struct BitSet(Vec<u64>);
+/// Index entries that are read at once.
+const LINKS_AT_ONCE: u64 = 1 << 14;
 
-impl BitSet {
-    fn place(sequence: Sequence) -> (usize, u64) {
-        (usize::try_from(sequence / 64).unwrap_or(usize::MAX), 1 << (sequence % 64))
-    }
+/// The store's index entries, read as the walk comes to their records.
+struct Links<'a> {
+    store: &'a Store,
+    last: Sequence,
+    first: Sequence,
+    piece: Vec<IndexEntry>,
+}
 
-    /// The sequence is that of a record.
-    fn insert(&mut self, sequence: Sequence) {
-        let (word, bit) = Self::place(sequence);
-        if self.0.len() <= word {
-            self.0.resize(word.saturating_add(1), 0);
+impl Links<'_> {
+    /// The entry of a record, if there is one. They are asked for in order.
+    fn of(&mut self, sequence: Sequence) -> Result<Option<IndexEntry>, StoreError> {
+        if sequence == 0 || sequence > self.last {
+            return Ok(None);
         }
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= bit;
+        let in_piece = |first: Sequence| usize::try_from(sequence.saturating_sub(first)).unwrap_or(usize::MAX);
+        if in_piece(self.first) >= self.piece.len() {
+            let Self { store, piece, .. } = self;
+            piece.clear();
+            let to = sequence.saturating_add(LINKS_AT_ONCE).min(self.last);
+            store.read_index((sequence, to), |_, entry| piece.push(entry))?;
+            self.first = sequence;
         }
-    }
-
-    fn has(&self, sequence: Sequence) -> bool {
-        let (word, bit) = Self::place(sequence);
-        self.0.get(word).is_some_and(|word| word & bit != 0)
+        Ok(self.piece.get(in_piece(self.first)).copied())
     }
 }
 
@@ -46,7 +51,9 @@ impl BitSet {
 pub(super) struct Check<'a> {
     report: &'a mut Report,
     pub(super) book: Book,
-    ids: IdIndex,
+    ids: SortedIds,
+    /// Why the ids cannot be sorted: then nothing can be said of them, and the walk ends.
+    trouble: Option<io::Error>,
     /// What the accounts below are those of.
     whose: &'static str,
     /// The store's or server's accounts, by id, each to be met at its head; removed when met.
@@ -55,8 +62,7 @@ pub(super) struct Check<'a> {
     lives: HashMap<TransferId, KeptLife>,
     /// Sequence of the store's checkpoint.
     checkpoint: Sequence,
-    /// The store's index entries, in order of sequence.
-    index: Vec<IndexEntry>,
+    links: Option<Links<'a>>,
     /// By original: what refunds and reversals gave back, and by which accounts.
     given_back: HashMap<TransferId, GivenBack>,
     /// Whether the atomic step that is being read was accepted.
@@ -75,19 +81,23 @@ struct GivenBack {
 
 impl<'a> Check<'a> {
     /// Compares with a store, if there is one.
-    pub(super) fn with_store(store: Option<&Store>, report: &'a mut Report) -> Self {
+    pub(super) fn with_store(store: Option<&'a Store>, report: &'a mut Report) -> Self {
         let mut check = Self::new("the store", HashMap::new(), report);
         if let Some(store) = store
             && let Err(err) = check.load(store)
         {
-            check.report.store =
-                format!("cannot be read ({}); the next start makes it again from the journal", chain(&err));
-            check.stored.clear();
-            check.lives.clear();
-            check.checkpoint = 0;
-            check.index.clear();
+            check.forget_store(&err);
         }
         check
+    }
+
+    /// Compares with the store no more: it cannot be read.
+    fn forget_store(&mut self, err: &StoreError) {
+        self.report.store = format!("cannot be read ({}); the next start makes it again from the journal", chain(err));
+        self.stored.clear();
+        self.lives.clear();
+        self.checkpoint = 0;
+        self.links = None;
     }
 
     /// Compares with these accounts.
@@ -96,18 +106,19 @@ impl<'a> Check<'a> {
             report,
             book: Book::new(),
             whose,
-            ids: IdIndex::new(),
+            ids: SortedIds::default(),
+            trouble: None,
             stored,
             lives: HashMap::new(),
             checkpoint: 0,
-            index: Vec::new(),
+            links: None,
             given_back: HashMap::new(),
             step: None,
             statements: BTreeSet::new(),
         }
     }
 
-    fn load(&mut self, store: &Store) -> Result<(), StoreError> {
+    fn load(&mut self, store: &'a Store) -> Result<(), StoreError> {
         let checkpoint = store.checkpoint()?.unwrap_or_default();
         self.checkpoint = checkpoint.sequence;
         let stored = &mut self.stored;
@@ -118,14 +129,10 @@ impl<'a> Check<'a> {
         store.read_lives(|id, life| {
             lives.insert(id, life);
         })?;
-        let index = &mut self.index;
-        store.read_index((1, store.last_index()?), |_, entry| index.push(entry))?;
-        self.report.store = format!(
-            "checkpoint at {}, {} accounts, {} index entries",
-            checkpoint.sequence,
-            checkpoint.accounts,
-            self.index.len()
-        );
+        let last = store.last_index()?;
+        self.links = Some(Links { store, last, first: 0, piece: Vec::new() });
+        self.report.store =
+            format!("checkpoint at {}, {} accounts, {last} index entries", checkpoint.sequence, checkpoint.accounts);
         Ok(())
     }
 
@@ -147,7 +154,7 @@ impl<'a> Check<'a> {
                 }
             }
         }
-        self.book.sequence() < until
+        self.book.sequence() < until && self.trouble.is_none()
     }
 
     /// Notes that something is wrong.
@@ -213,11 +220,8 @@ impl<'a> Check<'a> {
         if let Record::Transfer { transfer, outcome, .. } = record {
             self.report.transfers = self.report.transfers.saturating_add(1);
             self.report.accepted = self.report.accepted.saturating_add(u64::from(outcome.is_accepted()));
-            match self.ids.admit(transfer.id) {
-                Admitted::New => self.ids.settle(transfer.id, sequence),
-                first => self
-                    .report
-                    .violate(format!("record {sequence}: transfer {} was decided before ({first:?})", transfer.id)),
+            if self.trouble.is_none() {
+                self.trouble = self.ids.push((transfer.id, sequence)).err();
             }
         }
         if let Record::Statement(entry) = record
@@ -225,8 +229,12 @@ impl<'a> Check<'a> {
         {
             self.statements.insert(entry.hash);
         }
-        let indexed = usize::try_from(sequence.saturating_sub(1)).ok().and_then(|place| self.index.get(place));
-        if indexed.is_some_and(|indexed| *indexed != entry) {
+        let indexed = self.links.as_mut().map(|links| links.of(sequence)).transpose().unwrap_or_else(|err| {
+            self.forget_store(&err);
+            None
+        });
+        let indexed = indexed.flatten();
+        if indexed.is_some_and(|indexed| indexed != entry) {
             self.report.violate(format!(
                 "record {sequence}: the store's index entry is {indexed:?}, the journal says {entry:?}"
             ));
@@ -281,34 +289,71 @@ impl<'a> Check<'a> {
         self.lives.retain(|_, kept| kept.now.head > checkpoint);
     }
 
-    /// Compares the id runs with the ids of the records: each with its record, and none missing up to where the runs say that they have all.
-    pub(super) fn id_runs(&mut self, directory: &Path) {
-        let mut found = BitSet::default();
-        let (mut entries, mut wrong) = (0_u64, Vec::new());
+    /// No id was decided twice. With the directory of id runs, also compares these with the ids of the records: each with its record, and none
+    /// missing up to where the runs say that they have all. An error is one of the temporary file in which ids are sorted.
+    pub(super) fn ids(&mut self, runs: Option<&Path>) -> io::Result<()> {
+        if let Some(trouble) = self.trouble.take() {
+            return Err(trouble);
+        }
+        let (known, covers) = match runs {
+            Some(directory) => self.known_ids(directory)?,
+            None => (SortedIds::default(), 0),
+        };
+        let mut known = known.in_order()?.peekable();
+        let (mut first, mut missing) = (None, None);
+        for entry in std::mem::take(&mut self.ids).in_order()? {
+            let entry = entry?;
+            let (id, sequence) = entry;
+            if let Some((_, first)) = first.filter(|&(before, _)| before == id) {
+                self.violate(format!("record {sequence}: transfer {id} was decided before, as record {first}"));
+                continue;
+            }
+            first = Some(entry);
+            let mut is_known = false;
+            while let Some(until_here) = known.next_if(|known| known.as_ref().map_or(true, |known| *known <= entry)) {
+                let found = until_here?;
+                if found == entry {
+                    is_known = true;
+                } else {
+                    self.known_wrongly(found);
+                }
+            }
+            if sequence <= covers && !is_known {
+                missing.get_or_insert(entry);
+            }
+        }
+        for rest in known {
+            self.known_wrongly(rest?);
+        }
+        if let Some((id, sequence)) = missing {
+            self.violate(format!("transfer {id}, record {sequence}, is in no id run; it would be decided again"));
+        }
+        Ok(())
+    }
+
+    fn known_wrongly(&mut self, (id, sequence): Entry) {
+        self.violate(format!("an id run says that transfer {id} is record {sequence}; the journal does not"));
+    }
+
+    /// The ids of the runs, and up to where these have all; none if the next start makes them again.
+    fn known_ids(&mut self, directory: &Path) -> io::Result<(SortedIds, Sequence)> {
+        let (mut known, mut sorted, mut entries) = (SortedIds::default(), Ok(()), 0_u64);
         let read = read_known_ids(directory, |id, sequence| {
             entries = entries.saturating_add(1);
-            if self.ids.find(id) == Some(sequence) {
-                found.insert(sequence);
-            } else {
-                wrong.push((id, sequence));
+            if sorted.is_ok() {
+                sorted = known.push((id, sequence));
             }
         });
+        sorted?;
         self.report.ids = match &read {
             Ok(Some(covers)) => format!("{entries} in runs, which have all up to record {covers}"),
             Ok(None) => "a run is damaged or missing; the next start makes all again from the journal".to_owned(),
             Err(err) => format!("cannot be read ({err}); the next start makes them again from the journal"),
         };
-        let Ok(Some(covers)) = read else { return };
-        for (id, sequence) in wrong {
-            self.report
-                .violate(format!("an id run says that transfer {id} is record {sequence}; the journal does not"));
-        }
-        let missing = self.ids.entries().find(|(_, sequence)| *sequence <= covers && !found.has(*sequence));
-        if let Some((id, sequence)) = missing {
-            let id = TransferId::from_raw(id);
-            self.report
-                .violate(format!("transfer {id}, record {sequence}, is in no id run; it would be decided again"));
-        }
+        Ok(match read {
+            Ok(Some(covers)) => (known, covers),
+            _ => (SortedIds::default(), 0),
+        })
     }
 
     /// Compares the files beside the journal with it.
@@ -347,7 +392,7 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn finish(self, is_whole: bool) {
-        let Self { report, book, whose, stored, lives, index, given_back, step, .. } = self;
+        let Self { report, book, whose, stored, lives, links, given_back, step, .. } = self;
         if step.is_some() && is_whole {
             report.violate("the journal ends amid a transaction".to_owned());
         }
@@ -378,12 +423,9 @@ impl<'a> Check<'a> {
                 "the store says that record {head} gave back of transfer {id}, which the journal does not confirm"
             ));
         }
-        if u64::try_from(index.len()).unwrap_or(u64::MAX) > report.sequence {
-            report.violate(format!(
-                "the store has followed to sequence {}, the journal ends at {}",
-                index.len(),
-                report.sequence
-            ));
+        if let Some(last) = links.map(|links| links.last).filter(|&last| last > report.sequence) {
+            let sequence = report.sequence;
+            report.violate(format!("the store has followed to sequence {last}, the journal ends at {sequence}"));
         }
         for (currency, balance_sum) in book.balance_sums() {
             let code = Currency::from_number(currency)
@@ -394,5 +436,35 @@ impl<'a> Check<'a> {
             }
             report.currencies.insert(code, CurrencyReport { balance_sum, turnover, transfers });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::GatewayId;
+
+    /// What is said of these ids, each refused.
+    fn said_of(ids: &[u128]) -> Vec<String> {
+        let mut report = Report::default();
+        let mut check = Check::new("nobody", HashMap::new(), &mut report);
+        for &id in ids {
+            let transfer = Transfer { id: TransferId::from_raw(id), ..Transfer::default() };
+            let record = Record::Transfer { transfer, outcome: Code::DebitAccountUnknown, gateway: GatewayId(1) };
+            assert!(check.group(1, &record.encode(), Sequence::MAX));
+        }
+        check.ids(None).unwrap();
+        check.finish(true);
+        report.violations
+    }
+
+    #[test]
+    fn an_id_that_was_decided_twice() {
+        assert!(said_of(&[7, 9, 8]).is_empty());
+        let twice = |id: u128, sequence| {
+            format!("record {sequence}: transfer {} was decided before, as record 1", TransferId::from_raw(id))
+        };
+        assert_eq!(said_of(&[7, 9, 7, 8]), [twice(7, 3)]);
+        assert_eq!(said_of(&[7, 7, 8, 7]), [twice(7, 2), twice(7, 4)]);
     }
 }

@@ -4,6 +4,7 @@
 //! account is met at the record that last touched it, everything else at one sequence. Up to an earlier sequence, the journal's records are
 //! checked by themselves.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -32,6 +33,9 @@ pub enum LiveError {
     /// There is no such record.
     #[error("the ledger is at sequence {0}; a check can be made up to there")]
     Ahead(Sequence),
+    /// Ids could not be sorted.
+    #[error("cannot sort ids in the server's temporary directory, which takes 24 bytes for each transfer: {0}")]
+    Sort(#[from] io::Error),
     /// The server stops.
     #[error("the server is stopping")]
     Stopping,
@@ -63,7 +67,7 @@ impl LiveCheck {
     }
 
     /// Replays the journal up to a sequence, or to where the server is and compares the two. Blocks; reads the whole journal, and takes
-    /// the memory of a second book and of all ids.
+    /// the memory that [`super::verify`] takes.
     pub fn check(&self, at: Option<Sequence>) -> Result<Report, LiveError> {
         let _one = self.one.try_lock().map_err(|_running| LiveError::Busy)?;
         let reached = self.inspect(Book::sequence)?;
@@ -73,7 +77,7 @@ impl LiveCheck {
                 let mut report =
                     Report { store: "not compared: an earlier sequence was asked for".to_owned(), ..Report::default() };
                 let check = Check::new("the server", HashMap::new(), &mut report);
-                self.replay(check, at, None);
+                self.replay(check, at, None)?;
                 Ok(finished(report))
             }
             None => {
@@ -82,7 +86,7 @@ impl LiveCheck {
                 let what = format!("not the store but the server's state was compared, at {}", state.sequence);
                 let mut report = Report { store: what, ..Report::default() };
                 let check = Check::new("the server", accounts, &mut report);
-                self.replay(check, state.sequence, Some(&state));
+                self.replay(check, state.sequence, Some(&state))?;
                 Ok(finished(report))
             }
         }
@@ -126,13 +130,14 @@ impl LiveCheck {
     }
 
     /// Walks the journal up to a sequence and no further: what comes after is being written.
-    fn replay(&self, mut check: Check<'_>, until: Sequence, state: Option<&BookState>) {
+    fn replay(&self, mut check: Check<'_>, until: Sequence, state: Option<&BookState>) -> io::Result<()> {
         let disk = FileDisk::read_only(&self.journal);
         let mut groups = 0_u64;
         let walked = walk(&disk, 1, &mut |header, body| {
             groups = groups.saturating_add(1);
             if check.group(header.time_ns, body, until) { Ok(()) } else { Err("far enough".into()) }
         });
+        check.ids(None)?;
         if let Err(err) = walked
             && check.book.sequence() < until
         {
@@ -161,6 +166,7 @@ impl LiveCheck {
             self.lives(&mut check, until);
         }
         check.finish_at(groups, state.is_some());
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Data directories as earlier versions wrote them, kept: each is opened, verified and served from, as it is and with only its journal.
 //!
 //! One is added for each format that is released; none is ever changed. Made by a server with small segments and checkpoints: ten accounts, 2,400 transfers, a hold partly
-//! captured, a delayed transfer, refusals. The later ones are the first one, served from by the version whose format they have: the upgrade. From store format 7 on with two refunds.
+//! captured, a delayed transfer, refusals. The later ones are the first one, served from by the version whose format they have: the upgrade.
 
 #![allow(
     clippy::expect_used,
@@ -24,32 +24,13 @@ use heng::ledger::{Code, MORE, Operation, Outcome, Transfer, TransferId};
 use heng::router::{KnownIds, read_known_ids};
 use heng::verify::verify;
 
-/// Directory, sequence of the last record, what was refunded.
-const KEPT: &[(&str, u64, &[Refund])] = &[
-    ("journal-1-store-3", 2_424, &[]),
-    ("journal-1-store-4", 2_424, &[]),
-    ("journal-1-store-5", 2_424, &[]),
-    ("journal-1-store-6", 2_424, &[]),
-    (
-        "journal-1-store-7",
-        2_426,
-        &[Refund { of: 1, from: 2, amount: 300_000 }, Refund { of: 9, from: 10, amount: 400_000 }],
-    ),
+/// Directory, sequence of the last record.
+const KEPT: &[(&str, u64)] = &[
+    ("journal-1-store-3", 2_424),
+    ("journal-1-store-4", 2_424),
+    ("journal-1-store-5", 2_424),
+    ("journal-1-store-6", 2_424),
 ];
-
-/// A refund to account 1 of a transfer of 1,000,000; its id is 8,000 and that of the transfer.
-struct Refund {
-    of: u128,
-    from: u128,
-    amount: u128,
-}
-
-impl Refund {
-    /// One of another amount, with an id of its own.
-    fn another(&self, id: u128, amount: u128) -> Transfer {
-        Transfer { flags: Operation::Refund as u16, related: self.of, ..transfer(id, self.from, 1, amount) }
-    }
-}
 
 /// Id, debits and credits posted, debits and credits pending.
 const BALANCES: [(u128, [u128; 4]); 10] = [
@@ -81,7 +62,7 @@ fn told(code: Code, sequence: u64, outcome: &Outcome) {
     assert_eq!((outcome.code, outcome.sequence, outcome.repeated), (code, sequence, true));
 }
 
-fn serve(data: &Path, (sequence, refunds): (u64, &[Refund]), shards: usize) {
+fn serve(data: &Path, sequence: u64, shards: usize) {
     let mut settings = settings(data);
     settings.shards = Some(shards);
     let server = TestServer::start(settings);
@@ -89,11 +70,7 @@ fn serve(data: &Path, (sequence, refunds): (u64, &[Refund]), shards: usize) {
     runtime().block_on(async {
         let mut client = server.client().await;
         let (_, accounts) = client.accounts(&(1..=10).collect::<Vec<_>>()).await.unwrap();
-        for (account, (id, mut expected)) in accounts.iter().zip(BALANCES) {
-            for refund in refunds {
-                expected[0] += if refund.from == id { refund.amount } else { 0 };
-                expected[1] += if id == 1 { refund.amount } else { 0 };
-            }
+        for (account, (id, expected)) in accounts.iter().zip(BALANCES) {
             let all = account.totals;
             let totals = [all.debits_posted, all.credits_posted, all.debits_pending, all.credits_pending];
             assert_eq!((account.properties.id.raw(), totals), (id, expected));
@@ -109,18 +86,6 @@ fn serve(data: &Path, (sequence, refunds): (u64, &[Refund]), shards: usize) {
         let void = Transfer { flags: Operation::Void as u16, related: 5_002, ..transfer(6_001, 3, 4, 0) };
         let outcomes = client.submit(&[capture, void]).await.unwrap();
         assert!(outcomes.iter().all(|outcome| outcome.code == Code::Accepted), "{outcomes:?}");
-        // What was given back is not given back again.
-        for refund in refunds {
-            let (id, left) = (8_000 + refund.of, 1_000_000 - refund.amount);
-            let again = [
-                refund.another(id, refund.amount),
-                refund.another(id + 100, left + 1),
-                refund.another(id + 200, left / 2),
-            ];
-            let outcomes = client.submit(&again).await.unwrap();
-            let codes: Vec<_> = outcomes.iter().map(|outcome| (outcome.code, outcome.repeated)).collect();
-            assert_eq!(codes, [(Code::Accepted, true), (Code::RefundTooLarge, false), (Code::Accepted, false)]);
-        }
     });
     server.stop().unwrap();
     let report = verify(data).unwrap();
@@ -131,7 +96,7 @@ fn serve(data: &Path, (sequence, refunds): (u64, &[Refund]), shards: usize) {
 fn every_format_that_was_kept_is_served_from() {
     let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
     assert_eq!(fs::read_dir(&formats).unwrap().count(), KEPT.len(), "each kept directory is tested");
-    for (name, sequence, refunds) in KEPT {
+    for (name, sequence) in KEPT {
         for (only_journal, shards) in [(false, 1), (true, 3)] {
             let directory = tempfile::tempdir().unwrap();
             let data = directory.path().join("data");
@@ -142,7 +107,7 @@ fn every_format_that_was_kept_is_served_from() {
             }
             let report = verify(&data).unwrap();
             assert!(report.ok && report.sequence == *sequence, "{name}: {:?}", report.violations);
-            serve(&data, (*sequence, refunds), shards);
+            serve(&data, *sequence, shards);
         }
     }
 }

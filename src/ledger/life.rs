@@ -15,7 +15,7 @@ use super::fields::{get, narrow, set, wide};
 use super::{Sequence, TransferId};
 
 /// Bytes of an encoded [`KeptLife`].
-pub const KEPT_LIFE_BYTES: usize = 42;
+const KEPT_LIFE_BYTES: usize = 42;
 
 /// What was given back of a transfer. There is one only for those of which something was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

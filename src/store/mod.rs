@@ -5,7 +5,7 @@
 //! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
-//! | `lives` | first transfer id of a block, u128 big-endian | up to 8 ids, 58 bytes each: what was given back of the transfer; read when it is asked for |
+//! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
 //! | `levels` | sequence of the record, u64 big-endian | slot and level that the account had before it |
 //! | `tallies` | block number | 10 tallies of limits, bincode |
 //! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |

@@ -90,7 +90,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 7;
+const STORE_FORMAT: u64 = 6;
 const CHECKPOINT_KEY: &str = "checkpoint";
 const INDEXED_KEY: &str = "indexed";
 

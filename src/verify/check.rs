@@ -93,7 +93,7 @@ impl<'a> Check<'a> {
 
     /// Compares with the store no more: it cannot be read.
     fn forget_store(&mut self, err: &StoreError) {
-        self.report.store = format!("cannot be read ({}); the next start makes it again from the journal", chain(err));
+        self.report.store = format!("cannot be read ({}); `heng rebuild` makes it again from the journal", chain(err));
         self.stored.clear();
         self.lives.clear();
         self.checkpoint = 0;
@@ -130,6 +130,8 @@ impl<'a> Check<'a> {
             lives.insert(id, life);
         })?;
         let last = store.last_index()?;
+        // Whether all can be read: of a store that is damaged anywhere nothing is compared.
+        store.read_index((1, last), |_, _| ())?;
         self.links = Some(Links { store, last, first: 0, piece: Vec::new() });
         self.report.store =
             format!("checkpoint at {}, {} accounts, {last} index entries", checkpoint.sequence, checkpoint.accounts);

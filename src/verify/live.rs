@@ -34,7 +34,9 @@ pub enum LiveError {
     #[error("the ledger is at sequence {0}; a check can be made up to there")]
     Ahead(Sequence),
     /// Ids could not be sorted.
-    #[error("cannot sort ids in the server's temporary directory, which takes 24 bytes for each transfer: {0}")]
+    #[error(
+        "the server cannot sort ids in its directory for temporary files, 24 bytes for each transfer ({0}); its TMPDIR names another"
+    )]
     Sort(#[from] io::Error),
     /// The server stops.
     #[error("the server is stopping")]

@@ -12,7 +12,7 @@
 //! journal too; damage there is told by itself, since the ledger is whole without them.
 //!
 //! Memory is that of a book, and of all that was ever given back: some 350 bytes of each transfer that was refunded or reversed. What is there of every
-//! record is read as the walk comes to it, or sorted in a temporary file: 24 bytes for each transfer, and as many for each id in runs.
+//! record is read as the walk comes to it, or sorted in a file in the directory for temporary ones (`TMPDIR`; some systems have it in memory): 24 bytes for each transfer, and as many for each id in runs.
 //!
 //! Shares the book and the formats with the server; shares nothing with the account actor that decided, or with the index of ids.
 
@@ -74,7 +74,7 @@ pub struct Report {
     /// Statements and payout files that are damaged, and what to do; the ledger itself may be whole.
     #[serde(default)]
     pub damaged_files: Vec<String>,
-    /// What is wrong, in order of sequence, with ids last; the first are listed.
+    /// What is wrong, as the walk meets it, then what only all records together tell; the first are listed.
     pub violations: Vec<String>,
     /// How many violations there are.
     pub violation_count: u64,
@@ -101,7 +101,7 @@ pub enum VerifyError {
     #[error("cannot copy the store to a temporary directory")]
     Copy(#[source] io::Error),
     /// Ids could not be sorted.
-    #[error("cannot sort ids in a temporary directory, which takes 48 bytes for each transfer; TMPDIR names another")]
+    #[error("cannot sort ids in the directory for temporary files, 48 bytes for each transfer; TMPDIR names another")]
     Sort(#[source] io::Error),
 }
 

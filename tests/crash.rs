@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use common::{Process, account, run, runtime, text, transfer};
 use heng::client::{Answer, Client, Connection, Credentials};
-use heng::ledger::{AccountFlags, BALANCING, LINKED, Operation, Outcome, Record, StoredRecord, Totals, Transfer};
+use heng::ledger::{AccountFlags, BALANCING, Code, LINKED, Operation, Outcome, Record, StoredRecord, Totals, Transfer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -394,4 +394,49 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
         crashes += 1;
         if crashes.is_multiple_of(3) { process.kill() } else { mount.cut_power(process) }
     });
+}
+
+/// After a power cut the store is made again from the journal; not after a kill, nor where it was closed before.
+#[test]
+fn a_store_that_was_used_when_the_machine_went_down_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let start = |boot: &str| {
+        let arguments = common::serve_arguments(&data);
+        let mut command = common::heng(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let process = Process::spawn(command.env("HENG_BOOT_ID", boot).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
+        (process, names.filter(|name| text(name.as_encoded_bytes()).starts_with("store.damaged")).count())
+    };
+    let balance = |process: &Process| {
+        runtime().block_on(async {
+            let (_, accounts) = connect(process).await.accounts(&[2]).await.unwrap();
+            accounts[0].totals.credits_posted
+        })
+    };
+    let (process, _) = start("one");
+    runtime().block_on(async {
+        let mut client = connect(&process).await;
+        client.open_accounts(&[1, 2].map(|id| account(id, AccountFlags::default()))).await.unwrap();
+        assert_eq!(client.submit(&[transfer(7, 1, 2, 30)]).await.unwrap()[0].code, Code::Accepted);
+    });
+    process.kill();
+    let (process, aside) = start("one");
+    assert_eq!((aside, balance(&process)), (0, 30), "killed");
+    process.kill();
+    let (process, aside) = start("two");
+    assert_eq!((aside, balance(&process)), (1, 30), "the machine went down");
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{said}");
+    let (process, aside) = start("three");
+    assert_eq!((aside, balance(&process)), (1, 30), "closed before");
+    process.kill();
+    let verify = |boot: &str| {
+        let mut command = common::heng(&["verify", "--json", "--data-dir", data.to_str().unwrap()]);
+        let output = command.env("HENG_BOOT_ID", boot).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["store"].as_str().unwrap().to_owned()
+    };
+    assert!(verify("four").starts_with("not compared: the machine went down"), "{}", verify("four"));
+    assert!(verify("three").starts_with("checkpoint at"), "{}", verify("three"));
 }

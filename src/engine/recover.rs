@@ -17,8 +17,9 @@ use crate::planted::{self, Bug};
 use crate::router::{IDS_IN_MEMORY, KnownIds};
 use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
-    open_or_set_aside,
+    machine_boot, open_or_set_aside,
 };
+use crate::telemetry::chain;
 
 /// How to recover.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ impl Default for RecoverOptions {
 }
 
 /// What an engine stands on besides its directory. The default is the machine: its disk, threads, the wall clock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Where the journal is instead of the directory.
     pub disk: Option<Arc<dyn Disk>>,
@@ -44,6 +45,14 @@ pub struct Surroundings {
     pub helpers: Helpers,
     /// Gives records their times.
     pub clock: Clock,
+    /// Which boot of the machine this is, if that is known: when the machine went down while the store was written, it is made again.
+    pub boot: Option<String>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { disk: None, helpers: Helpers::default(), clock: Clock::default(), boot: machine_boot() }
+    }
 }
 
 /// Why recovery failed. Nothing was lost by trying.
@@ -137,7 +146,10 @@ pub fn recover_with(
         None => Arc::new(FileDisk::create(&directory.journal())?),
     };
     let ids_path = directory.ids();
-    let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
+    let load = |store: &Store| {
+        store.begin_use(surroundings.boot.as_deref())?;
+        load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers))
+    };
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
     let Loaded { mut book, mut ids, links, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(links);
@@ -222,7 +234,7 @@ pub fn append_offline(
     segment_bytes: u64,
     surroundings: &Surroundings,
 ) -> Result<(), String> {
-    let tail = recovered.tail;
+    let (tail, store) = (recovered.tail, recovered.store);
     let options = JournalOptions { segment_bytes, ahead: surroundings.helpers.are_threads() };
     let mut journal =
         FileJournal::open(recovered.disk, options, tail, recovered.reader).map_err(|err| err.to_string())?;
@@ -231,7 +243,7 @@ pub fn append_offline(
         group.extend(None, &record.encode());
     }
     match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
-        Appended::Durable => Ok(()),
+        Appended::Durable => store.close().map_err(|err| chain(&err)),
         Appended::Fenced { expected } => Err(format!("another process writes to this journal: it is at {expected}")),
         Appended::Failed(err) => Err(format!("nothing was written: {err}; try again when that is mended")),
         Appended::Unknown(err) => {

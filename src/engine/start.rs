@@ -15,7 +15,7 @@ use crate::ledger::Sequence;
 use crate::router::RouterHandle;
 use crate::settlement::SettlementHandle;
 use crate::shard::ShardHandle;
-use crate::store::{Gateways, LinkLog};
+use crate::store::{Gateways, LinkLog, Store};
 use crate::telemetry::Telemetry;
 
 /// How the engine runs.
@@ -54,6 +54,8 @@ pub struct Engine {
     pub reader: Arc<JournalReader>,
     /// Finds histories.
     pub links: Arc<LinkLog>,
+    /// What checkpoints are in; to be closed when all has stopped whole.
+    pub store: Store,
     pub(super) arbiters: Vec<Arbiter>,
     pub(super) helpers: Vec<Helper>,
 }

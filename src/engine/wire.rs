@@ -104,7 +104,8 @@ pub fn wire(
         spawn_resolver((Arc::clone(&reader), Arc::new(store.clone())), settlement.clone(), shards.clone(), helpers)?;
     let room = clearing.clone();
     let wake = move || room.wake();
-    let (store_writer, store_helper) = spawn_store_writer(store, Arc::clone(&links), telemetry.clone(), wake, helpers)?;
+    let (store_writer, store_helper) =
+        spawn_store_writer(store.clone(), Arc::clone(&links), telemetry.clone(), wake, helpers)?;
 
     let durable = tail.next_sequence.saturating_sub(1);
     telemetry.counters().start_at(durable, checkpoint);
@@ -149,6 +150,7 @@ pub fn wire(
     }
     let admission = Admission::new(options.items_in_flight_max);
     let (arbiters, helpers) = (Vec::new(), vec![journal_helper, repeats_helper, store_helper]);
-    let engine = Engine { router, settlement, clearing, shards, admission, gateways, reader, links, arbiters, helpers };
+    let engine =
+        Engine { router, settlement, clearing, shards, admission, gateways, reader, links, store, arbiters, helpers };
     Ok((engine, parts))
 }

@@ -209,7 +209,13 @@ async fn serve(
         }
         None => failure(&telemetry.health().state()),
     });
+    let store = engine.store.clone();
     engine.stop();
+    if result.is_ok()
+        && let Err(err) = store.close()
+    {
+        tracing::warn!(err = %chain(&err), "the store is not closed; should the machine go down now, the next start makes it again from the journal");
+    }
     result
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches |
+//! | `meta` | `format`, `checkpoint`, `indexed`, `boot`, `closed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches; in which boot of the machine it is used; the checkpoint at which it was closed |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
 //! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
@@ -20,8 +20,9 @@
 //!
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
-//! 3. A life that cannot be read ends the process; when that is damage, the next start makes the store again.
-//! 4. The index entries of all records that an account has seen, and the levels that it had before, are durable before the account is written.
+//! 3. One that was written when the machine went down is not believed: sled may have lost what it had durably (`trust.rs`).
+//! 4. A life that cannot be read ends the process; when that is damage, the next start makes the store again.
+//! 5. The index entries of all records that an account has seen, and the levels that it had before, are durable before the account is written.
 //!
 //! # Not here
 //!
@@ -34,6 +35,7 @@ mod links;
 mod lives;
 mod open;
 mod pendings;
+mod trust;
 mod windows;
 mod writer;
 
@@ -42,4 +44,5 @@ pub use index::{INDEX_ENTRY_BYTES, INDEX_PER_BLOCK};
 pub use links::LinkLog;
 pub use open::{Gateways, Store, StoreError, open_or_set_aside, set_aside};
 pub use pendings::OpenTree;
+pub use trust::machine_boot;
 pub use writer::{StoreJob, StoreWriter, spawn_store_writer};

@@ -73,7 +73,7 @@ pub struct Store {
     file: Arc<File>,
     /// The last checkpoint that is durable.
     pub(super) durable: Arc<AtomicU64>,
-    meta: sled::Tree,
+    pub(super) meta: sled::Tree,
     accounts: sled::Tree,
     index: Arc<IndexFile>,
     gateways: sled::Tree,

@@ -84,7 +84,7 @@ pub(crate) struct Server {
 pub(crate) fn recover_beside(path: &Path, disk: SimDisk, options: &Options) -> Result<(), String> {
     let directory = DataDir::create(path).map_err(|err| err.to_string())?;
     let (helpers, _stepper) = Helpers::stepped();
-    let surroundings = Surroundings { disk: Some(Arc::new(disk)), helpers, clock: Clock::default() };
+    let surroundings = Surroundings { disk: Some(Arc::new(disk)), helpers, clock: Clock::default(), boot: None };
     second::compare(&recover(&directory, options, &surroundings)?)
 }
 
@@ -105,7 +105,7 @@ impl Server {
         let (helpers, stepper) = Helpers::stepped();
         let now_ns = Arc::clone(now_ns);
         let clock = Clock::new(move || now_ns.load(Ordering::Relaxed));
-        let surroundings = Surroundings { disk: Some(disk), helpers, clock };
+        let surroundings = Surroundings { disk: Some(disk), helpers, clock, boot: None };
         let mut recovered = recover(&directory, options, &surroundings)?;
         if recovered.book.policy().text() != options.policy {
             let parts: Vec<Record> = PolicyPart::split(&options.policy).into_iter().map(Record::Policy).collect();

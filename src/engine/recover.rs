@@ -146,11 +146,9 @@ pub fn recover_with(
         None => Arc::new(FileDisk::create(&directory.journal())?),
     };
     let ids_path = directory.ids();
-    let load = |store: &Store| {
-        store.begin_use(surroundings.boot.as_deref())?;
-        load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers))
-    };
-    let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), options.store_cache_bytes, load)?;
+    let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
+    let use_of = (options.store_cache_bytes, surroundings.boot.as_deref());
+    let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), use_of, load)?;
     let Loaded { mut book, mut ids, links, checkpoint, indexed, windows_at } = loaded;
     let links = Arc::new(links);
     let reader = JournalReader::new(Arc::clone(&disk));

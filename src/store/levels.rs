@@ -49,12 +49,12 @@ mod tests {
         let path = directory.path().join("store");
         let all = [3, 300, 70_000].map(|until| FormerLevel { slot: 7, until, level: 2 });
         {
-            let (store, (), _) = open_or_set_aside(&path, 1 << 20, |_| Ok(())).unwrap();
+            let (store, (), _) = open_or_set_aside(&path, (1 << 20, None), |_| Ok(())).unwrap();
             store.put_levels(&all).unwrap();
             store.forget_levels(3).unwrap();
             store.sync().unwrap();
         }
-        let (store, read, _) = open_or_set_aside(&path, 1 << 20, Store::levels).unwrap();
+        let (store, read, _) = open_or_set_aside(&path, (1 << 20, None), Store::levels).unwrap();
         assert_eq!(read, all[1..]);
         store.forget_levels(70_000).unwrap();
         assert_eq!(store.levels().unwrap(), []);

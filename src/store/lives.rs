@@ -128,7 +128,7 @@ mod tests {
         let path = directory.path().join("store");
         let life = |refunded, head| Life { refunded, is_over: false, head };
         let [known, other] = [1, 2].map(TransferId::from_raw);
-        let open = || open_or_set_aside(&path, 1 << 20, |_| Ok(())).unwrap();
+        let open = || open_or_set_aside(&path, (1 << 20, None), |_| Ok(())).unwrap();
         {
             let (store, (), _) = open();
             store.put_lives(&[(known, KeptLife { now: life(5, 10), before: Life::default() })]).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `meta` | `format`, `checkpoint`, `indexed`, `boot`, `closed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches; in which boot of the machine it is used; the checkpoint at which it was closed |
+//! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
 //! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
@@ -45,4 +45,5 @@ pub use links::LinkLog;
 pub use open::{Gateways, Store, StoreError, open_or_set_aside, set_aside};
 pub use pendings::OpenTree;
 pub use trust::machine_boot;
+pub(crate) use trust::went_down;
 pub use writer::{StoreJob, StoreWriter, spawn_store_writer};

@@ -13,6 +13,7 @@ use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::index::{IndexFile, IndexTrouble};
 use super::links::LinkLog;
 use super::lives::{clear_mark, is_marked};
+use super::trust::{begin_use, clear_note};
 use crate::ledger::{BookAccount, GatewayEntry, GatewayId, Grant, Sequence, get};
 use crate::telemetry::{chain, guard_panics};
 
@@ -73,7 +74,7 @@ pub struct Store {
     file: Arc<File>,
     /// The last checkpoint that is durable.
     pub(super) durable: Arc<AtomicU64>,
-    pub(super) meta: sled::Tree,
+    meta: sled::Tree,
     accounts: sled::Tree,
     index: Arc<IndexFile>,
     gateways: sled::Tree,
@@ -292,13 +293,15 @@ fn is_refused(err: &StoreError) -> bool {
 }
 
 /// Opens the store and reads from it with `load`; when either fails for another reason than a newer format, moves the store
-/// aside, makes an empty one and loads that. Answers also whether that happened.
+/// aside, makes an empty one and loads that. Answers also whether that happened. So is one that was written in another boot of the machine and not
+/// closed ([`Store::close`]).
 pub fn open_or_set_aside<T>(
     path: &Path,
-    cache_bytes: u64,
+    (cache_bytes, boot): (u64, Option<&str>),
     load: impl Fn(&Store) -> Result<T, StoreError>,
 ) -> Result<(Store, T, bool), StoreError> {
     let attempt = || {
+        begin_use(path, boot)?;
         let store = Store::open(path, cache_bytes)?;
         let loaded = guard_panics(AssertUnwindSafe(|| load(&store)));
         let panicked = StoreError::Damaged { path: path.to_owned(), what: "sled panicked while reading".to_owned() };
@@ -335,7 +338,8 @@ pub fn open_or_set_aside<T>(
 pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let aside = path.with_extension(format!("damaged-{now}"));
-    fs::rename(path, &aside).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    let moved = fs::rename(path, &aside).and_then(|()| clear_note(path));
+    moved.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
     Ok(aside)
 }
 

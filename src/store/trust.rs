@@ -1,20 +1,44 @@
 //! Whether a store is believed after the machine went down: not if that happened while it was written.
 //!
 //! sled tells the kernel to write (`sync_file_range`) and writes over what it then takes for durable, so when the power goes, what the last
-//! checkpoint had may be gone, in part and without a word. A process that is killed loses nothing by that, since the kernel goes on. So the store
-//! notes in which boot of the machine it is used, before anything else is written, and when it is closed.
+//! checkpoint had may be gone, in part and without a word. A process that is killed loses nothing by that, since the kernel goes on. So a file
+//! beside the store, `store.used`, says in which boot of the machine it is used; it is durable before the store is written, and removed when that is closed.
 //!
 //! # Not here
 //!
 //! Damage that is found while reading: [`super::lives`], [`super::open`].
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use super::open::{Store, StoreError};
 
-const BOOT_KEY: &str = "boot";
-const CLOSED_KEY: &str = "closed";
+fn note(store: &Path) -> PathBuf {
+    store.with_extension("used")
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// Forgets that a store was used, durably.
+pub(super) fn clear_note(store: &Path) -> io::Result<()> {
+    match fs::remove_file(note(store)) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_directory_of(store)),
+    }
+}
+
+/// Whether the machine went down while a store was used: it was not closed, and this is another boot.
+pub(crate) fn went_down(store: &Path, boot: Option<&str>) -> io::Result<bool> {
+    let Some(boot) = boot.filter(|_| store.exists()) else { return Ok(false) };
+    match fs::read(note(store)) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        used_in => Ok(used_in? != boot.as_bytes()),
+    }
+}
 
 /// Which boot of the machine this is: the environment's `HENG_BOOT_ID`, else what Linux calls it; none where neither tells.
 pub fn machine_boot() -> Option<String> {
@@ -23,35 +47,27 @@ pub fn machine_boot() -> Option<String> {
     told.map(|boot| boot.trim().to_owned()).filter(|boot| !boot.is_empty())
 }
 
+/// Notes durably that a store is used in this boot, before it is. Damage when it is not to be believed. Blocks.
+pub(super) fn begin_use(store: &Path, boot: Option<&str>) -> Result<(), StoreError> {
+    let io_error = |source| StoreError::Io { path: note(store), source };
+    if went_down(store, boot).map_err(io_error)? {
+        let what = "the machine went down while it was written".to_owned();
+        return Err(StoreError::Damaged { path: store.to_owned(), what });
+    }
+    let Some(boot) = boot else { return Ok(()) };
+    let noted = File::create(note(store)).and_then(|mut file| {
+        file.write_all(boot.as_bytes())?;
+        file.sync_all()?;
+        sync_directory_of(store)
+    });
+    noted.map_err(io_error)
+}
+
 impl Store {
-    /// Whether the machine went down while the store was used: it was not closed, and this is another boot.
-    pub(crate) fn went_down(&self, boot: Option<&str>) -> Result<bool, StoreError> {
-        let read = |key| self.meta.get(key).map_err(|source| self.error(source));
-        let checkpoint = self.checkpoint()?.unwrap_or_default().sequence;
-        // An earlier version neither removes the note of a later one nor makes it, but it makes checkpoints.
-        let is_closed = read(CLOSED_KEY)?.is_some_and(|at| *at == checkpoint.to_be_bytes());
-        let used_in = read(BOOT_KEY)?;
-        Ok(!is_closed && used_in.zip(boot).is_some_and(|(used_in, boot)| *used_in != *boot.as_bytes()))
-    }
-
-    /// Notes durably that the store is used in this boot, before it is. Damage when it is not to be believed. Blocks.
-    pub(crate) fn begin_use(&self, boot: Option<&str>) -> Result<(), StoreError> {
-        if self.went_down(boot)? {
-            return Err(self.damaged("the machine went down while it was written"));
-        }
-        if let Some(boot) = boot {
-            self.meta.insert(BOOT_KEY, boot.as_bytes()).map_err(|source| self.error(source))?;
-        }
-        self.meta.remove(CLOSED_KEY).map_err(|source| self.error(source))?;
-        self.sync()
-    }
-
     /// Makes all that was written durable, and notes that nobody writes any more. Blocks.
     pub fn close(&self) -> Result<(), StoreError> {
         self.sync()?;
-        let checkpoint = self.checkpoint()?.unwrap_or_default().sequence;
-        self.meta.insert(CLOSED_KEY, &checkpoint.to_be_bytes()).map_err(|source| self.error(source))?;
-        self.sync()
+        clear_note(self.path()).map_err(|source| StoreError::Io { path: note(self.path()), source })
     }
 }
 
@@ -66,7 +82,7 @@ mod tests {
         let checkpoint = |sequence| Checkpoint { sequence, ..Checkpoint::default() };
         // Whether it was made again, and the store.
         let open = |boot: Option<&str>| {
-            let (store, (), again) = open_or_set_aside(&path, 1 << 20, |store| store.begin_use(boot)).unwrap();
+            let (store, (), again) = open_or_set_aside(&path, (1 << 20, boot), |_| Ok(())).unwrap();
             (again, store)
         };
         let (again, store) = open(Some("one"));
@@ -83,11 +99,12 @@ mod tests {
         drop(store);
         assert!(!open(Some("three")).0, "the power went when it was closed");
         assert!(open(Some("four")).0, "the note is of the last time only");
-        let (_, store) = open(Some("four"));
-        store.close().unwrap();
-        // An earlier version.
-        store.make_checkpoint(&checkpoint(9)).unwrap();
-        drop(store);
-        assert!(open(Some("five")).0);
+        // A note that was being written is nobody's.
+        std::fs::write(super::note(&path), []).unwrap();
+        assert!(open(Some("four")).0);
+        super::super::set_aside(&path).unwrap();
+        assert!(!open(Some("five")).0, "a new one");
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(!open(Some("six")).0, "somebody removed it");
     }
 }

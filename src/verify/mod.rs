@@ -33,7 +33,7 @@ use self::check::Check;
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{FileDisk, walk};
 use crate::ledger::{RECORD_BYTES, Record, Sequence};
-use crate::store::{Store, machine_boot};
+use crate::store::{Store, machine_boot, went_down};
 use crate::telemetry::chain;
 
 pub use live::{LiveCheck, LiveError};
@@ -220,7 +220,7 @@ impl StoreCopy {
         let copy = tempfile::tempdir().map_err(VerifyError::Copy)?;
         copy_directory(&directory.store(), copy.path()).map_err(VerifyError::Copy)?;
         match Store::open(copy.path(), 32 << 20) {
-            Ok(store) if store.went_down(machine_boot().as_deref()).unwrap_or(false) => {
+            Ok(_) if went_down(&directory.store(), machine_boot().as_deref()).unwrap_or(false) => {
                 "not compared: the machine went down while it was written; the next start makes it again from the journal"
                     .clone_into(&mut report.store);
                 Ok(None)

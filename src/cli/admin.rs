@@ -184,7 +184,7 @@ pub(super) fn rebuild(command: &RebuildCommand) -> Done {
     let mut recovered =
         recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20, ..RecoverOptions::default() })?;
     recovered.write_checkpoint()?;
-    recovered.store.close()?;
+    recovered.store.close();
     let (accounts, ids, sequence) = (recovered.book.len(), recovered.ids.len(), recovered.book.sequence());
     if command.json {
         print_json(&serde_json::json!({ "accounts": accounts, "ids": ids, "sequence": sequence, "set_aside": aside }))?;

@@ -19,7 +19,6 @@ use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
     machine_boot, open_or_set_aside,
 };
-use crate::telemetry::chain;
 
 /// How to recover.
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +240,10 @@ pub fn append_offline(
         group.extend(None, &record.encode());
     }
     match journal.append(journal.epoch(), tail.next_sequence, &mut group) {
-        Appended::Durable => store.close().map_err(|err| chain(&err)),
+        Appended::Durable => {
+            store.close();
+            Ok(())
+        }
         Appended::Fenced { expected } => Err(format!("another process writes to this journal: it is at {expected}")),
         Appended::Failed(err) => Err(format!("nothing was written: {err}; try again when that is mended")),
         Appended::Unknown(err) => {

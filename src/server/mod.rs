@@ -211,10 +211,8 @@ async fn serve(
     });
     let store = engine.store.clone();
     engine.stop();
-    if result.is_ok()
-        && let Err(err) = store.close()
-    {
-        tracing::warn!(err = %chain(&err), "the store is not closed; should the machine go down now, the next start makes it again from the journal");
+    if result.is_ok() {
+        store.close();
     }
     result
 }

@@ -83,7 +83,11 @@ pub(super) fn distrust_after(path: &Path, err: &StoreError) {
 
 /// Once the store is set aside.
 pub(super) fn clear_mark(path: &Path) -> io::Result<()> {
-    match fs::remove_file(mark(path)) {
+    remove_if_there(&mark(path))
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
         _ => Ok(()),
     }

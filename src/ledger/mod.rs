@@ -33,6 +33,7 @@
 //! | `tally` | limits: counting per period |
 //! | `watch` | what reports list for those who look after money laundering |
 //! | `transfer` | a transfer, an account to open, an outcome |
+//! | `words` | words that are asked at random, on huge pages |
 //!
 //! # Not here
 //!
@@ -68,6 +69,7 @@ mod tallies;
 mod tally;
 mod transfer;
 mod watch;
+mod words;
 
 pub use account::{Account, Decision, Lasting};
 pub(crate) use bank::unspaced;

@@ -9,9 +9,10 @@
 //!
 //! # Not here
 //!
-//! What the numbers stand for.
+//! What the numbers stand for, and which pages the places lie on ([`super::words`]).
 
 use super::get;
+use super::words::Words;
 
 /// Places of an empty table.
 const PLACES_MIN: usize = 16;
@@ -47,7 +48,7 @@ pub fn fold(a: u64, b: u64) -> u64 {
 #[derive(Debug)]
 pub struct Places {
     /// Its length is a power of two.
-    places: Vec<u32>,
+    places: Words,
     count: usize,
 }
 
@@ -61,7 +62,7 @@ impl Places {
     /// Without any, and with room for at least so many. Memory is used as they come.
     pub fn with_room(numbers: usize) -> Self {
         let places = numbers.saturating_mul(2).next_power_of_two().max(PLACES_MIN);
-        Self { places: vec![0; places], count: 0 }
+        Self { places: Words::zeroed(places), count: 0 }
     }
 
     /// How many numbers were given.
@@ -78,7 +79,7 @@ impl Places {
     /// What is at the place to which a hash leads: whoever looks many up reads all of these first, so that their cache misses overlap.
     #[inline]
     pub fn first(&self, hash: u64) -> u32 {
-        self.places.get(self.home(hash)).copied().unwrap_or(0)
+        self.places.get(self.home(hash)).unwrap_or(0)
     }
 
     /// The number that has this hash and is what is looked for; or, if it is not there, the free place where it belongs.
@@ -86,7 +87,7 @@ impl Places {
     pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Result<u32, usize> {
         let (mask, bits, tag) = (self.mask(), self.bits(), self.tag(hash));
         let mut place = self.home(hash);
-        while let Some(&kept) = self.places.get(place) {
+        while let Some(kept) = self.places.get(place) {
             if kept == 0 {
                 break;
             }
@@ -123,17 +124,15 @@ impl Places {
     #[inline]
     fn set(&mut self, hash: u64, place: usize, number: u32) {
         let kept = self.tag(hash) | number.wrapping_add(1);
-        if let Some(free) = self.places.get_mut(place) {
-            *free = kept;
-        }
+        self.places.set(place, kept);
     }
 
     #[cold]
     fn double(&mut self, last: u32, hash_of: impl Fn(u32) -> u64) {
         let doubled = self.places.len().saturating_mul(2);
         // What the old ones say follows from the numbers: not both at once.
-        self.places = Vec::new();
-        self.places = vec![0; doubled];
+        self.places = Words::zeroed(0);
+        self.places = Words::zeroed(doubled);
         for number in 0..=last {
             let hash = hash_of(number);
             // No two are the same, so there is nothing to compare with.
@@ -156,8 +155,7 @@ impl Places {
     /// When there are numbers: they would be forgotten.
     pub fn warm(&mut self) {
         assert_eq!(self.count, 0, "what has a number would be forgotten");
-        // Without the box the compiler may know that all is zero already.
-        std::hint::black_box(&mut self.places).fill(0);
+        self.places.clear();
     }
 
     #[inline]

@@ -17,9 +17,12 @@ mod ports;
 use std::path::Path;
 
 use heng::backoffice::{
-    Answer, BreakOrder, BreakOrderAction, BreakView, Command, Import, Office, Overlap, Person, Problem, check_files,
+    Answer, BreakOrder, BreakOrderAction, BreakView, Command, DayReporter, Import, Office, Overlap, Participating,
+    Person, Problem, ReportOptions, check_files,
 };
-use heng::ledger::{AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, Record, Transfer, TransferId};
+use heng::ledger::{
+    AccountFlags, AccountId, Code, GatewayId, NewAccount, PayoutState, Record, StoredRecord, Transfer, TransferId,
+};
 use network::Network;
 use ports::{Fused, NOON_NS};
 
@@ -66,7 +69,11 @@ fn transfer(id: u128, (debit, credit): (u128, u128), amount: u128, code: u16) ->
 
 /// Three participants with positions, settled; and eight incoming payments with a reference of the gateway, 1001 to 1008.
 fn ledger(directory: &Path) -> Fused {
-    let mut network = Network::new(1, POLICY);
+    ledger_under(POLICY, directory)
+}
+
+fn ledger_under(policy: &str, directory: &Path) -> Fused {
+    let mut network = Network::new(1, policy);
     network.tick(NOON_NS);
     for id in [1, 2, 3, 800, 900, 950] {
         let id = AccountId::from_raw(id);
@@ -522,6 +529,40 @@ fn a_bank_that_does_nothing_is_noticed() {
             format!(":20:S{day}\n:25:DE89370400440532013000\n:60F:C2611{day}EUR1,00\n:62F:C2611{day}EUR1,00\n-\n");
         assert_eq!(import(&mut office, &file).unwrap(), (0, open), "{day}");
     }
+}
+
+/// Cents that nobody looks for add up; the report of the day says to how much.
+#[test]
+fn what_is_within_the_tolerance_is_no_break_and_told_as_a_sum() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = POLICY.replace("write_off_account = 950", "write_off_account = 950\namount_tolerance = \"0.02\"");
+    let ports = ledger_under(&policy, directory.path());
+    let mut office = Office::new(ports.clone(), directory.path());
+    let lines = ["1,02;ref 1001", "1,99;ref 1002", "3,00;ref 1003", "4,05;ref 1004", "-0,04;correction"];
+    let lines: Vec<String> = lines.iter().map(|line| format!("2026-11-24;{line}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(import(&mut office, &csv(&lines)).unwrap(), (3, 2));
+    let told = || {
+        let day = i32::try_from(NOON_NS / 86_400_000_000_000).unwrap();
+        let statements = Some(directory.path().join("statements"));
+        let mut reporter = DayReporter::new(ReportOptions { day, statements, participants: Participating::Nobody });
+        for (sequence, record) in (1..).zip(&ports.network.lock().unwrap().journal) {
+            reporter.follow(&StoredRecord { sequence, time_ns: NOON_NS + sequence, record: *record }).unwrap();
+        }
+        let report = reporter.finish(NOON_NS);
+        let told = &report.breaks[0];
+        let (count, more, less) = (told.tolerated_count, told.tolerated_more.clone(), told.tolerated_less.clone());
+        let csv = String::from_utf8(report.csv()).unwrap();
+        for row in [format!(",{count},,"), format!("bank has more,,{more},"), format!("bank has less,,{less},")] {
+            assert!(csv.contains(&format!("tolerated,custody,{row}")), "{row} in {csv}");
+        }
+        (count, more, less)
+    };
+    // Two cents more and one less; what is exact is not counted.
+    assert_eq!(told(), (2, "2".to_owned(), "1".to_owned()));
+    // Five cents more and four less, matched by hand, leave one.
+    assert_eq!(resolve(&mut office, "L1.4", "rematch", Some("L1.5"), 1).unwrap(), "resolved");
+    assert_eq!(told(), (3, "3".to_owned(), "1".to_owned()));
 }
 
 /// A provider takes a fee for what it declined; that the payment itself is missing is told all the same.

@@ -68,7 +68,7 @@ pub use ports::{EnginePorts, Ports, Snapshot, Stepping, Trouble};
 pub use recon_commands::{BreakOrder, BreakOrderAction, Import, Overlap};
 pub use reconciliation::{
     BankLine, BankSide, Break, BreakKind, BreakState, Expected, LineTrouble, Matched, Matcher, Named, Reason,
-    Reconciliation, Tolerance, names_in,
+    Reconciliation, Tolerance, Tolerated, names_in,
 };
 pub use report::{
     AccountDay, Balance, BankBreaks, Coverage, DayReport, DayReporter, DistributionDay, Finding, ParticipantDay,

@@ -1,4 +1,5 @@
-//! Breaks: differences between ledger and bank, from the day they are found until someone or something resolves them.
+//! Breaks: differences between ledger and bank, from the day they are found until someone or something resolves them; and what is none, because it is
+//! within the tolerance.
 
 use serde::Serialize;
 
@@ -85,6 +86,28 @@ pub struct Break {
     pub owner: String,
     /// What was said, by whom.
     pub comments: Vec<(GatewayId, String)>,
+}
+
+/// What belongs together although its amounts differ, within `amount_tolerance`. No single one is a break; what they come to is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tolerated {
+    /// How many matches.
+    pub count: u64,
+    /// By how much the bank has more than the ledger in those where it has, minor units.
+    pub more: i128,
+    /// By how much it has less in the others.
+    pub less: i128,
+}
+
+impl Tolerated {
+    /// Adds what the bank has more in a match, or less.
+    pub(super) fn add(&mut self, more: i128) {
+        if more != 0 {
+            let sum = if more > 0 { &mut self.more } else { &mut self.less };
+            *sum = sum.saturating_add(more.saturating_abs());
+            self.count = self.count.saturating_add(1);
+        }
+    }
 }
 
 impl Break {

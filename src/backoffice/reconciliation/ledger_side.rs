@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
 
-use super::breaks::{Break, BreakKind, BreakState};
+use super::breaks::{Break, BreakKind, BreakState, Tolerated};
 use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};
 use crate::backoffice::calendar::{Calendar, day_of};
 use crate::backoffice::statement::{ReadStatements, StatementLine, read_statements};
@@ -30,6 +30,8 @@ pub struct BankSide {
     pub breaks: BTreeMap<BreakKey, Break>,
     /// Matches by reason.
     pub matched: BTreeMap<Reason, u64>,
+    /// Matches whose amounts differ.
+    pub tolerated: Tolerated,
     /// Imports so far.
     pub statements: Vec<StatementEntry>,
     /// The day up to which the bank has told all.
@@ -193,6 +195,7 @@ impl BankSide {
             matcher: Matcher::default(),
             breaks: BTreeMap::new(),
             matched: BTreeMap::new(),
+            tolerated: Tolerated::default(),
             statements: Vec::new(),
             latest_day: i32::MIN,
             entries: BTreeMap::new(),
@@ -343,6 +346,7 @@ impl BankSide {
     fn note(&mut self, matched: &Matched, sequence: Sequence) {
         let count = self.matched.entry(matched.reason).or_default();
         *count = count.saturating_add(1);
+        self.tolerated.add(self.matcher.more_of(matched));
         let lines: Vec<(BreakKey, i32)> = matched
             .lines
             .iter()
@@ -375,11 +379,13 @@ impl BankSide {
 
     /// Does what a record says about a break; answers the transfers whose lines are there now.
     fn act(&mut self, entry: &BreakEntry, sequence: Sequence) -> Vec<u128> {
+        // One that is not found any more says nothing of amounts.
+        let is_known = self.breaks.contains_key(&entry.key);
         if entry.action == BreakAction::Resolve {
             self.known_or_new(entry.key, sequence);
         }
         let Some(known) = self.breaks.get_mut(&entry.key) else { return Vec::new() };
-        let was_open = known.state != BreakState::Resolved;
+        let (was_open, more) = (known.state != BreakState::Resolved, known.amount);
         known.apply(entry);
         if entry.action != BreakAction::Resolve || !was_open {
             return Vec::new();
@@ -388,6 +394,7 @@ impl BankSide {
         if let Some(other) = entry.other {
             closed |= self.close_with_named(other);
             if let Some(known) = self.breaks.get_mut(&other) {
+                self.tolerated.add(if is_known { more.saturating_add(known.amount) } else { 0 });
                 (known.state, known.resolution, known.by) = (BreakState::Resolved, entry.resolution, entry.by);
             }
             let count = self.matched.entry(Reason::ByHand).or_default();

@@ -308,6 +308,13 @@ impl Matcher {
         self.expected(place).map_or(0, |expected| expected.amount)
     }
 
+    /// By how much the bank has more, of what was matched: not more than the tolerance.
+    pub fn more_of(&self, matched: &Matched) -> i128 {
+        let lines = matched.lines.iter().filter_map(|place| self.bank_line(*place)).map(|line| line.amount);
+        let expected = matched.expected.iter().map(|place| self.amount(*place).saturating_neg());
+        lines.chain(expected).fold(0, i128::saturating_add)
+    }
+
     /// The open entries that a line names: surely, or else perhaps.
     fn named_open(&self, line: &BankLine, tolerance: Tolerance) -> Vec<u32> {
         let surely = self.named((&line.names, true), line.amount, tolerance);

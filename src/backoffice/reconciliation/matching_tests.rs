@@ -138,6 +138,7 @@ proptest! {
             let sum_e: i128 = found.expected.iter().map(|place| matcher.amount(*place)).sum();
             let sum_l: i128 = found.lines.iter().map(|place| matcher.lines[at(*place)].amount).sum();
             prop_assert!(sum_e.abs_diff(sum_l) <= amount);
+            prop_assert_eq!(matcher.more_of(found), sum_l - sum_e);
             prop_assert!(found.expected.iter().all(|place| seen_e.insert(*place)));
             prop_assert!(found.lines.iter().all(|place| seen_l.insert(*place)));
         }

@@ -17,7 +17,7 @@ mod ledger_side;
 mod matching;
 mod names;
 
-pub use breaks::{Break, BreakKind, BreakState};
+pub use breaks::{Break, BreakKind, BreakState, Tolerated};
 pub use ledger_side::{BankSide, Named, Reconciliation, names_in};
 pub(super) use ledger_side::{WRITE_OFF_PURPOSE, break_tag};
 pub use matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};

@@ -64,6 +64,9 @@ impl DayReport {
                 let item = format!("{} {} {} days", known.kind, known.key, known.age_days);
                 row(["break", &account.account, &item, "1", &known.amount, ""]);
             }
+            row(["tolerated", &account.account, "", &account.tolerated_count.to_string(), "", ""]);
+            row(["tolerated", &account.account, "bank has more", "", &account.tolerated_more, ""]);
+            row(["tolerated", &account.account, "bank has less", "", &account.tolerated_less, ""]);
         }
         for run in &self.distributions {
             row(["distribution", &run.distribution.to_string(), &run.state, "1", &run.amount, ""]);

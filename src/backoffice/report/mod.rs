@@ -71,13 +71,19 @@ pub struct Coverage {
     pub surplus: String,
 }
 
-/// A bank account's open breaks at the end of the day.
+/// How a bank account differed from the ledger at the end of the day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BankBreaks {
     /// Name of the bank account.
     pub account: String,
     /// Those that nobody has resolved.
     pub open: Vec<BreakView>,
+    /// Matches until then whose amounts differ, within the tolerance.
+    pub tolerated_count: u64,
+    /// By how much the bank has more than the ledger in those where it has, minor units.
+    pub tolerated_more: String,
+    /// By how much it has less in the others, minor units.
+    pub tolerated_less: String,
 }
 
 /// A distribution that was done or failed on the day.
@@ -338,7 +344,13 @@ impl DayReporter {
         for side in self.reconciliation.in_force() {
             let open = side.breaks.values().filter(|known| known.state != BreakState::Resolved);
             let open = open.map(|known| BreakView::of(known, self.options.day)).collect();
-            self.report.breaks.push(BankBreaks { account: side.account.name.clone(), open });
+            self.report.breaks.push(BankBreaks {
+                account: side.account.name.clone(),
+                open,
+                tolerated_count: side.tolerated.count,
+                tolerated_more: side.tolerated.more.to_string(),
+                tolerated_less: side.tolerated.less.to_string(),
+            });
         }
         (self.report.suspicious, self.report.suspicious_omitted) = self.watcher.finish();
         if self.options.participants != Participating::Nobody {

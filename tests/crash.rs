@@ -440,3 +440,45 @@ fn a_store_that_was_used_when_the_machine_went_down_is_made_again() {
     assert!(verify("four").starts_with("not compared: the machine went down"), "{}", verify("four"));
     assert!(verify("three").starts_with("checkpoint at"), "{}", verify("three"));
 }
+
+/// Where the store is made again, it cannot tell that the journal lost its end; the note beside it does.
+#[test]
+fn a_journal_that_lost_its_end_is_refused_also_when_the_machine_went_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let start = || {
+        let arguments = common::serve_arguments(&data);
+        let mut command = common::heng(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        Process::spawn(command.env("HENG_BOOT_ID", "one").stdout(Stdio::piped()).stderr(Stdio::piped()))
+    };
+    let process = start();
+    runtime().block_on(async {
+        let mut client = connect(&process).await;
+        client.open_accounts(&[1, 2].map(|id| account(id, AccountFlags::default()))).await.unwrap();
+        assert_eq!(client.submit(&[transfer(7, 1, 2, 30)]).await.unwrap()[0].code, Code::Accepted);
+    });
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{said}");
+    start().kill();
+
+    let segments = std::fs::read_dir(data.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = segments.filter(|path| path.extension().is_some_and(|what| what == "journal")).min().unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    let used = whole.iter().rposition(|&byte| byte != 0).unwrap();
+    let mut lost = whole.clone();
+    lost[used / 2..].fill(0);
+    std::fs::write(&journal, &lost).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = common::heng(&[arguments, &["--data-dir", data.to_str().unwrap()]].concat());
+        let output = command.env("HENG_BOOT_ID", "two").output().unwrap();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (is_whole, said) = run(&["verify"]);
+    assert!(!is_whole && said.contains("its end is lost"), "{said}");
+    let (is_added, said) = run(&["gateway", "add", "late"]);
+    assert!(!is_added && said.contains("was durable before"), "{said}");
+    // Nothing was cut meanwhile.
+    std::fs::write(&journal, whole).unwrap();
+    let (is_added, said) = run(&["gateway", "add", "late"]);
+    assert!(is_added, "{said}");
+}

@@ -17,7 +17,7 @@ use crate::planted::{self, Bug};
 use crate::router::{IDS_IN_MEMORY, KnownIds};
 use crate::store::{
     ACCOUNTS_PER_BLOCK, Checkpoint, Gateways, IndexEntry, LinkLog, OpenTree, Store, StoreError, account_blocks,
-    machine_boot, open_or_set_aside,
+    machine_boot, open_or_set_aside, reached,
 };
 
 /// How to recover.
@@ -157,7 +157,8 @@ pub fn recover_with(
     // Of records that the book has seen only the ids are wanted, as far as they are in no run.
     let from = applied.min(covered).saturating_add(1);
     let mut replay = Replay { book: &mut book, ids: &mut ids, links: &links, store: &store, indexed, covered };
-    let known = checkpoint.max(indexed).max(covered).max(windows_at);
+    let reached = reached(&directory.store()).map_err(|source| StoreError::Io { path: directory.store(), source })?;
+    let known = checkpoint.max(indexed).max(covered).max(windows_at).max(reached);
     let recovered: JournalRecovered = recover_journal(&disk, &reader, (from, known), &mut |header, body| {
         replay.group(header.base_sequence, header.time_ns, body)
     })?;

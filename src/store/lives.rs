@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
+use super::reached::note_reached;
 use crate::ledger::{KeptLife, LifeStore, Sequence, TransferId, get};
 use crate::telemetry::{chain, guard_own_panics};
 
@@ -31,11 +32,13 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a checkpoint of what was written before, durably. Blocks.
+    /// Makes a checkpoint of what was written before, durably, and notes beside the store how far the journal reaches. Blocks.
     pub fn make_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         self.sync()?;
         self.put_checkpoint(checkpoint)?;
         self.sync()?;
+        let noted = note_reached(self.path(), checkpoint.sequence);
+        noted.map_err(|source| StoreError::Io { path: self.path().to_owned(), source })?;
         self.durable.store(checkpoint.sequence, Release);
         Ok(())
     }
@@ -60,7 +63,8 @@ fn mark(path: &Path) -> PathBuf {
 }
 
 /// Whether a store was found damaged while it was in use, or may be.
-pub(super) fn is_marked(path: &Path) -> bool {
+/// Whether a store was found damaged while it was in use.
+pub(crate) fn is_marked(path: &Path) -> bool {
     mark(path).exists()
 }
 

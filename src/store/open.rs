@@ -334,13 +334,29 @@ pub fn open_or_set_aside<T>(
     }
 }
 
-/// Moves a store out of the way; answers where to.
+/// Moves a store out of the way, and removes one that was moved before; answers where to.
 pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let aside = path.with_extension(format!("damaged-{now}"));
     let moved = fs::rename(path, &aside).and_then(|()| clear_note(path));
     moved.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    if let Err(err) = remove_older(&aside) {
+        tracing::warn!(%err, "a store that was set aside before is left");
+    }
     Ok(aside)
+}
+
+/// Removes the stores that were set aside before one: each is as large as the one in use.
+fn remove_older(aside: &Path) -> io::Result<()> {
+    let (Some(directory), Some(stem)) = (aside.parent(), aside.file_stem()) else { return Ok(()) };
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let is_aside = path.extension().is_some_and(|what| what.as_encoded_bytes().starts_with(b"damaged-"));
+        if path != aside && path.file_stem() == Some(stem) && is_aside {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The gateways that may connect, by name; shared between the sessions that ask and the clearing actor that follows.

@@ -9,12 +9,13 @@
 //! Damage that is found while reading: [`super::lives`], [`super::open`].
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::lives::remove_if_there;
+use super::lives::{distrust_after, remove_if_there};
 use super::open::{Store, StoreError};
+use super::reached::replace;
 use crate::journal::sync_directory;
 use crate::telemetry::chain;
 
@@ -32,20 +33,27 @@ pub(super) fn clear_note(store: &Path) -> io::Result<()> {
     sync_place_of(store)
 }
 
-/// Whether the machine went down while a store was used: it was not closed, and this is another boot.
-pub(crate) fn went_down(store: &Path, boot: Option<&str>) -> io::Result<bool> {
-    let Some(boot) = boot.filter(|_| store.exists()) else { return Ok(false) };
+/// The boot in which a store is used that was not closed, as its note has it.
+fn used_in(store: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(note(store)) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
-        used_in => Ok(used_in? != boot.as_bytes()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        used_in => used_in.map(Some),
     }
+}
+
+/// Whether the machine went down while a store was used: it was not closed, and this is another boot, or nobody knows which.
+pub(crate) fn went_down(store: &Path, boot: Option<&str>) -> io::Result<bool> {
+    if let Err(err) = fs::symlink_metadata(store) {
+        return if err.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(err) };
+    }
+    Ok(used_in(store)?.is_some_and(|used_in| Some(&*used_in) != boot.map(str::as_bytes)))
 }
 
 /// Which boot of the machine this is: the environment's `HENG_BOOT_ID`, else what Linux calls it; none where neither tells.
 pub fn machine_boot() -> Option<String> {
-    let told = env::var("HENG_BOOT_ID").ok();
-    let told = told.or_else(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
-    told.map(|boot| boot.trim().to_owned()).filter(|boot| !boot.is_empty())
+    let system = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let some = |boot: String| Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty());
+    env::var("HENG_BOOT_ID").ok().and_then(some).or_else(|| system().and_then(some))
 }
 
 /// Notes durably that a store is used in this boot, before it is. Damage when it is not to be believed. Blocks.
@@ -56,20 +64,17 @@ pub(super) fn begin_use(store: &Path, boot: Option<&str>) -> Result<(), StoreErr
         return Err(StoreError::Damaged { path: store.to_owned(), what });
     }
     let Some(boot) = boot else { return Ok(()) };
-    let noted = File::create(note(store)).and_then(|mut file| {
-        file.write_all(boot.as_bytes())?;
-        file.sync_all()?;
-        sync_place_of(store)
-    });
-    noted.map_err(io_error)
+    let is_noted = used_in(store).map_err(io_error)?.is_some_and(|used_in| used_in == boot.as_bytes());
+    if is_noted { Ok(()) } else { replace(&note(store), boot.as_bytes()).map_err(io_error) }
 }
 
 impl Store {
     /// Makes all that was written durable, and notes that nobody writes any more. Where that fails it is only said: nothing is lost, but a start in
-    /// another boot makes the store again. Blocks.
+    /// another boot makes the store again, and so does the next one after a failed sync. Blocks.
     pub fn close(&self) {
         let cleared = || clear_note(self.path()).map_err(|source| StoreError::Io { path: note(self.path()), source });
         if let Err(err) = self.sync().and_then(|()| cleared()) {
+            distrust_after(self.path(), &err);
             tracing::warn!(err = %chain(&err), "the store is not closed; should the machine go down now, the next start makes it again from the journal");
         }
     }
@@ -94,7 +99,7 @@ mod tests {
         assert!(!again);
         drop(store);
         assert!(!open(Some("one")).0, "the process was killed");
-        assert!(!open(None).0, "nobody knows");
+        assert!(!open(Some("one")).0, "and again");
         assert!(open(Some("two")).0, "the power went");
         let (again, store) = open(Some("two"));
         assert_eq!((again, store.checkpoint().unwrap()), (false, None), "the new one");
@@ -110,5 +115,7 @@ mod tests {
         assert!(!open(Some("five")).0, "a new one");
         std::fs::remove_dir_all(&path).unwrap();
         assert!(!open(Some("six")).0, "somebody removed it");
+        assert!(open(None).0, "nobody knows whether it is the same boot");
+        assert!(!open(None).0, "where nothing tells, nothing is noted");
     }
 }

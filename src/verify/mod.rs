@@ -33,7 +33,7 @@ use self::check::Check;
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{FileDisk, walk};
 use crate::ledger::{RECORD_BYTES, Record, Sequence};
-use crate::store::{Store, machine_boot, went_down};
+use crate::store::{Store, is_marked, machine_boot, reached, went_down};
 use crate::telemetry::chain;
 
 pub use live::{LiveCheck, LiveError};
@@ -148,6 +148,8 @@ pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, Verify
     let copied = StoreCopy::open(&directory, &mut report)?;
     let mut check = Check::with_store(copied.as_ref().map(|copy| &copy.store), &mut report);
     let disk = FileDisk::read_only(&directory.journal());
+    // Before the walk: a server may go on beside it.
+    let reached = reached(&directory.store());
     let mut has_head = head.is_none();
     let walked = walk(&disk, 1, &mut |header, body| {
         if !check.group(header.time_ns, body, Sequence::MAX) {
@@ -163,6 +165,14 @@ pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, Verify
             "no group ends at record {} with the hash {hash}: the journal is not the one of which this was noted",
             head.sequence
         ));
+    }
+    match (&walked, reached) {
+        (Ok(recovered), Ok(reached)) if recovered.tail.next_sequence <= reached => check.violate(format!(
+            "the journal ends at record {}, but was durable up to {reached} when the last checkpoint was made: its end is lost",
+            recovered.tail.next_sequence.saturating_sub(1)
+        )),
+        (_, Err(err)) => check.violate(format!("how far the journal reached at the last checkpoint cannot be read: {err}")),
+        _ => {}
     }
     if check.has_given_back() {
         // Originals may be long before what was given back, so they are looked at in a second walk.
@@ -220,12 +230,20 @@ impl StoreCopy {
         let copy = tempfile::tempdir().map_err(VerifyError::Copy)?;
         copy_directory(&directory.store(), copy.path()).map_err(VerifyError::Copy)?;
         match Store::open(copy.path(), 32 << 20) {
-            Ok(_) if went_down(&directory.store(), machine_boot().as_deref()).unwrap_or(false) => {
-                "not compared: the machine went down while it was written; the next start makes it again from the journal"
-                    .clone_into(&mut report.store);
+            Ok(store) => {
+                let again = "the next start makes it again from the journal";
+                report.store = match went_down(&directory.store(), machine_boot().as_deref()) {
+                    Ok(false) if !is_marked(&directory.store()) => {
+                        return Ok(Some(Self { store, directory: copy }));
+                    }
+                    Ok(false) => format!("not compared: it was found damaged while it was in use; {again}"),
+                    Ok(true) => format!("not compared: the machine went down while it was written; {again}"),
+                    Err(err) => format!(
+                        "not compared: whether the machine went down while it was written cannot be read: {err}"
+                    ),
+                };
                 Ok(None)
             }
-            Ok(store) => Ok(Some(Self { store, directory: copy })),
             Err(err) => {
                 let why = in_place(copy.path(), directory, &chain(&err));
                 report.store = format!("cannot be used ({why}); the next start makes it again from the journal");

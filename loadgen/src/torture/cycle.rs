@@ -167,7 +167,12 @@ impl Ledger {
         self.hear(runtime, &mut load, report);
         drop(server);
         match fault {
-            Fault::Power | Fault::PowerExt4 => self.site.power_on()?,
+            Fault::Power | Fault::PowerExt4 => {
+                self.site.power_on()?;
+                if rng.random_bool(0.5) {
+                    self.boot_again()?;
+                }
+            }
             Fault::IoError if self.site.has_power() => {
                 self.site.power_off()?;
                 self.site.power_on()?;
@@ -205,6 +210,16 @@ impl Ledger {
         self.until = Some(Instant::now());
         switch.off()?;
         server.signal("KILL")
+    }
+
+    /// As if the machine went down with the power: the server ran in another boot than it will start in, and must make its store again. Otherwise it
+    /// believes what the cut left of it, which is harder.
+    fn boot_again(&self) -> anyhow::Result<()> {
+        let note = self.site.data().join("store.used");
+        if note.exists() {
+            std::fs::write(note, "another boot")?;
+        }
+        Ok(())
     }
 
     /// The process stands still for a while, in which a second one is started on its data. Then all goes on as before, or the first is killed as it

@@ -39,6 +39,12 @@ pub(crate) fn damage(data: &Path, rng: &mut StdRng) -> anyhow::Result<Option<Dam
             kinds.push(files);
         }
     }
+    let notes = ["store.reached", "store.used"].map(|name| data.join(name));
+    let notes = notes.into_iter().filter_map(|path| Some((path.metadata().ok()?.len(), path)));
+    let notes: Vec<_> = notes.filter(|(length, _)| *length > 0).map(|(length, path)| (path, length)).collect();
+    if !notes.is_empty() {
+        kinds.push(notes);
+    }
     // Each kind of file as often as the others.
     let Some(files) = kinds.choose(rng) else { return Ok(None) };
     let Some((path, usable)) = files.choose(rng) else { return Ok(None) };

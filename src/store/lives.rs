@@ -63,7 +63,6 @@ fn mark(path: &Path) -> PathBuf {
 }
 
 /// Whether a store was found damaged while it was in use, or may be.
-/// Whether a store was found damaged while it was in use.
 pub(crate) fn is_marked(path: &Path) -> bool {
     mark(path).exists()
 }

@@ -65,7 +65,9 @@ pub(super) fn begin_use(store: &Path, boot: Option<&str>) -> Result<(), StoreErr
     }
     let Some(boot) = boot else { return Ok(()) };
     let is_noted = used_in(store).map_err(io_error)?.is_some_and(|used_in| used_in == boot.as_bytes());
-    if is_noted { Ok(()) } else { replace(&note(store), boot.as_bytes()).map_err(io_error) }
+    // Who wrote it may have been killed before it was durable.
+    let noted = if is_noted { sync_place_of(store) } else { replace(&note(store), boot.as_bytes()) };
+    noted.map_err(io_error)
 }
 
 impl Store {

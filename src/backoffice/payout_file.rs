@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use quick_xml::Writer;
@@ -17,7 +17,7 @@ use super::calendar::{date_of, iso_time};
 use super::kept_files;
 use super::ports::Trouble;
 use super::settle::Settling;
-use crate::journal::sync_directory;
+use crate::journal::{replace_file, sync_directory};
 use crate::ledger::{Participant, PayoutEntry, PayoutFormat, PayoutState, Window};
 
 /// A payout file.
@@ -134,12 +134,9 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
             return make_durable(path);
         }
         fs::create_dir_all(directory)?;
-        let half = path.with_extension("part");
-        let mut file = File::create(&half)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&half, path)?;
-        sync_names(directory)
+        replace_file(path, bytes)?;
+        // It may have been made for it.
+        directory.parent().map_or(Ok(()), sync_directory)
     };
     write().map_err(trouble)
 }

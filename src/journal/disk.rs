@@ -1,7 +1,7 @@
 //! The disk under the journal: six calls, so that tests can put a failing one there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -88,6 +88,17 @@ impl FileDisk {
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
+}
+
+/// Puts a file in its place, durably, wholly or not at all. Blocks.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut half = path.as_os_str().to_owned();
+    half.push(".part");
+    let mut file = File::create(&half)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&half, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
 }
 
 /// All of a file, for [`let_cache_go`].

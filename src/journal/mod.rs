@@ -33,7 +33,7 @@ mod recovery;
 mod segment;
 
 pub use disk::{Disk, FileDisk};
-pub(crate) use disk::{Trickle, WHOLE, let_cache_go, sync_directory};
+pub(crate) use disk::{Trickle, WHOLE, let_cache_go, replace_file, sync_directory};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run, Spares};
 pub use part::{SegmentPart, cut_after, head_at, sound_part};

@@ -14,26 +14,15 @@
 //!
 //! What a journal is refused for ([`crate::journal`]).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::journal::sync_directory;
+use crate::journal::replace_file;
 use crate::ledger::{Sequence, get};
 
 fn file(store: &Path) -> PathBuf {
     store.with_extension("reached")
-}
-
-/// Puts a file in another's place, durably: one of the two is there, whole, whatever happens. Blocks.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut half = path.as_os_str().to_owned();
-    half.push(".new");
-    let mut file = File::create(&half)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&half, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
 }
 
 /// Notes durably that the journal reaches so far. Blocks.
@@ -42,7 +31,7 @@ pub(super) fn note_reached(store: &Path, sequence: Sequence) -> io::Result<()> {
     let (number, sum) = bytes.split_at_mut(8);
     number.copy_from_slice(&sequence.to_le_bytes());
     sum.copy_from_slice(&crc32c::crc32c(number).to_le_bytes());
-    replace(&file(store), &bytes)
+    replace_file(&file(store), &bytes)
 }
 
 /// How far the journal reached for sure; 0 where nothing tells.

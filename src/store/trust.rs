@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::lives::{distrust_after, remove_if_there};
 use super::open::{Store, StoreError};
-use super::reached::replace;
-use crate::journal::sync_directory;
+use crate::journal::{replace_file, sync_directory};
 use crate::telemetry::chain;
 
 fn note(store: &Path) -> PathBuf {
@@ -66,7 +65,7 @@ pub(super) fn begin_use(store: &Path, boot: Option<&str>) -> Result<(), StoreErr
     let Some(boot) = boot else { return Ok(()) };
     let is_noted = used_in(store).map_err(io_error)?.is_some_and(|used_in| used_in == boot.as_bytes());
     // Who wrote it may have been killed before it was durable.
-    let noted = if is_noted { sync_place_of(store) } else { replace(&note(store), boot.as_bytes()) };
+    let noted = if is_noted { sync_place_of(store) } else { replace_file(&note(store), boot.as_bytes()) };
     noted.map_err(io_error)
 }
 

@@ -396,15 +396,29 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
     });
 }
 
+/// A server that is told in which boot of the machine it runs.
+fn start_in_boot(data: &Path, boot: &str) -> Process {
+    let arguments = common::serve_arguments(data);
+    let mut command = common::heng(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    Process::spawn(command.env("HENG_BOOT_ID", boot).stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// Two accounts and a transfer of 30 between them.
+fn pay_once(process: &Process) {
+    runtime().block_on(async {
+        let mut client = connect(process).await;
+        client.open_accounts(&[1, 2].map(|id| account(id, AccountFlags::default()))).await.unwrap();
+        assert_eq!(client.submit(&[transfer(7, 1, 2, 30)]).await.unwrap()[0].code, Code::Accepted);
+    });
+}
+
 /// After a power cut the store is made again from the journal; not after a kill, nor where it was closed before.
 #[test]
 fn a_store_that_was_used_when_the_machine_went_down_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let start = |boot: &str| {
-        let arguments = common::serve_arguments(&data);
-        let mut command = common::heng(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let process = Process::spawn(command.env("HENG_BOOT_ID", boot).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let process = start_in_boot(&data, boot);
         let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
         (process, names.filter(|name| text(name.as_encoded_bytes()).starts_with("store.damaged")).count())
     };
@@ -415,11 +429,7 @@ fn a_store_that_was_used_when_the_machine_went_down_is_made_again() {
         })
     };
     let (process, _) = start("one");
-    runtime().block_on(async {
-        let mut client = connect(&process).await;
-        client.open_accounts(&[1, 2].map(|id| account(id, AccountFlags::default()))).await.unwrap();
-        assert_eq!(client.submit(&[transfer(7, 1, 2, 30)]).await.unwrap()[0].code, Code::Accepted);
-    });
+    pay_once(&process);
     process.kill();
     let (process, aside) = start("one");
     assert_eq!((aside, balance(&process)), (0, 30), "killed");
@@ -446,20 +456,11 @@ fn a_store_that_was_used_when_the_machine_went_down_is_made_again() {
 fn a_journal_that_lost_its_end_is_refused_also_when_the_machine_went_down() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let start = || {
-        let arguments = common::serve_arguments(&data);
-        let mut command = common::heng(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        Process::spawn(command.env("HENG_BOOT_ID", "one").stdout(Stdio::piped()).stderr(Stdio::piped()))
-    };
-    let process = start();
-    runtime().block_on(async {
-        let mut client = connect(&process).await;
-        client.open_accounts(&[1, 2].map(|id| account(id, AccountFlags::default()))).await.unwrap();
-        assert_eq!(client.submit(&[transfer(7, 1, 2, 30)]).await.unwrap()[0].code, Code::Accepted);
-    });
+    let process = start_in_boot(&data, "one");
+    pay_once(&process);
     let (status, said) = process.terminate();
     assert!(status.success(), "{said}");
-    start().kill();
+    start_in_boot(&data, "one").kill();
 
     let segments = std::fs::read_dir(data.join("journal")).unwrap().map(|entry| entry.unwrap().path());
     let journal = segments.filter(|path| path.extension().is_some_and(|what| what == "journal")).min().unwrap();

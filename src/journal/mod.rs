@@ -30,6 +30,7 @@ mod group;
 mod part;
 mod reader;
 mod recovery;
+mod seek;
 mod segment;
 
 pub use disk::{Disk, FileDisk};

@@ -1,7 +1,7 @@
 //! Reading single records back by sequence.
 //!
 //! The reader knows for each segment its first sequence, and a group's place about every 64 KiB; between those it walks over
-//! group headers. For segments from before the start of this process the places are found once, when first asked for.
+//! group headers. In segments from before the start of this process a place is sought when it is asked for ([`super::seek`]), and noted.
 //! Reads block on the disk: call from a thread that may wait.
 //!
 //! Nothing is believed before the checksum of its group was compared, which is done once for each group that single records are asked of, and
@@ -14,12 +14,13 @@ use hashbrown::HashSet;
 use super::disk::Disk;
 use super::group::{GROUP_HEADER_BYTES, GroupHeader};
 use super::recovery::JournalError;
-use super::segment::{Found, group_at, is_blank};
+use super::seek::{NOTE_EVERY_BYTES, Place, seek};
+use super::segment::is_blank;
 use crate::ledger::{RECORD_BYTES, Record, Sequence, StoredRecord};
 use crate::planted::{self, Bug};
 
-/// Bytes between noted places.
-const NOTE_EVERY_BYTES: u64 = 64 << 10;
+/// The byte of a segment's first group, behind its header.
+const FIRST_GROUP: u64 = 128;
 
 /// Groups known to be sound; beyond that all are compared again.
 const SOUND_MAX: usize = 1 << 16;
@@ -29,38 +30,39 @@ const SOUND_MAX: usize = 1 << 16;
 pub struct JournalReader {
     disk: Arc<dyn Disk>,
     segments: RwLock<Vec<Segment>>,
-    /// Held while a segment is read whole, so that many who ask do not each read it.
-    finding: Mutex<()>,
     /// Segment and byte of groups whose checksum was compared.
     sound: Mutex<HashSet<(u64, u64)>>,
 }
 
-/// What is known of where a sequence is.
-enum Noted {
-    Place(u64, u64),
-    NotLooked,
-    Nowhere,
+/// Where the group is that is noted after another one.
+enum Next {
+    /// A few headers behind it.
+    IsNear,
+    At(u64),
+    IsUnknown,
 }
 
 #[derive(Debug)]
 struct Segment {
     number: u64,
     base_sequence: Sequence,
-    /// First sequence and byte of some groups, in order. Empty: not looked for yet.
-    places: Vec<(Sequence, u64)>,
+    /// Some groups, in order.
+    places: Vec<Place>,
+    /// Whether these are all that are noted of a segment that was walked or written from its first group on; else there may be more between them.
+    is_whole: bool,
 }
 
 impl JournalReader {
     /// A reader that knows no segment yet.
     pub fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
-        Arc::new(Self { disk, segments: RwLock::default(), finding: Mutex::default(), sound: Mutex::default() })
+        Arc::new(Self { disk, segments: RwLock::default(), sound: Mutex::default() })
     }
 
     /// Notes a segment and its first sequence; in order.
     pub(super) fn note_segment(&self, number: u64, base_sequence: Sequence) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         if segments.last().is_none_or(|last| last.number < number) {
-            segments.push(Segment { number, base_sequence, places: Vec::new() });
+            segments.push(Segment { number, base_sequence, places: Vec::new(), is_whole: false });
         }
     }
 
@@ -77,6 +79,7 @@ impl JournalReader {
         self.note_segment(number, sequence);
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = segments.iter_mut().rfind(|segment| segment.number == number) {
+            segment.is_whole |= segment.places.is_empty() && offset == FIRST_GROUP;
             segment.places.push((sequence, offset));
         }
     }
@@ -84,7 +87,7 @@ impl JournalReader {
     /// Reads one durable record; `None` when the journal has no such sequence. Blocks.
     pub fn read(&self, sequence: Sequence) -> Result<Option<StoredRecord>, JournalError> {
         let Some((number, mut offset)) = self.place(sequence)? else { return Ok(None) };
-        let io = |source| JournalError::Io { place: self.disk.name(number), source };
+        let io = |source| self.unreadable(number, source);
         loop {
             let mut bytes = [0; GROUP_HEADER_BYTES];
             self.disk.read_at(number, offset, &mut bytes).map_err(io)?;
@@ -131,7 +134,7 @@ impl JournalReader {
                 })?,
             };
             let (number, offset) = place;
-            let io = |source| JournalError::Io { place: self.disk.name(number), source };
+            let io = |source| self.unreadable(number, source);
             let mut head = [0; GROUP_HEADER_BYTES];
             self.disk.read_at(number, offset, &mut head).map_err(io)?;
             let Some(header) = GroupHeader::decode(&head) else {
@@ -189,7 +192,7 @@ impl JournalReader {
         let mut body = vec![0; header.body_bytes()];
         let at = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
         let read = self.disk.read_at(number, at, &mut body);
-        let read = read.map_err(|source| JournalError::Io { place: self.disk.name(number), source })?;
+        let read = read.map_err(|source| self.unreadable(number, source))?;
         let is_sound = planted::is(Bug::ReadUnchecked) || crc32c::crc32c(&body) == header.body_crc;
         if read < body.len() || !is_sound {
             return Err(self.damaged(number, offset));
@@ -204,60 +207,50 @@ impl JournalReader {
 
     /// Segment and byte of a group at or before the one with this sequence.
     fn place(&self, sequence: Sequence) -> Result<Option<(u64, u64)>, JournalError> {
-        match self.noted_place(sequence) {
-            Noted::Place(number, offset) => return Ok(Some((number, offset))),
-            Noted::Nowhere => return Ok(None),
-            Noted::NotLooked => {}
-        }
-        let _one_at_a_time = self.finding.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = {
-            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let after = segments.partition_point(|segment| segment.base_sequence <= sequence);
-            let Some(segment) = after.checked_sub(1).and_then(|index| segments.get(index)) else { return Ok(None) };
-            if !segment.places.is_empty() {
-                return Ok(Some((segment.number, nearest(&segment.places, sequence))));
-            }
-            segment.number
+        let Some((number, nearest, next)) = self.noted(sequence) else { return Ok(None) };
+        let within = match next {
+            Next::IsNear => return Ok(Some((number, nearest))),
+            Next::At(next) => nearest..next,
+            Next::IsUnknown => nearest..self.disk.size(number).map_err(|source| self.unreadable(number, source))?,
         };
-        let places = self.find_places(number)?;
-        let offset = nearest(&places, sequence);
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(segment) = segments.iter_mut().find(|segment| segment.number == number && segment.places.is_empty())
-        {
-            segment.places = places;
-        }
+        let mut seen = Vec::new();
+        let found = seek(&*self.disk, number, within, sequence, &mut |place| seen.push(place));
+        let offset = found.map_err(|source| self.unreadable(number, source))?;
+        self.keep(number, &seen);
         Ok(Some((number, offset)))
     }
 
-    fn noted_place(&self, sequence: Sequence) -> Noted {
+    /// The segment in which a sequence is, the byte of the nearest group at or before it that is noted, and where the next noted one is.
+    fn noted(&self, sequence: Sequence) -> Option<(u64, u64, Next)> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let after = segments.partition_point(|segment| segment.base_sequence <= sequence);
-        match after.checked_sub(1).and_then(|index| segments.get(index)) {
-            None => Noted::Nowhere,
-            Some(segment) if segment.places.is_empty() => Noted::NotLooked,
-            Some(segment) => Noted::Place(segment.number, nearest(&segment.places, sequence)),
-        }
+        let segment = after.checked_sub(1).and_then(|index| segments.get(index))?;
+        let after = segment.places.partition_point(|place| place.0 <= sequence);
+        let nearest = after.checked_sub(1).and_then(|index| segment.places.get(index));
+        let next = match segment.places.get(after) {
+            _ if segment.is_whole => Next::IsNear,
+            Some(place) => Next::At(place.1),
+            None => Next::IsUnknown,
+        };
+        Some((segment.number, nearest.map_or(FIRST_GROUP, |place| place.1), next))
     }
 
-    fn find_places(&self, number: u64) -> Result<Vec<(Sequence, u64)>, JournalError> {
-        let io = |source| JournalError::Io { place: self.disk.name(number), source };
-        let mut bytes = vec![0; usize::try_from(self.disk.size(number).map_err(io)?).unwrap_or(0)];
-        self.disk.read_at(number, 0, &mut bytes).map_err(io)?;
-        let mut places: Vec<(Sequence, u64)> = Vec::new();
-        let mut offset = GROUP_HEADER_BYTES;
-        while let Found::Group(header, body) = group_at(&bytes, offset) {
-            let place = u64::try_from(offset).unwrap_or(u64::MAX);
-            if places.last().is_none_or(|last| place >= last.1.saturating_add(NOTE_EVERY_BYTES)) {
-                places.push((header.base_sequence, place));
+    /// Notes groups that were seen, so that the next search begins nearer; not those that lie close to a noted one.
+    fn keep(&self, number: u64, seen: &[Place]) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(segment) = segments.iter_mut().rfind(|segment| segment.number == number) else { return };
+        for &(sequence, offset) in seen {
+            let at = segment.places.partition_point(|place| place.1 < offset);
+            let before = at.checked_sub(1).and_then(|index| segment.places.get(index));
+            let is_near =
+                |place: Option<&Place>| place.is_some_and(|place| place.1.abs_diff(offset) < NOTE_EVERY_BYTES);
+            if !is_near(before) && !is_near(segment.places.get(at)) {
+                segment.places.insert(at, (sequence, offset));
             }
-            offset = offset.saturating_add(GROUP_HEADER_BYTES).saturating_add(body.len());
         }
-        Ok(places)
     }
-}
 
-fn nearest(places: &[(Sequence, u64)], sequence: Sequence) -> u64 {
-    let after = places.partition_point(|place| place.0 <= sequence);
-    let first = u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0);
-    after.checked_sub(1).and_then(|index| places.get(index)).map_or(first, |place| place.1)
+    fn unreadable(&self, number: u64, source: std::io::Error) -> JournalError {
+        JournalError::Io { place: self.disk.name(number), source }
+    }
 }

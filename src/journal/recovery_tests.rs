@@ -20,6 +20,7 @@ struct MemoryDisk {
     calls_left: Mutex<Option<usize>>,
     /// Calls that found no room.
     refused: AtomicUsize,
+    read_bytes: AtomicUsize,
 }
 
 impl MemoryDisk {
@@ -59,6 +60,7 @@ impl Disk for MemoryDisk {
             let rest = &bytes[usize::try_from(offset).unwrap().min(bytes.len())..];
             let read = rest.len().min(buffer.len());
             buffer[..read].copy_from_slice(&rest[..read]);
+            self.read_bytes.fetch_add(read, Relaxed);
             read
         })
     }
@@ -102,7 +104,13 @@ fn start() -> (Arc<MemoryDisk>, Arc<dyn Disk>) {
     (memory, disk)
 }
 
-fn reopen(disk: &Arc<dyn Disk>) -> Result<(Vec<u64>, FileJournal, Arc<JournalReader>, Recovered), JournalError> {
+type Reopened = (Vec<u64>, FileJournal, Arc<JournalReader>, Recovered);
+
+fn reopen(disk: &Arc<dyn Disk>) -> Result<Reopened, JournalError> {
+    reopen_with(disk, SEGMENT_BYTES)
+}
+
+fn reopen_with(disk: &Arc<dyn Disk>, segment_bytes: u64) -> Result<Reopened, JournalError> {
     let reader = JournalReader::new(Arc::clone(disk));
     let mut ids = Vec::new();
     let recovered = recover(disk, &reader, (0, 0), &mut |_, body| {
@@ -114,7 +122,7 @@ fn reopen(disk: &Arc<dyn Disk>) -> Result<(Vec<u64>, FileJournal, Arc<JournalRea
         }
         Ok(())
     })?;
-    let options = JournalOptions { segment_bytes: SEGMENT_BYTES, ahead: true };
+    let options = JournalOptions { segment_bytes, ahead: true };
     let journal = FileJournal::open(Arc::clone(disk), options, recovered.tail, Arc::clone(&reader)).unwrap();
     Ok((ids, journal, reader, recovered))
 }
@@ -147,7 +155,11 @@ fn a_disk_that_was_full_when_the_next_segment_was_to_be_made_stops_nobody_once_i
 
 /// Appends groups of these sizes; answers how many records are durable.
 fn fill(disk: &Arc<dyn Disk>, sizes: &[u64]) -> u64 {
-    let (ids, mut journal, _, _) = reopen(disk).unwrap();
+    fill_with(disk, SEGMENT_BYTES, sizes)
+}
+
+fn fill_with(disk: &Arc<dyn Disk>, segment_bytes: u64, sizes: &[u64]) -> u64 {
+    let (ids, mut journal, _, _) = reopen_with(disk, segment_bytes).unwrap();
     let mut next = ids.len() as u64 + 1;
     for &size in sizes {
         let mut group = group(next, size);
@@ -189,6 +201,54 @@ fn recovery_from_a_later_sequence_begins_at_its_segment_and_reads_older_records_
     .unwrap();
     assert_eq!(first, Some(41), "the segment of the record before, for the chain");
     assert_eq!(reader.read(3).unwrap().map(|stored| stored.record), Some(record(3)));
+}
+
+/// A reader that recovered from the end only, so that it knows nothing of older segments than where they begin.
+fn at_the_end(disk: &Arc<dyn Disk>, last: u64) -> Arc<JournalReader> {
+    let reader = JournalReader::new(Arc::clone(disk));
+    recover(disk, &reader, (last + 1, last), &mut |_, _| Ok(())).unwrap();
+    reader
+}
+
+#[test]
+fn an_old_record_is_found_without_reading_its_segment() {
+    const SEGMENT: u64 = 4 << 20;
+    let (memory, disk) = start();
+    let groups = 2 * SEGMENT / (GROUP_HEADER_BYTES + RECORD_BYTES) as u64;
+    let last = fill_with(&disk, SEGMENT, &vec![1; usize::try_from(groups).unwrap()]);
+    let reader = at_the_end(&disk, last);
+    let read_for = |sequence| {
+        let before = memory.read_bytes.load(Relaxed);
+        assert_eq!(reader.read(sequence).unwrap().map(|stored| stored.record), Some(record(sequence)));
+        memory.read_bytes.load(Relaxed) - before
+    };
+    let (first, again) = (read_for(9_000), read_for(9_001));
+    assert!(first < 400_000 && again < 100_000, "{first}, {again} bytes");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever the sizes of the groups and the order in which is asked, a record of a segment that nobody walked over is the one that was written.
+    #[test]
+    fn old_records_are_found(sizes in prop::collection::vec(prop_oneof![1..4_u64, 1..900_u64], 1..60), asked in prop::collection::vec(any::<u64>(), 1..40)) {
+        const SEGMENT: u64 = 1 << 20;
+        let (_, disk) = start();
+        let last = fill_with(&disk, SEGMENT, &sizes);
+        let reader = at_the_end(&disk, last);
+        for sequence in asked.iter().map(|asked| asked % (last + 1)) {
+            let expected = (sequence > 0).then(|| record(sequence));
+            prop_assert_eq!(reader.read(sequence).unwrap().map(|stored| stored.record), expected);
+        }
+        let mut next = asked[0] % last + 1;
+        let until = reader.scan(next, last, &mut |stored| {
+            assert_eq!((stored.sequence, stored.record), (next, record(next)));
+            next += 1;
+            true
+        });
+        prop_assert_eq!((until.unwrap(), next), (last + 1, last + 1));
+        prop_assert_eq!(reader.read(last + 1).unwrap(), None);
+    }
 }
 
 #[test]

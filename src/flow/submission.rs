@@ -26,11 +26,23 @@ pub struct Asked {
 impl Asked {
     /// Takes note of what the router asks for.
     pub fn new(transfers: Vec<Transfer>) -> Self {
-        let are_single =
-            !transfers.iter().any(|transfer| transfer.is_linked() || transfer.operation().names_original());
+        let are_single = transfers.iter().all(Transfer::stands_alone);
         let listed = if are_single && transfers.len() >= LISTED_MIN { transfers.as_slice() } else { &[] };
         let ids = listed.iter().map(|transfer| transfer.id).collect();
         Self { transfers, ids, are_single }
+    }
+
+    /// The same where somebody has listed the ids of transfers of which each stands for itself; there may have come more.
+    pub fn listed(transfers: Vec<Transfer>, ids: Vec<TransferId>) -> Self {
+        debug_assert!(
+            transfers.iter().zip(&ids).all(|(transfer, id)| transfer.id == *id),
+            "the ids of these transfers"
+        );
+        if ids.len() == transfers.len() && ids.len() >= LISTED_MIN {
+            Self { transfers, ids, are_single: true }
+        } else {
+            Self::new(transfers)
+        }
     }
 }
 

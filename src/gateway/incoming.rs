@@ -19,11 +19,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::net::tcp::OwnedReadHalf;
 
 use crate::flow::{Admission, Permit};
+use crate::protocol::FRAME_HEADER_BYTES;
 
 /// Bytes read at a time after a request that was refused while it came.
 const FIRST_READ_BYTES: usize = 4 << 10;
@@ -33,6 +34,9 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Bytes read at a time where small frames, of 4 KB at least, come faster than they are taken: what they cost beside their transfers is mostly reading and writing.
 const MANY_BYTES: usize = 256 << 10;
+
+/// Bytes read at a time of a frame that is taken in pieces: they are taken while they are in the processor's cache.
+const PIECE_BYTES: usize = READ_BYTES;
 
 /// From so many bytes on, what is missing of a frame is dropped where there is no room for it, instead of received.
 pub(super) const LARGE_BYTES: usize = 16 << 10;
@@ -126,6 +130,10 @@ pub(super) struct Incoming {
     is_grown: bool,
     /// Bytes of a refused body that still come.
     skipping: usize,
+    /// Whether the buffer begins amid the body of a frame that is taken in pieces.
+    is_amid: bool,
+    /// Frames that were taken, or dropped, since that was last asked.
+    taken: u32,
     /// Room for a large frame that is not whole.
     room: Option<Permit>,
     /// When the connection's own buffer was last needed.
@@ -147,6 +155,8 @@ impl Incoming {
             is_full: false,
             is_grown: false,
             skipping: 0,
+            is_amid: false,
+            taken: 0,
             room: None,
             own_used: Instant::now(),
             last_frame: Instant::now(),
@@ -221,10 +231,16 @@ impl Incoming {
         self.buffer.clear();
         self.lately = Lately::Large;
         (self.skipping, self.room) = (bytes, None);
+        self.taken = self.taken.saturating_add(1);
     }
 
-    /// Makes room for a frame of which so many bytes have not come. False when it is large and all connections together have too many of these.
-    pub(super) fn expect(&mut self, (frame_bytes, missing): (usize, usize), receiving: &Arc<Admission>) -> bool {
+    /// Makes room for a frame of which so many bytes have not come; for one that is large, and then taken in pieces, nowhere but where it is counted: its
+    /// header is taken. False when it is large and all connections together have too many of these.
+    pub(super) fn expect(
+        &mut self,
+        (frame_bytes, missing): (usize, usize),
+        (receiving, in_pieces): (&Arc<Admission>, bool),
+    ) -> bool {
         if missing < LARGE_BYTES {
             self.wanted = self.usual();
             if self.own.is_none() {
@@ -238,9 +254,27 @@ impl Incoming {
         if self.room.is_none() {
             return false;
         }
+        if in_pieces {
+            self.buffer.advance(FRAME_HEADER_BYTES);
+            (self.is_amid, self.lately) = (true, Lately::Small);
+            return true;
+        }
         self.grow(missing);
         (self.wanted, self.lately) = (missing, Lately::Large);
         true
+    }
+
+    /// Takes so many bytes of a frame that is taken in pieces, of which then so many are missing, those in the buffer among them.
+    pub(super) fn take_piece(&mut self, bytes: usize, missing: usize) {
+        self.buffer.advance(bytes);
+        self.wanted = missing.saturating_sub(self.buffer.len()).min(PIECE_BYTES);
+    }
+
+    /// The frame that was taken in pieces has come to its end.
+    pub(super) fn end_pieces(&mut self) {
+        (self.room, self.is_amid, self.is_full) = (None, false, false);
+        self.taken = self.taken.saturating_add(1);
+        self.wanted = self.usual();
     }
 
     fn usual(&self) -> usize {
@@ -254,6 +288,7 @@ impl Incoming {
     /// Takes a frame that is whole.
     pub(super) fn take(&mut self, frame_bytes: usize) -> BytesMut {
         self.room = None;
+        self.taken = self.taken.saturating_add(1);
         self.lately = match frame_bytes {
             LARGE_BYTES.. => Lately::Large,
             // Not of the smallest: no more of what brings nothing (pings) is taken in one go than without this.
@@ -265,8 +300,8 @@ impl Incoming {
     }
 
     /// Notes that the buffer was looked through, and where frames in it wait for us.
-    pub(super) fn looked_through(&mut self, has_taken: bool, is_behind: bool) {
-        if has_taken {
+    pub(super) fn looked_through(&mut self, is_behind: bool) {
+        if std::mem::take(&mut self.taken) > 0 {
             (self.last_frame, self.partial_since) = (Instant::now(), None);
         }
         let is_own = self.own.is_none();
@@ -275,7 +310,7 @@ impl Incoming {
             self.own_used = Instant::now();
         }
         // What waits for us is not late.
-        let is_partial = self.skipping > 0 || (!self.buffer.is_empty() && !is_behind);
+        let is_partial = self.skipping > 0 || ((self.is_amid || !self.buffer.is_empty()) && !is_behind);
         self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
     }
 
@@ -320,7 +355,7 @@ mod tests {
         incoming.buffer.reserve(4 << 20);
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
         let missing = (1 << 20) - READ_BYTES;
-        assert!(incoming.expect((1 << 20, missing), &receiving));
+        assert!(incoming.expect((1 << 20, missing), (&receiving, false)));
         assert_eq!(read_of(&mut incoming, &mut reader).await, missing, "nothing of the next frame");
         drop(incoming.take(1 << 20));
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
@@ -329,7 +364,7 @@ mod tests {
         assert_eq!(read_of(&mut incoming, &mut reader).await, FIRST_READ_BYTES, "of what is probably refused, too");
         incoming.is_full = false;
         drop(incoming.take(100));
-        assert!(incoming.expect((5_000, 1_004), &receiving), "a small frame, and those behind it");
+        assert!(incoming.expect((5_000, 1_004), (&receiving, false)), "a small frame, and those behind it");
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
     }
 
@@ -347,19 +382,19 @@ mod tests {
         drop(incoming.take(FIRST_READ_BYTES - 1));
         assert!(incoming.lately == Lately::Small, "of the smallest not");
         drop(incoming.take(READ_BYTES - FIRST_READ_BYTES + 1));
-        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
+        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), (&receiving, false)));
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES, "after a large one");
         (0..READ_BYTES / FIRST_READ_BYTES).for_each(|_| drop(incoming.take(FIRST_READ_BYTES)));
-        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), &receiving));
+        assert!(incoming.expect((FIRST_READ_BYTES, FIRST_READ_BYTES - 1), (&receiving, false)));
         assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
         // One that is not whole goes on with them.
         let many = MANY_BYTES / LARGE_BYTES;
         (0..many).for_each(|_| drop(incoming.take(LARGE_BYTES - 1)));
-        assert!(incoming.expect((LARGE_BYTES - 1, LARGE_BYTES - 1 - many), &receiving));
+        assert!(incoming.expect((LARGE_BYTES - 1, LARGE_BYTES - 1 - many), (&receiving, false)));
         assert_eq!(read_of(&mut incoming, &mut reader).await, MANY_BYTES);
         // A large one ends it.
         drop(incoming.take(LARGE_BYTES));
-        assert!(incoming.expect((1 << 20, 40_000), &receiving));
+        assert!(incoming.expect((1 << 20, 40_000), (&receiving, false)));
         assert_eq!(read_of(&mut incoming, &mut reader).await, 40_000);
         drop(incoming.take(LARGE_BYTES));
         assert_eq!(incoming.wanted, READ_BYTES);
@@ -391,8 +426,8 @@ mod tests {
             }
             let frame = frames.peek().copied().unwrap();
             assert_eq!(!incoming.buffer.is_empty(), is_left);
-            assert!(!is_left || incoming.expect((frame, frame - incoming.buffer.len()), &receiving));
-            incoming.looked_through(true, false);
+            assert!(!is_left || incoming.expect((frame, frame - incoming.buffer.len()), (&receiving, false)));
+            incoming.looked_through(false);
             assert_eq!((incoming.own.is_none(), incoming.buffer.is_empty()), (true, !is_left));
         }
         // Two on one thread do not mix.
@@ -403,15 +438,48 @@ mod tests {
         tokio::io::AsyncWriteExt::write_all(&mut of_other, &[255; 9_000]).await.unwrap();
         let (mut others, _writer) = tokio::io::split(others);
         assert_eq!(other.read(&mut others).await.unwrap(), 9_000);
-        incoming.looked_through(true, false);
-        other.looked_through(true, false);
+        incoming.looked_through(false);
+        other.looked_through(false);
         assert_eq!((other.buffer.as_ref(), other.own.is_some()), ([255; 9_000].as_slice(), false));
         // A large one goes on in the connection's own.
-        assert!(incoming.expect((60_000, 50_000), &receiving) && incoming.own.is_none());
+        assert!(incoming.expect((60_000, 50_000), (&receiving, false)) && incoming.own.is_none());
         give(45_000).await;
         assert_eq!(incoming.read(&mut reader).await.unwrap(), 45_000);
         taken.extend_from_slice(&incoming.buffer);
         assert!(incoming.own.is_none() && taken == sent[..98_500], "{}", taken.len());
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_taken_in_pieces_is_late_from_its_first_byte_on_and_is_kept_nowhere() {
+        const BYTES: usize = 1 << 20;
+        let (ours, mut theirs) = tokio::io::duplex(4 << 20);
+        let (mut reader, _writer) = tokio::io::split(ours);
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 2 * BYTES]).await.unwrap();
+        let (mut incoming, receiving) = (Incoming::new(), Admission::new(4 << 20));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+        assert!(incoming.expect((BYTES, BYTES - READ_BYTES), (&receiving, true)));
+        assert_eq!((incoming.buffer.len(), receiving.inside()), (READ_BYTES - FRAME_HEADER_BYTES, BYTES));
+        let mut missing = BYTES - FRAME_HEADER_BYTES;
+        let mut since = None;
+        loop {
+            // All but a part of a transfer.
+            let bytes = incoming.buffer.len() - if missing > incoming.buffer.len() { 50 } else { 0 };
+            missing -= bytes;
+            incoming.take_piece(bytes, missing);
+            incoming.looked_through(false);
+            since = since.or(incoming.partial_since);
+            assert!(since.is_some() && incoming.partial_since == since);
+            assert!(incoming.buffer.capacity() < FIRST_READ_BYTES && incoming.own.is_none());
+            if missing == 0 {
+                break;
+            }
+            assert!(read_of(&mut incoming, &mut reader).await <= PIECE_BYTES);
+        }
+        assert!(incoming.buffer.is_empty(), "nothing of the next frame");
+        incoming.end_pieces();
+        incoming.looked_through(false);
+        assert_eq!((incoming.partial_since, receiving.inside()), (None, 0));
+        assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
     }
 
     #[test]
@@ -419,12 +487,12 @@ mod tests {
         let mut incoming = Incoming::new();
         let after = |incoming: &Incoming, ms| incoming.own_used + Duration::from_millis(ms);
         let receiving = Admission::new(4 << 20);
-        assert!(incoming.expect((1 << 20, 1 << 20), &receiving));
+        assert!(incoming.expect((1 << 20, 1 << 20), (&receiving, false)));
         incoming.buffer.resize(1 << 20, 0);
         let now = after(&incoming, 5_000);
         assert!(!incoming.shrink(now), "there is something in it");
         drop(incoming.take(1 << 20));
-        incoming.looked_through(true, false);
+        incoming.looked_through(false);
         // As for the next frame; the memory is that of the last.
         incoming.buffer.reserve(64 << 10);
         assert!(incoming.buffer.capacity() >= 1 << 20);

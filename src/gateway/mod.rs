@@ -14,7 +14,9 @@
 //!
 //! The bytes ([`crate::protocol`]); deciding ([`crate::router`], [`crate::shard`]).
 
+mod coming;
 mod events;
+mod gathered;
 mod handshake;
 mod incoming;
 mod listener;

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::coming::Coming;
 use super::events::Behind;
+use super::gathered::Gathered;
 use super::handshake::greet;
 use super::incoming::{Incoming, LARGE_BYTES, Skip};
 use super::listener::{GatewayContext, drained};
 use super::lookup::LOOKUPS_MAX;
 use super::outgoing::{Outgoing, Replies, Sink};
-use crate::flow::{Admission, AnswerSink, Asked, Awake, Parcel, Permit, Span};
-use crate::ledger::{Code, GatewayEntry, GatewayId, Grant, NewAccount, RECORD_BYTES, Transfer};
+use crate::flow::{Admission, AnswerSink, Awake, Parcel, Permit, Span};
+use crate::ledger::{Code, GatewayEntry, GatewayId, Grant, NewAccount, RECORD_BYTES};
 use crate::protocol::{
     AccountRequest, BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameHeader, HELLO_BYTES, HistoryRequest, ITEMS_MAX, Kind,
-    ListRequest, Query, decode_ids, decode_new_accounts, decode_transfers,
+    ListRequest, Query, decode_ids, decode_new_accounts,
 };
 use crate::router::RouterMessage;
 
@@ -62,14 +64,6 @@ pub(super) enum Ended {
     Broken(io::Error),
 }
 
-/// Transfers that were read together.
-#[derive(Debug, Default)]
-struct Gathered {
-    transfers: Vec<Transfer>,
-    spans: Vec<Span>,
-    permit: Option<Permit>,
-}
-
 /// How far a buffer was looked through.
 enum Parsed {
     /// Every frame that has come whole was taken.
@@ -95,14 +89,16 @@ pub(super) struct Session {
     pub(super) behind: Arc<Behind>,
     /// Bounded by the requests in flight.
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
-    sink: Arc<dyn AnswerSink>,
-    in_flight: u32,
+    pub(super) sink: Arc<dyn AnswerSink>,
+    pub(super) in_flight: u32,
     awake: Awake,
     /// Frames that brought nothing since then.
     idle_frames: (u32, Instant),
     /// Until when it has had what it asked for.
     asked_until: Instant,
-    gathered: Gathered,
+    /// A large request that has come in part; nothing is gathered meanwhile.
+    coming: Option<Coming>,
+    pub(super) gathered: Gathered,
     replies: Replies,
 }
 
@@ -131,6 +127,7 @@ impl Session {
             in_flight: 0,
             idle_frames: (0, Instant::now()),
             asked_until: Instant::now(),
+            coming: None,
             gathered: Gathered::default(),
         };
         let ended = session.serve(&mut reader, &mut writer, answers, drain).await;
@@ -206,7 +203,9 @@ impl Session {
                 return ended;
             }
             incoming.stood_still(begun.elapsed());
-            self.look_out(&answers).await;
+            if self.coming.is_none() {
+                self.look_out(&answers).await;
+            }
             if draining && self.in_flight == 0 {
                 return Ended::Drained;
             }
@@ -234,11 +233,10 @@ impl Session {
     /// Takes what has come, and hands it on. An error closes the connection.
     fn take(&mut self, incoming: &mut Incoming) -> Result<(), Code> {
         self.look_at_gateway()?;
-        let before = incoming.buffer.len();
         let parsed = self.parse(incoming);
         let is_behind = matches!(parsed, Ok(Parsed::Behind));
         self.behind.is_behind.store(is_behind, Relaxed);
-        incoming.looked_through(incoming.buffer.len() != before, is_behind);
+        incoming.looked_through(is_behind);
         parsed.and_then(|_| self.hand_on())?;
         incoming.paused_until = self.pause();
         Ok(())
@@ -277,6 +275,19 @@ impl Session {
     /// Takes all whole frames out of the buffer. An error closes the connection.
     fn parse(&mut self, incoming: &mut Incoming) -> Result<Parsed, Code> {
         loop {
+            if let Some(coming) = &mut self.coming {
+                if !coming.go_on(incoming) {
+                    return Ok(Parsed::All);
+                }
+                if self.reading.inside() >= READING_MAX {
+                    return Ok(Parsed::Behind);
+                }
+                incoming.end_pieces();
+                if let Some(coming) = self.coming.take() {
+                    self.come(coming);
+                }
+                continue;
+            }
             let buffer = &mut incoming.buffer;
             let Some(head) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else {
                 // Even the first bytes tell a stray peer.
@@ -295,12 +306,19 @@ impl Session {
             let frame_bytes =
                 FRAME_HEADER_BYTES.saturating_add(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
             if let Some(missing) = frame_bytes.checked_sub(buffer.len()).filter(|&missing| missing > 0) {
-                let is_too_much = missing >= LARGE_BYTES && self.is_too_much(&header);
-                if is_too_much || !incoming.expect((frame_bytes, missing), &self.context.receiving) {
+                let is_large = missing >= LARGE_BYTES;
+                let is_too_much = is_large && self.is_too_much(&header);
+                let coming = if is_large && self.gateway.is_some() { Coming::of(&header) } else { None };
+                let room = (&self.context.receiving, coming.is_some());
+                if is_too_much || !incoming.expect((frame_bytes, missing), room) {
                     self.context.telemetry.counters().requests_total.fetch_add(1, Relaxed);
                     let cost = incoming.buffer.len().saturating_add(missing / 4);
                     self.refuse_body(header.request_id, Code::Busy, cost);
                     incoming.skip(missing);
+                } else if coming.is_some() {
+                    self.hand_on()?;
+                    self.coming = coming;
+                    continue;
                 }
                 return Ok(Parsed::All);
             }
@@ -360,9 +378,7 @@ impl Session {
             Kind::Hello => return Err(Code::HandshakeRepeated),
             _ => {}
         }
-        if self.in_flight >= self.context.limits.requests_in_flight_max {
-            return Err(Code::Busy);
-        }
+        self.has_room_in_flight()?;
         match kind {
             Kind::SubmitTransfers => self.submit(id, body)?,
             Kind::OpenAccounts => self.open(id, decode_new_accounts(body)?)?,
@@ -379,23 +395,8 @@ impl Session {
         Ok(())
     }
 
-    fn submit(&mut self, request_id: u64, body: &[u8]) -> Result<(), Code> {
-        let items_max = usize::try_from(ITEMS_MAX).unwrap_or(usize::MAX);
-        if self.gathered.transfers.len().saturating_add(body.len() / RECORD_BYTES) > items_max {
-            self.hand_on()?;
-        }
-        let first = self.gathered.transfers.len();
-        let count = decode_transfers(body, &mut self.gathered.transfers)?;
-        let Some(permit) = self.room.admit(count) else {
-            self.gathered.transfers.truncate(first);
-            return Err(Code::Busy);
-        };
-        self.gathered.permit = Some(match self.gathered.permit.take() {
-            Some(gathered) => gathered.join(permit),
-            None => permit,
-        });
-        self.gathered.spans.push(Span { request_id, answer_kind: Kind::TransferOutcomes.number(), first, count });
-        Ok(())
+    pub(super) fn has_room_in_flight(&self) -> Result<(), Code> {
+        if self.in_flight < self.context.limits.requests_in_flight_max { Ok(()) } else { Err(Code::Busy) }
     }
 
     /// Looks again at what the gateway may do, if gateways were changed. One that has another key by now says hello with it, on another connection.
@@ -414,17 +415,6 @@ impl Session {
         self.gateway.map_or((GatewayId::default(), NOTHING), |gateway| (gateway.id, gateway.grant))
     }
 
-    /// Hands on the transfers gathered so far.
-    fn hand_on(&mut self) -> Result<(), Code> {
-        let Gathered { transfers, spans, permit } = std::mem::take(&mut self.gathered);
-        let Some(permit) = permit else { return Ok(()) };
-        let parcel = Parcel::new(self.asker(), spans, Arc::clone(&self.sink), permit);
-        self.context
-            .router
-            .send(RouterMessage::Transfers(parcel, Asked::new(transfers)))
-            .map_err(|_stopped| Code::Draining)
-    }
-
     fn open(&mut self, request_id: u64, accounts: Vec<NewAccount>) -> Result<(), Code> {
         // In the order of the frames: transfers before these must not find the accounts.
         self.hand_on()?;
@@ -439,7 +429,7 @@ impl Session {
     }
 
     /// Whether there is no room for the transfers that a frame announces.
-    fn is_too_much(&self, header: &FrameHeader) -> bool {
+    pub(super) fn is_too_much(&self, header: &FrameHeader) -> bool {
         let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
         header.kind == Kind::SubmitTransfers.number() && !self.room.has_room_for_parcel(body_bytes / RECORD_BYTES)
     }
@@ -454,7 +444,7 @@ impl Session {
     }
 
     /// Refuses a request, and counts what it cost to receive.
-    fn refuse_body(&mut self, request_id: u64, code: Code, bytes: usize) {
+    pub(super) fn refuse_body(&mut self, request_id: u64, code: Code, bytes: usize) {
         let pages = u32::try_from(bytes / PAGE_BYTES).unwrap_or(u32::MAX);
         self.idle_frames.0 = self.idle_frames.0.saturating_add(pages);
         self.refuse(request_id, code);

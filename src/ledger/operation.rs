@@ -140,6 +140,12 @@ impl Transfer {
         self.flags & LINKED != 0
     }
 
+    /// Whether it is no part of a transaction, and no refund or reversal.
+    #[inline]
+    pub fn stands_alone(&self) -> bool {
+        !self.is_linked() && !self.operation().names_original()
+    }
+
     /// Whether it has this modifier.
     pub const fn has(&self, modifier: u16) -> bool {
         self.flags & modifier != 0

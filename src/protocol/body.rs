@@ -47,8 +47,14 @@ fn count_u32(count: usize) -> u32 {
 /// Splits a request's body into items of `N` bytes.
 fn items<const N: usize>(body: &[u8]) -> Result<&[[u8; N]], Code> {
     let (header, rest) = body.split_first_chunk::<ITEMS_HEADER_BYTES>().ok_or(Code::BodyMalformed)?;
-    let count = u32::from_le_bytes(get::<0, 4>(header));
-    if get::<4, 4>(header) != [0; 4] {
+    count_of::<N>(*header, rest.len())?;
+    Ok(rest.as_chunks::<N>().0)
+}
+
+/// The number of items of `N` bytes in a request's body that goes on for so many bytes after its header.
+pub(super) fn count_of<const N: usize>(header: [u8; ITEMS_HEADER_BYTES], bytes: usize) -> Result<usize, Code> {
+    let count = u32::from_le_bytes(get::<0, 4>(&header));
+    if get::<4, 4>(&header) != [0; 4] {
         return Err(Code::BodyMalformed);
     }
     if count == 0 {
@@ -57,8 +63,8 @@ fn items<const N: usize>(body: &[u8]) -> Result<&[[u8; N]], Code> {
     if count > ITEMS_MAX {
         return Err(Code::CountTooLarge);
     }
-    let (items, remainder) = rest.as_chunks::<N>();
-    if count_u32(items.len()) == count && remainder.is_empty() { Ok(items) } else { Err(Code::BodyMalformed) }
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if count.saturating_mul(N) == bytes { Ok(count) } else { Err(Code::BodyMalformed) }
 }
 
 /// Splits an answer's body into the number in its header and items of `N` bytes.
@@ -90,11 +96,8 @@ pub fn encode_transfers<'a>(out: &mut Vec<u8>, transfers: impl ExactSizeIterator
 /// Reads a `SubmitTransfers` body. The place of the outcome must be zero; a transfer where it is not is malformed.
 pub fn decode_transfers(body: &[u8], out: &mut Vec<Transfer>) -> Result<usize, Code> {
     let items = items::<RECORD_BYTES>(body)?;
-    if items.iter().any(|item| get::<0, 8>(item) != [0; 8]) {
-        return Err(Code::BodyMalformed);
-    }
     let first = out.len();
-    out.extend(items.iter().map(Transfer::decode));
+    out.extend(transfers_of(items)?);
     let checked = check_transactions(out.get(first..).unwrap_or_default());
     if checked.is_err() {
         out.truncate(first);
@@ -102,19 +105,47 @@ pub fn decode_transfers(body: &[u8], out: &mut Vec<Transfer>) -> Result<usize, C
     checked.map(|()| items.len())
 }
 
+/// These transfers, if the places of their outcomes are empty.
+pub(super) fn transfers_of(items: &[[u8; RECORD_BYTES]]) -> Result<impl Iterator<Item = Transfer>, Code> {
+    if items.iter().any(|item| get::<0, 8>(item) != [0; 8]) {
+        return Err(Code::BodyMalformed);
+    }
+    Ok(items.iter().map(Transfer::decode))
+}
+
 /// No transaction may be open at the end of a request, or be too long: the whole request is refused then.
 pub fn check_transactions(transfers: &[Transfer]) -> Result<(), Code> {
-    if transfers.last().is_some_and(Transfer::is_linked) {
-        return Err(Code::TransactionOpen);
-    }
-    let mut linked = 0_usize;
+    let mut linked = Linked::default();
     for transfer in transfers {
-        linked = if transfer.is_linked() { linked.saturating_add(1) } else { 0 };
-        if linked >= TRANSACTION_MAX {
-            return Err(Code::TransactionTooLong);
+        linked.next(transfer);
+    }
+    linked.end()
+}
+
+/// The transactions of a request, transfer by transfer.
+#[derive(Debug, Default)]
+pub(super) struct Linked {
+    /// Transfers of the one that is open.
+    open: usize,
+    is_too_long: bool,
+}
+
+impl Linked {
+    pub(super) fn next(&mut self, transfer: &Transfer) {
+        self.open = if transfer.is_linked() { self.open.saturating_add(1) } else { 0 };
+        self.is_too_long |= self.open >= TRANSACTION_MAX;
+    }
+
+    /// What is wrong with them.
+    pub(super) fn end(self) -> Result<(), Code> {
+        if self.open > 0 {
+            Err(Code::TransactionOpen)
+        } else if self.is_too_long {
+            Err(Code::TransactionTooLong)
+        } else {
+            Ok(())
         }
     }
-    Ok(())
 }
 
 /// Appends an `OpenAccounts` body.

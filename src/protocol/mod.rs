@@ -8,6 +8,7 @@
 mod body;
 mod frame;
 mod handshake;
+mod pieces;
 mod query;
 
 pub use body::{
@@ -18,6 +19,7 @@ pub use body::{
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, MAGIC, begin_frame, encode_frame, end_frame};
 pub use handshake::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, HELLO_BYTES, Hello, KEY_BYTES, WELCOME_BYTES, Welcome};
+pub use pieces::TransferPieces;
 pub use query::{
     AccountDetail, AccountRequest, Explained, ExplainedOutcome, Query, QueryKind, WAIT_MS_MAX, decode_detail,
     decode_explained, encode_detail, encode_explained,

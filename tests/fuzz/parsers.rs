@@ -10,9 +10,9 @@ use heng::config::Settings;
 use heng::journal::{Disk, GroupHeader, JournalReader, recover};
 use heng::ledger::{NewAccount, Policy, RECORD_BYTES, Record, Transfer};
 use heng::protocol::{
-    AccountRequest, FRAME_HEADER_BYTES, FrameHeader, Hello, HistoryRequest, ListRequest, Query, Welcome,
-    decode_accounts, decode_detail, decode_error, decode_explained, decode_ids, decode_new_accounts, decode_outcomes,
-    decode_stored, decode_transfers, encode_ids, encode_new_accounts, encode_transfers,
+    AccountRequest, FRAME_HEADER_BYTES, FrameHeader, Hello, HistoryRequest, Kind, ListRequest, Query, TransferPieces,
+    Welcome, decode_accounts, decode_detail, decode_error, decode_explained, decode_ids, decode_new_accounts,
+    decode_outcomes, decode_stored, decode_transfers, encode_frame, encode_ids, encode_new_accounts, encode_transfers,
 };
 use heng::store::Checkpoint;
 
@@ -57,6 +57,19 @@ pub(crate) fn handshake(bytes: &[u8]) {
     let _welcome = Welcome::decode(bytes);
 }
 
+/// A body that comes in two pieces is read like one that comes whole.
+fn as_if_whole(body: &[u8]) {
+    let mut whole = Vec::new();
+    let expected = decode_transfers(body, &mut whole).map(|_| whole);
+    let mut pieces = TransferPieces::new(body.len());
+    let read = pieces.read(body.get(..body.len() / 2).unwrap_or_default());
+    pieces.read(body.get(read..).unwrap_or_default());
+    let mut frame = Vec::new();
+    encode_frame(&mut frame, Kind::SubmitTransfers, 1, body);
+    let Some(Ok(header)) = frame.first_chunk().map(FrameHeader::decode) else { return };
+    assert_eq!(pieces.finish(header.body_crc).map(|(transfers, _ids)| transfers), expected);
+}
+
 /// Bodies of requests; the first byte says which.
 pub(crate) fn requests(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };
@@ -69,6 +82,7 @@ pub(crate) fn requests(bytes: &[u8]) {
                 assert_eq!(again, body);
                 let _checked: Vec<_> = transfers.iter().map(Transfer::check).collect();
             }
+            as_if_whole(body);
         }
         1 => {
             if let Ok(accounts) = decode_new_accounts(body) {

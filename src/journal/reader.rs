@@ -22,6 +22,9 @@ use crate::planted::{self, Bug};
 /// The byte of a segment's first group, behind its header.
 const FIRST_GROUP: u64 = 128;
 
+/// Bytes of records from which on a group is noted wherever it is: to look for what is in it again, it would be looked through.
+const LARGE_BYTES: usize = 64 << 10;
+
 /// Groups known to be sound; beyond that all are compared again.
 const SOUND_MAX: usize = 1 << 16;
 
@@ -86,7 +89,8 @@ impl JournalReader {
 
     /// Reads one durable record; `None` when the journal has no such sequence. Blocks.
     pub fn read(&self, sequence: Sequence) -> Result<Option<StoredRecord>, JournalError> {
-        let Some((number, mut offset)) = self.place(sequence)? else { return Ok(None) };
+        let Some((number, noted)) = self.place(sequence)? else { return Ok(None) };
+        let mut offset = noted;
         let io = |source| self.unreadable(number, source);
         loop {
             let mut bytes = [0; GROUP_HEADER_BYTES];
@@ -102,6 +106,9 @@ impl JournalReader {
             }
             let Some(place) = sequence.checked_sub(header.base_sequence) else { return Ok(None) };
             self.compare_once((number, offset), &header)?;
+            if offset != noted && header.body_bytes() >= LARGE_BYTES {
+                self.keep(number, &[(header.base_sequence, offset)], 1);
+            }
             let mut bytes = [0; RECORD_BYTES];
             let at = body.saturating_add(place.saturating_mul(u64::try_from(RECORD_BYTES).unwrap_or(0)));
             self.disk.read_at(number, at, &mut bytes).map_err(io)?;
@@ -216,7 +223,9 @@ impl JournalReader {
         let mut seen = Vec::new();
         let found = seek(&*self.disk, number, within, sequence, &mut |place| seen.push(place));
         let offset = found.map_err(|source| self.unreadable(number, source))?;
-        self.keep(number, &seen);
+        if !seen.is_empty() {
+            self.keep(number, &seen, NOTE_EVERY_BYTES);
+        }
         Ok(Some((number, offset)))
     }
 
@@ -235,15 +244,14 @@ impl JournalReader {
         Some((segment.number, nearest.map_or(FIRST_GROUP, |place| place.1), next))
     }
 
-    /// Notes groups that were seen, so that the next search begins nearer; not those that lie close to a noted one.
-    fn keep(&self, number: u64, seen: &[Place]) {
+    /// Notes groups that were seen, so that the next search begins nearer; not those that lie nearer than so to a noted one.
+    fn keep(&self, number: u64, seen: &[Place], apart: u64) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let Some(segment) = segments.iter_mut().rfind(|segment| segment.number == number) else { return };
         for &(sequence, offset) in seen {
             let at = segment.places.partition_point(|place| place.1 < offset);
             let before = at.checked_sub(1).and_then(|index| segment.places.get(index));
-            let is_near =
-                |place: Option<&Place>| place.is_some_and(|place| place.1.abs_diff(offset) < NOTE_EVERY_BYTES);
+            let is_near = |place: Option<&Place>| place.is_some_and(|place| place.1.abs_diff(offset) < apart);
             if !is_near(before) && !is_near(segment.places.get(at)) {
                 segment.places.insert(at, (sequence, offset));
             }

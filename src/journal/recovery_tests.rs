@@ -226,6 +226,22 @@ fn an_old_record_is_found_without_reading_its_segment() {
     assert!(first < 400_000 && again < 100_000, "{first}, {again} bytes");
 }
 
+#[test]
+fn a_large_old_group_is_looked_through_once() {
+    const SEGMENT: u64 = 4 << 20;
+    let (memory, disk) = start();
+    let last = fill_with(&disk, SEGMENT, &[1, 1, 20_000, 1, 20_000, 20_000]);
+    let reader = at_the_end(&disk, last);
+    let read_for = |sequence| {
+        let before = memory.read_bytes.load(Relaxed);
+        assert_eq!(reader.read(sequence).unwrap().map(|stored| stored.record), Some(record(sequence)));
+        memory.read_bytes.load(Relaxed) - before
+    };
+    read_for(9_000);
+    let again = read_for(9_001);
+    assert!(again < 10_000, "{again} bytes");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

@@ -32,6 +32,12 @@ pub(super) fn seek(
 ) -> io::Result<u64> {
     let unit = width(GROUP_HEADER_BYTES);
     while within.end.saturating_sub(within.start) > NOTE_EVERY_BYTES {
+        // A large group is not looked through for another one.
+        let mut head = [0; GROUP_HEADER_BYTES];
+        disk.read_at(number, within.start, &mut head)?;
+        if GroupHeader::decode(&head).is_some_and(|header| sequence < header.next_sequence()) {
+            break;
+        }
         let half = (within.end.saturating_sub(within.start) / 2).next_multiple_of(unit);
         let middle = within.start.saturating_add(half);
         match first_header(disk, number, middle..within.end)? {

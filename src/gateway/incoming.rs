@@ -5,7 +5,7 @@
 //! 1. While a body is skipped the buffer is empty: skipping ends just where the next frame begins.
 //! 2. A frame that does not come to its end is late, whether it is kept or skipped.
 //! 3. All large frames that have begun to arrive fit into the room that there is for them, all connections together.
-//! 4. Small frames are read into a buffer that all connections of a thread share, which stays in the processor's cache; a connection keeps only what is not taken of it.
+//! 4. Small frames, and those that are taken in pieces, are read into a buffer that all connections of a thread share, which stays in the processor's cache; a connection keeps only what is not taken of it.
 //!    It has that buffer no longer than it takes to read and to look through what was read.
 //!
 //! # Not here

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::disk::Disk;
-use super::group::{GROUP_HEADER_BYTES, PendingGroup};
+use super::group::{PendingGroup, header_bytes};
 use super::reader::JournalReader;
 use super::recovery::Tail;
 use super::segment::{FORMAT_VERSION, SegmentHeader};
@@ -125,10 +125,6 @@ impl Drop for FileJournal {
             tracing::warn!(%err, "the next journal segment could not be made ready");
         }
     }
-}
-
-fn header_bytes() -> u64 {
-    u64::try_from(GROUP_HEADER_BYTES).unwrap_or(u64::MAX)
 }
 
 impl Journal for FileJournal {

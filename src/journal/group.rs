@@ -65,6 +65,11 @@ pub struct Run {
     pub count: usize,
 }
 
+/// [`GROUP_HEADER_BYTES`], where places are counted; also the place of a segment's first group, behind its header.
+pub(super) fn header_bytes() -> u64 {
+    u64::try_from(GROUP_HEADER_BYTES).unwrap_or(u64::MAX)
+}
+
 /// A group being filled or written.
 #[derive(Debug)]
 pub struct PendingGroup {

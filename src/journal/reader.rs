@@ -12,18 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use hashbrown::HashSet;
 
 use super::disk::Disk;
-use super::group::{GROUP_HEADER_BYTES, GroupHeader};
+use super::group::{GROUP_HEADER_BYTES, GroupHeader, header_bytes};
 use super::recovery::JournalError;
 use super::seek::{NOTE_EVERY_BYTES, Place, seek};
 use super::segment::is_blank;
 use crate::ledger::{RECORD_BYTES, Record, Sequence, StoredRecord};
 use crate::planted::{self, Bug};
-
-/// The byte of a segment's first group, behind its header.
-const FIRST_GROUP: u64 = 128;
-
-/// Bytes of records from which on a group is noted wherever it is: to look for what is in it again, it would be looked through.
-const LARGE_BYTES: usize = 64 << 10;
 
 /// Groups known to be sound; beyond that all are compared again.
 const SOUND_MAX: usize = 1 << 16;
@@ -82,7 +76,7 @@ impl JournalReader {
         self.note_segment(number, sequence);
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = segments.iter_mut().rfind(|segment| segment.number == number) {
-            segment.is_whole |= segment.places.is_empty() && offset == FIRST_GROUP;
+            segment.is_whole |= segment.places.is_empty() && offset == header_bytes();
             segment.places.push((sequence, offset));
         }
     }
@@ -99,14 +93,16 @@ impl JournalReader {
                 // Nothing was written here, or what was is not there any more.
                 return if is_blank(&bytes) { Ok(None) } else { Err(self.damaged(number, offset)) };
             };
-            let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+            let body = offset.saturating_add(header_bytes());
             if sequence >= header.next_sequence() {
                 offset = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
                 continue;
             }
             let Some(place) = sequence.checked_sub(header.base_sequence) else { return Ok(None) };
             self.compare_once((number, offset), &header)?;
-            if offset != noted && header.body_bytes() >= LARGE_BYTES {
+            let body_bytes = u64::try_from(header.body_bytes()).unwrap_or(u64::MAX);
+            if offset != noted && body_bytes >= NOTE_EVERY_BYTES {
+                // A large one wherever it is: for the next record of it, it would be looked through again.
                 self.keep(number, &[(header.base_sequence, offset)], 1);
             }
             let mut bytes = [0; RECORD_BYTES];
@@ -150,7 +146,7 @@ impl JournalReader {
                 known = Some(later.ok_or_else(|| self.damaged(number, offset))?);
                 continue;
             };
-            let body = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+            let body = offset.saturating_add(header_bytes());
             let after = body.saturating_add(u64::try_from(header.body_bytes()).unwrap_or(u64::MAX));
             if sequence < header.base_sequence {
                 return Err(self.damaged(number, offset));
@@ -197,7 +193,7 @@ impl JournalReader {
         }
         let (number, offset) = place;
         let mut body = vec![0; header.body_bytes()];
-        let at = offset.saturating_add(u64::try_from(GROUP_HEADER_BYTES).unwrap_or(0));
+        let at = offset.saturating_add(header_bytes());
         let read = self.disk.read_at(number, at, &mut body);
         let read = read.map_err(|source| self.unreadable(number, source))?;
         let is_sound = planted::is(Bug::ReadUnchecked) || crc32c::crc32c(&body) == header.body_crc;
@@ -241,7 +237,7 @@ impl JournalReader {
             Some(place) => Next::At(place.1),
             None => Next::IsUnknown,
         };
-        Some((segment.number, nearest.map_or(FIRST_GROUP, |place| place.1), next))
+        Some((segment.number, nearest.map_or(header_bytes(), |place| place.1), next))
     }
 
     /// Notes groups that were seen, so that the next search begins nearer; not those that lie nearer than so to a noted one.

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use super::disk::Disk;
-use super::group::{GROUP_HEADER_BYTES, GroupHeader};
+use super::group::{GROUP_HEADER_BYTES, GroupHeader, header_bytes};
 use super::segment::is_blank;
 use crate::ledger::Sequence;
 
@@ -30,7 +30,6 @@ pub(super) fn seek(
     sequence: Sequence,
     seen: &mut dyn FnMut(Place),
 ) -> io::Result<u64> {
-    let unit = width(GROUP_HEADER_BYTES);
     while within.end.saturating_sub(within.start) > NOTE_EVERY_BYTES {
         // A large group is not looked through for another one.
         let mut head = [0; GROUP_HEADER_BYTES];
@@ -38,7 +37,7 @@ pub(super) fn seek(
         if GroupHeader::decode(&head).is_some_and(|header| sequence < header.next_sequence()) {
             break;
         }
-        let half = (within.end.saturating_sub(within.start) / 2).next_multiple_of(unit);
+        let half = (within.end.saturating_sub(within.start) / 2).next_multiple_of(header_bytes());
         let middle = within.start.saturating_add(half);
         match first_header(disk, number, middle..within.end)? {
             Some(place) => {
@@ -74,11 +73,7 @@ fn first_header(disk: &dyn Disk, number: u64, mut within: Range<u64>) -> io::Res
         if read < wanted {
             break;
         }
-        within.start = within.start.saturating_add(width(read));
+        within.start = within.start.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
     }
     Ok(None)
-}
-
-fn width(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }

@@ -151,6 +151,12 @@ impl Asking {
         self.runs.iter().map(|kept| kept.filter.is_some()).collect()
     }
 
+    /// How many ids each filter ruled out since the last run came.
+    #[cfg(test)]
+    pub(super) fn ruled_out(&self) -> Vec<u32> {
+        self.runs.iter().map(|kept| kept.ruled_out.get()).collect()
+    }
+
     /// About which of the ids that were touched last runs were asked, and whether one may have it.
     #[cfg(test)]
     pub(super) fn asked(&self) -> Vec<(TransferId, bool)> {

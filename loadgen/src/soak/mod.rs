@@ -39,8 +39,10 @@ use crate::workload::{ABROAD, Workload};
 use caller::{Caller, Pace, Shared};
 use report::{Life, Report};
 
-/// How long the most that the server takes is measured.
-const MEASURED: Duration = Duration::from_secs(15);
+/// How long the most that the server takes is measured: a part of the soak, and long enough at best that checkpoints are in it.
+const MEASURED_PART: u32 = 20;
+const MEASURED_LEAST: Duration = Duration::from_secs(15);
+const MEASURED_MOST: Duration = Duration::from_mins(3);
 
 /// Time between two samples.
 const SAMPLED: Duration = Duration::from_secs(5);
@@ -57,7 +59,8 @@ pub(crate) struct SoakArguments {
     /// Restart the server after so many seconds, in turn by a drain and by `kill -9`.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     restart_every_s: u64,
-    /// Operations per second to offer; 0: 70 % of what so many connections reach in a quarter of a minute before.
+    /// Operations per second to offer; 0: 70 % of what so many connections reach before, in a twentieth of that time (15 s at
+    /// least, three minutes at most).
     #[arg(long, default_value_t = 0)]
     rate: u64,
     /// Connections, each with one request at a time.
@@ -182,6 +185,11 @@ impl Soak<'_> {
         self.server.as_ref().context("the server is not running")
     }
 
+    /// How long it is driven.
+    fn time(&self) -> anyhow::Result<Duration> {
+        Duration::try_from_secs_f64(self.arguments.minutes * 60.0).context("--minutes is not a time")
+    }
+
     /// Lets all callers send; they end when they are told to.
     fn send(&self, callers: Vec<Caller>, rate: u64) -> anyhow::Result<JoinSet<anyhow::Result<Caller>>> {
         self.shared.stop.store(false, Relaxed);
@@ -212,9 +220,10 @@ impl Soak<'_> {
         if self.arguments.rate > 0 {
             return Ok((callers, self.arguments.rate, None));
         }
+        let measured = self.time()?.checked_div(MEASURED_PART).unwrap_or_default().clamp(MEASURED_LEAST, MEASURED_MOST);
         let begun = Instant::now();
         let tasks = self.send(callers, 0)?;
-        wait(MEASURED);
+        wait(measured);
         let answered = self.shared.counts.answered.load(Relaxed);
         let reached = whole(Duration::from_secs(answered).as_secs_f64() / begun.elapsed().as_secs_f64());
         let callers = self.end(tasks)?;
@@ -230,7 +239,7 @@ impl Soak<'_> {
         let arguments = self.arguments;
         let begun = Instant::now();
         let counted = self.shared.counts.answered.load(Relaxed);
-        let end = Duration::try_from_secs_f64(arguments.minutes * 60.0).context("--minutes is not a time")?;
+        let end = self.time()?;
         let restarts = Duration::from_secs(arguments.restart_every_s);
         let closes = Duration::from_secs(arguments.close_every_s);
         let mut sampler = Sampler::new(begun).probing(&self.data)?;

@@ -67,6 +67,9 @@ enum Command {
     /// What `torture` has checked between two breaks: the same as `heng verify`.
     #[command(hide = true)]
     Verify(heng::cli::VerifyCommand),
+    /// What `torture` takes a ledger over with: the same as `heng take-over`.
+    #[command(hide = true)]
+    TakeOver(heng::cli::TakeOverCommand),
     /// The server that `--spawn` starts: the same as `heng serve`.
     #[command(hide = true)]
     Serve(Box<heng::cli::ServeCommand>),
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Overload(arguments) => overload::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
+        Command::TakeOver(command) => heng::cli::finish(heng::cli::take_over(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }
 }

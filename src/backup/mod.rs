@@ -22,6 +22,7 @@
 //! Store and known ids (made again from the journal), payout files (they follow from it), configuration and policy file (the policy in force is in the journal).
 
 mod restore;
+mod take_over;
 
 use std::fs::{self, File};
 use std::io;
@@ -35,6 +36,7 @@ use crate::journal::{Disk, FileDisk, SegmentPart, head_at, sound_part, sync_dire
 use crate::ledger::Sequence;
 
 pub use restore::{Restored, Until, check, restore};
+pub use take_over::take_over;
 
 /// The format of the manifest.
 const FORMAT: u32 = 1;
@@ -104,6 +106,21 @@ pub enum BackupError {
     /// Something is there already.
     #[error("{0} is not empty: a restore goes into a directory that does not exist yet")]
     NotEmpty(PathBuf),
+    /// Something is there that is not a backup.
+    #[error(
+        "{0} is neither empty nor a backup: take over into a directory that does not exist yet, or into a backup of that ledger"
+    )]
+    Occupied(PathBuf),
+    /// The directory was given up, and its ledger is not copied yet.
+    #[error(
+        "{from} is given up, no server acknowledges anything there any more, but its ledger is not copied yet; mend the cause and give the same command again, or remove {from}/FENCED to serve it again"
+    )]
+    Unfinished {
+        /// Which.
+        from: PathBuf,
+        /// Why not.
+        source: Box<BackupError>,
+    },
     /// It cannot be put in its place when it is whole.
     #[error(
         "{0} is where a file system is mounted, and cannot be put in place as a whole: restore into a directory below it"
@@ -174,6 +191,11 @@ pub struct Made {
 }
 
 impl Manifest {
+    /// Of a backup that has nothing yet.
+    fn empty() -> Self {
+        Self { format: FORMAT, ..Self::default() }
+    }
+
     fn path(directory: &Path) -> PathBuf {
         DataDir::manifest(directory)
     }
@@ -257,7 +279,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
     let known = Manifest::read(to)?.unwrap_or_default();
     fs::create_dir_all(to.join("journal")).map_err(io_error(to))?;
     let mut made = Made::default();
-    let mut manifest = Manifest { format: FORMAT, ..Manifest::default() };
+    let mut manifest = Manifest::empty();
     copy_segments(data, to, &known, &mut manifest, &mut made)?;
     shorter(&manifest, &known)?;
     // After the journal: a statement is kept before the record that names it is written.

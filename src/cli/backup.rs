@@ -1,4 +1,4 @@
-//! `heng backup` and `heng restore`.
+//! `heng backup`, `heng restore` and `heng take-over`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::admin::describe;
 use super::table::time;
 use super::{Done, Failure, print, print_json};
-use crate::backup::{BackupError, Until, backup, check, restore};
+use crate::backup::{self, BackupError, Made, Until, backup, check, restore};
 use crate::verify::verify;
 
 /// Copy the ledger, also while a server writes it. A directory that has a backup of it gets what is new.
@@ -48,6 +48,23 @@ pub(super) struct RestoreCommand {
     json: bool,
 }
 
+/// Give a data directory up whose server cannot be ended, and make another of it: the old server, if it ever goes on, acknowledges nothing any more.
+///
+/// For a server that hangs or stands still, or whose machine does not answer while its disk does. If the process can be ended, end it and start it again
+/// instead. Both must see the file system alike: the same machine, or a coherently shared one (NFS only with `noac`).
+#[derive(Debug, Args)]
+pub struct TakeOverCommand {
+    /// The data directory that is given up, for good.
+    #[arg(long)]
+    from: PathBuf,
+    /// The new data directory: one that does not exist yet, or a backup of that ledger, which gets what is new and is a backup no more.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 fn failure(err: BackupError) -> Failure {
     match err {
         BackupError::DataDir(_)
@@ -55,12 +72,30 @@ fn failure(err: BackupError) -> Failure {
         | BackupError::Shorter { .. }
         | BackupError::Served(_)
         | BackupError::NotEmpty(_)
+        | BackupError::Occupied(_)
         | BackupError::MountPoint(_)
         | BackupError::Beyond { .. }
         | BackupError::Before
         | BackupError::Manifest { .. } => Failure::configuration(err),
         err => err.into(),
     }
+}
+
+/// Says which statements are in one of two places only.
+fn print_statements(made: &Made) -> Result<(), Failure> {
+    if made.statements_missing > 0 {
+        print(&format!(
+            "{} statements are kept that are not in the data directory any more: put them back from the backup's `statements`, or import them again.",
+            made.statements_missing
+        ))?;
+    }
+    if made.statements_damaged > 0 {
+        print(&format!(
+            "{} statements are damaged in the data directory and not in the backup: `heng verify` names them; import them again.",
+            made.statements_damaged
+        ))?;
+    }
+    Ok(())
 }
 
 pub(super) fn make(command: &BackupCommand) -> Done {
@@ -71,18 +106,9 @@ pub(super) fn make(command: &BackupCommand) -> Done {
             made.sequence, made.segments_copied, made.segments_kept, made.statements_copied, made.bytes
         ))?;
     }
-    if made.statements_missing > 0 && !command.json {
-        print(&format!(
-            "{} statements are kept that are not in the data directory any more: put them back from the backup's `statements`, or import them again.",
-            made.statements_missing
-        ))?;
-    }
     let is_whole = made.statements_damaged == 0;
-    if !is_whole && !command.json {
-        print(&format!(
-            "{} statements are damaged in the data directory and not in the backup: `heng verify` names them; import them again.",
-            made.statements_damaged
-        ))?;
+    if !command.json {
+        print_statements(&made)?;
     }
     if !command.check {
         if command.json {
@@ -121,4 +147,23 @@ pub(super) fn restored(command: &RestoreCommand) -> Done {
         print(&describe(&report))?;
     }
     Ok(report.ok)
+}
+
+/// Runs it; whether the ledger was found sound.
+pub fn take_over(command: &TakeOverCommand) -> Done {
+    let made = backup::take_over(&command.from, &command.data_dir).map_err(failure)?;
+    let report = verify(&command.data_dir)?;
+    if command.json {
+        print_json(&serde_json::json!({ "taken_over": made, "verified": report }))?;
+    } else {
+        print(&format!(
+            "{} is given up. Its ledger, records 1 to {}, goes on in {}: serve that. The first start makes store and known ids again.",
+            command.from.display(),
+            made.sequence,
+            command.data_dir.display()
+        ))?;
+        print_statements(&made)?;
+        print(&describe(&report))?;
+    }
+    Ok(report.ok && made.statements_damaged == 0)
 }

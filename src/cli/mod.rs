@@ -25,6 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::ledger::Operation;
 
 pub use admin::{VerifyCommand, verify};
+pub use backup::{TakeOverCommand, take_over};
 pub use serve::{ServeCommand, serve};
 
 /// Heng (衡, a balance): a durable, high-throughput transaction processor.
@@ -79,6 +80,8 @@ enum Command {
     Backup(backup::BackupCommand),
     /// Make a data directory of a backup, whole or as it was at a point.
     Restore(backup::RestoreCommand),
+    /// Give a data directory up whose server cannot be ended, and make another of it.
+    TakeOver(TakeOverCommand),
     /// Make the store again from the journal.
     Rebuild(admin::RebuildCommand),
     /// List the codes of outcomes and errors.
@@ -137,6 +140,7 @@ pub fn run() -> ExitCode {
         Command::Verify(command) => verify(&command),
         Command::Backup(command) => backup::make(&command),
         Command::Restore(command) => backup::restored(&command),
+        Command::TakeOver(command) => take_over(&command),
         Command::Rebuild(command) => admin::rebuild(&command),
         Command::Codes(command) => admin::codes(&command),
     };

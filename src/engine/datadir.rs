@@ -1,13 +1,23 @@
-//! The data directory and its lock.
+//! The data directory, its lock, and how it is given up.
+//!
+//! Two processes never write one directory: the lock is of the file `LOCK`, and who has it serves. Where that one cannot be ended (it stands still, or is
+//! another machine's), its directory is given up instead, for good: `FENCED` says to which directory its ledger goes, and no start takes it any more;
+//! then another file takes the place of `LOCK`, by which the process that has the former one knows ([`Guard`]).
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::journal::sync_directory;
+use crate::journal::{Guard, replace_file, sync_directory};
 
 /// Directories above the data directory whose entries are made durable.
 const SYNCED_PARENTS: usize = 2;
+
+/// Locked by whoever has the directory.
+const LOCK: &str = "LOCK";
+
+/// There when a directory was given up: where its ledger goes on.
+const FENCED: &str = "FENCED";
 
 /// Whether a directory that cannot be synced is none in which this program, or whoever installs it, makes entries.
 fn is_of_others(err: &io::Error) -> bool {
@@ -34,6 +44,16 @@ pub enum DataDirError {
         "{0} began as a backup and has been served from: if it is your ledger, move its manifest.json away, and make backups elsewhere; do not restore from it, since what came there is not in its manifest"
     )]
     ServedBackup(PathBuf),
+    /// It was given up.
+    #[error(
+        "the data directory {path} was taken over: its ledger goes on in {by}, serve that one; only if that was never served, remove {path}/FENCED, and start again what serves here"
+    )]
+    TakenOver {
+        /// Which.
+        path: PathBuf,
+        /// Where its ledger goes on.
+        by: String,
+    },
     /// The file system refuses.
     #[error("cannot use the data directory {path}: {source}; check that it exists and that this user may write there")]
     Io {
@@ -49,7 +69,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     /// Locked until dropped.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -79,9 +99,45 @@ impl DataDir {
                 synced => synced.map_err(io_error)?,
             }
         }
-        let lock =
-            File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(io_error)?;
-        Self::locked(path, lock, File::try_lock)
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io_error)?;
+        let taken = Self::locked(path, lock, File::try_lock)?;
+        // Now, and not before: who gives it up from now on puts another file in the place of the one that is locked.
+        match Self::fenced(path)? {
+            Some(by) => Err(DataDirError::TakenOver { path: path.to_owned(), by }),
+            None => Ok(taken),
+        }
+    }
+
+    /// By what this process finds out that the directory was given up meanwhile.
+    pub fn guard(&self) -> io::Result<Guard> {
+        Guard::new(&self.path.join(LOCK), &self.lock)
+    }
+
+    /// Where the ledger of a directory that was given up goes on.
+    fn fenced(path: &Path) -> Result<Option<String>, DataDirError> {
+        match fs::read_to_string(path.join(FENCED)) {
+            Ok(by) => Ok(Some(by.trim_end().to_owned())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Gives a directory up in favour of another, whoever has it: whatever a server there acknowledged was written before this returns, and it acknowledges
+    /// nothing any more. Given up once, it is not given up to a third.
+    pub fn fence(path: &Path, by: &Path) -> Result<(), DataDirError> {
+        if Self::manifest(path).is_file() {
+            return Err(DataDirError::Backup(path.to_owned()));
+        }
+        if !path.join("journal").is_dir() {
+            return Err(DataDirError::Missing(path.to_owned()));
+        }
+        let by = by.display().to_string();
+        if let Some(before) = Self::fenced(path)?.filter(|before| *before != by) {
+            return Err(DataDirError::TakenOver { path: path.to_owned(), by: before });
+        }
+        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
+        replace_file(&path.join(FENCED), format!("{by}\n").as_bytes()).map_err(io_error)?;
+        replace_file(&path.join(LOCK), &[]).map_err(io_error)
     }
 
     /// Takes a directory that exists, for writing.
@@ -95,7 +151,7 @@ impl DataDir {
             return Err(DataDirError::Missing(path.to_owned()));
         }
         // Whoever writes makes the file first; a copy that nobody has served from yet has none.
-        let lock = match File::open(path.join("LOCK")) {
+        let lock = match File::open(path.join(LOCK)) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => File::open(path.join("journal")),
             lock => lock,
         };
@@ -105,7 +161,7 @@ impl DataDir {
 
     fn locked(path: &Path, lock: File, take: fn(&File) -> Result<(), TryLockError>) -> Result<Self, DataDirError> {
         match take(&lock) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Io { path: path.to_owned(), source }),
         }

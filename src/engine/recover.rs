@@ -10,7 +10,7 @@ use super::datadir::DataDir;
 use crate::flow::{Clock, Helpers};
 use crate::journal::{
     Appended, Disk, FileDisk, FileJournal, Journal, JournalError, JournalOptions, JournalReader, PendingGroup,
-    Recovered as JournalRecovered, Tail, recover as recover_journal,
+    Recovered as JournalRecovered, TAKEN_OVER, Tail, recover as recover_journal,
 };
 use crate::ledger::{Applied, Book, Policy, RECORD_BYTES, Record, Sequence, TransferId, record_transfer_id};
 use crate::planted::{self, Bug};
@@ -142,7 +142,7 @@ pub fn recover_with(
 ) -> Result<Recovered, RecoverError> {
     let disk: Arc<dyn Disk> = match &surroundings.disk {
         Some(disk) => Arc::clone(disk),
-        None => Arc::new(FileDisk::create(&directory.journal())?),
+        None => Arc::new(FileDisk::create(&directory.journal())?.guarded(directory.guard()?)),
     };
     let ids_path = directory.ids();
     let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
@@ -246,6 +246,7 @@ pub fn append_offline(
             Ok(())
         }
         Appended::Fenced { expected } => Err(format!("another process writes to this journal: it is at {expected}")),
+        Appended::TakenOver => Err(TAKEN_OVER.to_owned()),
         Appended::Failed(err) => Err(format!("nothing was written: {err}; try again when that is mended")),
         Appended::Unknown(err) => {
             Err(format!("whether it was written is not known: {err}; when that is mended, look before trying again"))

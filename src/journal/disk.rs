@@ -1,4 +1,4 @@
-//! The disk under the journal: six calls, so that tests can put a failing one there.
+//! The disk under the journal: a few calls, so that tests can put a failing one there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
+
+use super::guard::Guard;
 
 /// Zeros are written in pieces of this size. The page cache keeps what one call wrote as one folio, and a sync of a few bytes in it writes the
 /// whole folio: with pieces of 1 MiB each small group wrote 1 MiB to the disk. Smaller pieces make large groups slower.
@@ -41,6 +43,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn cool(&self, number: u64, range: Range<u64>);
     /// What to call the segment in messages.
     fn name(&self, number: u64) -> String;
+    /// Whether the segments are still this process's to write: another may have taken them over while it stood still.
+    fn is_ours(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Segments as files of a directory.
@@ -48,6 +54,7 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
 pub struct FileDisk {
     directory: PathBuf,
     writable: bool,
+    guard: Option<Guard>,
     files: Mutex<HashMap<u64, Arc<File>>>,
 }
 
@@ -58,12 +65,18 @@ impl FileDisk {
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { directory: directory.to_owned(), writable: true, files: Mutex::default() })
+        Ok(Self { directory: directory.to_owned(), writable: true, guard: None, files: Mutex::default() })
+    }
+
+    /// Held by a file that another may put its own in the stead of.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     /// Uses a directory without ever writing there.
     pub fn read_only(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), writable: false, files: Mutex::default() }
+        Self { directory: directory.to_owned(), writable: false, guard: None, files: Mutex::default() }
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -217,6 +230,10 @@ impl Disk for FileDisk {
 
     fn name(&self, number: u64) -> String {
         self.path(number).display().to_string()
+    }
+
+    fn is_ours(&self) -> io::Result<bool> {
+        self.guard.as_ref().map_or(Ok(true), Guard::is_ours)
     }
 }
 

@@ -97,6 +97,17 @@ impl FileJournal {
         self.prepare_next(&numbers)
     }
 
+    /// How an append ends where the journal is not this process's any more, or that cannot be found out.
+    fn taken_over(&mut self, unknown: fn(io::Error) -> Appended) -> Option<Appended> {
+        let ended = match self.disk.is_ours() {
+            Ok(true) => return None,
+            Ok(false) => Appended::TakenOver,
+            Err(err) => unknown(err),
+        };
+        self.broken = true;
+        Some(ended)
+    }
+
     fn write(&mut self, group: &PendingGroup) -> io::Result<()> {
         let Tail { segment, offset, .. } = self.tail;
         if offset == 0 {
@@ -135,6 +146,9 @@ impl Journal for FileJournal {
         if epoch != self.tail.epoch || expected != self.tail.next_sequence || group.base_sequence() != expected {
             return Appended::Fenced { expected: self.tail.next_sequence };
         }
+        if let Some(ended) = self.taken_over(Appended::Failed) {
+            return ended;
+        }
         group.seal(epoch, &self.tail.previous_hash);
         let bytes = u64::try_from(group.bytes().len()).unwrap_or(u64::MAX);
         // A segment that holds nothing is never left: what follows it would look like damage.
@@ -148,6 +162,9 @@ impl Journal for FileJournal {
         if let Err(err) = self.write(group) {
             self.broken = true;
             return Appended::Unknown(err);
+        }
+        if let Some(ended) = self.taken_over(Appended::Unknown) {
+            return ended;
         }
         let place = if self.tail.offset == 0 { header_bytes() } else { self.tail.offset };
         self.reader.note(self.tail.segment, expected, place);

@@ -16,7 +16,8 @@
 //! 2. At most one group is unsynced. So only the last one can be torn; it is cut at recovery, and was never answered.
 //! 3. Damage anywhere else is found by checksum, refused with its place, never believed and never cut.
 //! 4. After a failed write or sync the journal is not written again by this process: what is on disk is unknown.
-//! 5. A sector that is written again with the same bytes keeps them: the tail of a group shares a sector with the next.
+//! 5. A group counts only if the directory was still this process's after it was synced ([`Guard`]): what is written later is nobody's.
+//! 6. A sector that is written again with the same bytes keeps them: the tail of a group shares a sector with the next.
 //!
 //! # Not here
 //!
@@ -27,6 +28,7 @@ mod ahead;
 mod disk;
 mod file;
 mod group;
+mod guard;
 mod part;
 mod reader;
 mod recovery;
@@ -37,6 +39,7 @@ pub use disk::{Disk, FileDisk};
 pub(crate) use disk::{Trickle, WHOLE, let_cache_go, replace_file, sync_directory};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run, Spares};
+pub use guard::{Guard, TAKEN_OVER};
 pub use part::{SegmentPart, cut_after, head_at, sound_part};
 pub use reader::JournalReader;
 pub use recovery::{JournalError, Recovered, Tail, recover, walk};
@@ -54,6 +57,8 @@ pub enum Appended {
         /// The sequence that the journal expects.
         expected: Sequence,
     },
+    /// Another process took the journal over. What is written here counts for nothing, whether it came before that or later.
+    TakenOver,
     /// It may be there or not. Never retried: recovery decides.
     Unknown(std::io::Error),
     /// Nothing was written.

@@ -21,6 +21,8 @@ struct MemoryDisk {
     /// Calls that found no room.
     refused: AtomicUsize,
     read_bytes: AtomicUsize,
+    /// After so many looks it is another's.
+    looks_left: Mutex<Option<usize>>,
 }
 
 impl MemoryDisk {
@@ -78,6 +80,12 @@ impl Disk for MemoryDisk {
     fn cool(&self, _: u64, _: std::ops::Range<u64>) {}
     fn name(&self, number: u64) -> String {
         format!("segment {number}")
+    }
+    fn is_ours(&self) -> io::Result<bool> {
+        let mut left = self.looks_left.lock().unwrap();
+        let is_ours = *left != Some(0);
+        *left = left.map(|left| left.saturating_sub(1));
+        Ok(is_ours)
     }
 }
 
@@ -276,6 +284,29 @@ fn a_fenced_writer_writes_nothing() {
     assert!(matches!(journal.append(epoch, 2, &mut group(2, 1)), Appended::Fenced { expected: 1 }));
     assert!(matches!(journal.append(epoch, 1, &mut group(1, 1)), Appended::Durable));
     assert_eq!(reopen(&disk).unwrap().0, [1]);
+}
+
+/// Before it is written, or after; in the latter case it is there, and nobody was told so.
+#[test]
+fn a_group_does_not_count_once_the_journal_was_taken_over() {
+    for looks in 0..12 {
+        let (memory, disk) = start();
+        let (_, mut journal, _, _) = reopen(&disk).unwrap();
+        let epoch = journal.epoch();
+        *memory.looks_left.lock().unwrap() = Some(looks);
+        let counted = (1..=12).step_by(2).take_while(|&first| {
+            let appended = journal.append(epoch, first, &mut group(first, 2));
+            assert!(matches!(appended, Appended::Durable | Appended::TakenOver), "{appended:?}");
+            matches!(appended, Appended::Durable)
+        });
+        let counted = counted.count() as u64;
+        assert_eq!(counted, looks as u64 / 2);
+        let next = counted * 2 + 1;
+        assert!(matches!(journal.append(epoch, next, &mut group(next, 2)), Appended::Failed(_)), "it came back");
+        drop(journal);
+        let there = counted * 2 + if looks % 2 == 1 { 2 } else { 0 };
+        assert_eq!(reopen(&disk).unwrap().0, (1..=there).collect::<Vec<_>>());
+    }
 }
 
 #[test]

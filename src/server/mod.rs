@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
@@ -22,17 +23,20 @@ use crate::engine::{
 };
 use crate::flow::Admission;
 use crate::gateway::{self, GatewayContext, GatewayLimits, LookupTurns};
-use crate::journal::JournalError;
+use crate::journal::{Guard, JournalError, TAKEN_OVER};
 use crate::ledger::{GatewayEntry, GatewayId, Grant, Policy, PolicyPart, Record, Sequence};
 use crate::ops::{self, OpsContext};
 use crate::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY};
 use crate::store::StoreError;
-use crate::telemetry::{HealthState, Telemetry, chain};
+use crate::telemetry::{Health, HealthState, Telemetry, chain};
 
 pub use admin::{AdminError, NewGateway, add_gateway};
 
 /// The number of the development gateway; it is never recorded as a gateway.
 const DEVELOPMENT_GATEWAY_ID: GatewayId = GatewayId(u32::MAX >> 1);
+
+/// How often it is asked whether the data directory was taken over, besides with each group that is written.
+const GUARDED_EVERY: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted.
 const ACCEPT_BACKLOG: u32 = 4_096;
@@ -164,6 +168,7 @@ async fn serve(
     let running = ports.running();
     let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
     ops_context.watch(&engine, office, (directory.journal(), &config.data_dir));
+    let guarding = sessions.spawn(watch_over(directory.guard()?, telemetry.health().clone()));
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(
         admin,
@@ -199,6 +204,7 @@ async fn serve(
     };
     gateway.abort();
     admin.abort();
+    guarding.abort();
     // Wherever the office is, it goes on from there after the next start.
     running.store(false, std::sync::atomic::Ordering::Release);
     let _ended = office_thread.join();
@@ -215,6 +221,21 @@ async fn serve(
         store.close();
     }
     result
+}
+
+/// Ends the server soon after its directory was taken over, also if it has nothing to write: what it reads to clients is old by then.
+async fn watch_over(guard: Guard, health: Health) {
+    let mut looks = tokio::time::interval(GUARDED_EVERY);
+    loop {
+        looks.tick().await;
+        match guard.is_ours() {
+            Ok(true) => {}
+            Ok(false) => return health.fail(TAKEN_OVER),
+            Err(err) => {
+                return health.fail(&format!("whether the data directory is still ours cannot be found out ({err})"));
+            }
+        }
+    }
 }
 
 fn failure(state: &HealthState) -> Result<(), ServerError> {

@@ -10,7 +10,7 @@ use crossbeam::channel::bounded;
 
 use super::actor::{SettlementHandle, SettlementMessage};
 use crate::flow::{Helper, Helpers, Jobs, Stopped};
-use crate::journal::{Appended, Journal, PendingGroup};
+use crate::journal::{Appended, Journal, PendingGroup, TAKEN_OVER};
 use crate::telemetry::{Recorder, Stage};
 
 /// Groups handed over but not written: one is written, none waits, so one place is enough for the hand-over itself.
@@ -48,6 +48,7 @@ impl Appender {
             Appended::Fenced { expected } => SettlementMessage::Failed(format!(
                 "another writer has gone on: the journal expects sequence {expected}"
             )),
+            Appended::TakenOver => SettlementMessage::Failed(TAKEN_OVER.to_owned()),
             Appended::Unknown(err) => SettlementMessage::Failed(format!(
                 "writing or syncing the journal failed ({err}); whether the last group is on disk is decided at the next start"
             )),

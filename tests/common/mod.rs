@@ -76,6 +76,11 @@ impl TestServer {
         self.thread.take().expect("stopped once").join().expect("no panic")
     }
 
+    /// Waits until it ends by itself.
+    pub fn end(mut self) -> Result<(), ServerError> {
+        self.thread.take().expect("ended once").join().expect("no panic")
+    }
+
     pub fn raw(&self) -> Raw {
         Raw::connect(self.ready.listen)
     }

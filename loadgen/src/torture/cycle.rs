@@ -17,6 +17,7 @@ use super::clock::{FAR, FakeClock, Says, draw};
 use super::damage::{Damage, damage};
 use super::desk::{Desk, Errand, POLICY, POLICY_WITH_LIMITS};
 use super::errors::{Injected, wait_for_end};
+use super::heir::take_over;
 use super::load::{ACCOUNTS, CONNECTIONS, Caller, Order};
 use super::log::{Log, Wrong};
 use super::proxy::Proxy;
@@ -158,6 +159,7 @@ impl Ledger {
         match fault {
             Fault::Kill | Fault::Flip => server.signal("KILL")?,
             Fault::Stop => self.stand_still((runtime, &server), &mut load, rng, report)?,
+            Fault::TakeOver => take_over(&self.site, &mut server, rng, report)?,
             Fault::Clock => self.set_clock((runtime, &server), rng, report)?,
             Fault::Network => self.disturb((runtime, &server), &mut load, rng, report)?,
             Fault::IoError => self.io_error((runtime, &mut server), &mut load, rng, report)?,
@@ -179,7 +181,7 @@ impl Ledger {
             }
             Fault::DiskFull => self.site.grow()?,
             Fault::Flip => return self.flip(runtime, rng, report).map(|()| (!is_new).then_some(recovery)),
-            Fault::Kill | Fault::Stop | Fault::Clock | Fault::Network | Fault::IoError => {}
+            Fault::Kill | Fault::Stop | Fault::TakeOver | Fault::Clock | Fault::Network | Fault::IoError => {}
         }
         self.verify(report)?;
         Ok((!is_new).then_some(recovery))

@@ -9,6 +9,7 @@ mod cycle;
 mod damage;
 mod desk;
 mod errors;
+mod heir;
 mod load;
 mod log;
 mod proxy;
@@ -48,6 +49,8 @@ pub(crate) enum Fault {
     Flip,
     /// The process stands still for a while, up to 20 s, and a second server is started on its data; then it goes on, or is killed as it stands.
     Stop,
+    /// Its ledger is taken over into another directory, mostly while it stands still; then it goes on, and must find out.
+    TakeOver,
     /// The clock goes an hour ahead, an hour back, to and fro, and stops. Needs `libfaketime`.
     Clock,
     /// Connections stand still, dribble, are half closed, and break amid frames; clients connect again and send again.
@@ -77,7 +80,7 @@ pub(crate) struct TortureArguments {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "kill,power,power-ext4,disk-full,flip,stop,clock,network,io-error"
+        default_value = "kill,power,power-ext4,disk-full,flip,stop,take-over,clock,network,io-error"
     )]
     faults: Vec<Fault>,
     /// Where to work [default: a temporary directory]. Kept when something is wrong.
@@ -127,6 +130,8 @@ pub(crate) struct Report {
     /// Second servers that refused to start while the first stood still, and those that did not.
     rivals_refused: u64,
     taken_over: u64,
+    /// Ledgers that went on in another directory, while their server knew nothing.
+    inherited: u64,
     /// Connections that a bad network broke amid something.
     connections_broken: u64,
     /// I/O errors that ended the server, and those that it lived with.
@@ -196,6 +201,7 @@ impl Report {
         line("clock", format!("set {} times", self.clock_jumps));
         let taken_over = self.taken_over;
         line("second servers", format!("{} refused to start, {taken_over} TOOK THE DATA", self.rivals_refused));
+        line("take-overs", format!("{} ledgers went on elsewhere", self.inherited));
         line("network", format!("broke {} connections", self.connections_broken));
         line("excused", format!("{} requests were answered when the power was being cut", self.excused));
         line("verify failures", self.verify_failures.to_string());
@@ -248,7 +254,9 @@ fn open_site(fault: Fault, root: &std::path::Path) -> anyhow::Result<Option<Site
         },
         Fault::Clock if clock::FakeClock::new(root).is_none() => Ok(None),
         Fault::Flip => Site::plain(root.join("damaged")).map(Some),
-        Fault::Kill | Fault::Stop | Fault::Clock | Fault::Network => Site::plain(root.join("plain")).map(Some),
+        Fault::Kill | Fault::Stop | Fault::TakeOver | Fault::Clock | Fault::Network => {
+            Site::plain(root.join("plain")).map(Some)
+        }
         Fault::Power => Site::image(root.join("power"), "mkfs.xfs"),
         Fault::PowerExt4 => Site::image(root.join("power-ext4"), "mkfs.ext4"),
         Fault::DiskFull => Site::small(root.join("small")),
@@ -265,7 +273,7 @@ fn torture(arguments: &TortureArguments) -> anyhow::Result<Report> {
     let root = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let mut report = Report { seed: arguments.seed, ..Report::default() };
     // Faults that need the same ground share a ledger.
-    let shared = [Fault::Stop, Fault::Clock, Fault::Network];
+    let shared = [Fault::Stop, Fault::TakeOver, Fault::Clock, Fault::Network];
     let ground = |fault: Fault| if shared.contains(&fault) { Fault::Kill } else { fault };
     let mut ledgers: BTreeMap<Fault, Ledger> = BTreeMap::new();
     let mut faults = arguments.faults.clone();

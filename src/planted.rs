@@ -14,6 +14,8 @@ pub enum Bug {
     SyncSkipped = 1,
     /// A sync that failed is taken for one that did not.
     SyncErrorSwallowed,
+    /// After a sync it is not asked whether the ledger was taken over.
+    FenceNotAsked,
     /// Transfers are answered while their group is still to be written.
     AnsweredBeforeDurable,
     /// A start knows only ids that are in runs.

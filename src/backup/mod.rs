@@ -21,6 +21,7 @@
 //!
 //! Store and known ids (made again from the journal), payout files (they follow from it), configuration and policy file (the policy in force is in the journal).
 
+mod error;
 mod restore;
 mod take_over;
 
@@ -35,6 +36,8 @@ use crate::engine::{DataDir, DataDirError};
 use crate::journal::{Disk, FileDisk, SegmentPart, head_at, sound_part, sync_directory};
 use crate::ledger::Sequence;
 
+pub use error::BackupError;
+use error::io_error;
 pub use restore::{Restored, Until, check, restore};
 pub use take_over::take_over;
 
@@ -43,103 +46,6 @@ const FORMAT: u32 = 1;
 
 /// Times that a segment is read which does not look sound.
 const READS: usize = 5;
-
-/// Why a backup, or a restore, was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// A directory cannot be had.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A file cannot be read or written.
-    #[error("cannot read or write {path}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The journal is not what it should be.
-    #[error(
-        "{path} is damaged at byte {offset}: nothing more was copied; see `heng verify`, and keep the backups that are there"
-    )]
-    Damaged {
-        /// Which segment.
-        path: PathBuf,
-        /// Which byte.
-        offset: usize,
-    },
-    /// The backup is of something else.
-    #[error("{0} is a backup of another ledger: choose another directory")]
-    AnotherLedger(PathBuf),
-    /// A server has written there.
-    #[error(
-        "{0} has been a server's data directory, and what came there is in no backup: choose another directory; if it is your ledger, move its manifest.json away"
-    )]
-    Served(PathBuf),
-    /// The ledger has less than the backup: it was lost, or restored to a point.
-    #[error(
-        "the ledger ends at sequence {ledger}, the backup at {backup}: it was kept as it is; back up into another directory"
-    )]
-    Shorter {
-        /// The ledger's last record.
-        ledger: Sequence,
-        /// The backup's.
-        backup: Sequence,
-    },
-    /// The manifest cannot be read.
-    #[error("the manifest {path} cannot be used: {what}")]
-    Manifest {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        what: String,
-    },
-    /// A file of the backup is not as its manifest says.
-    #[error("{path} is not as the manifest says: {what}; do not use this backup")]
-    Changed {
-        /// Which.
-        path: PathBuf,
-        /// What is different.
-        what: &'static str,
-    },
-    /// Something is there already.
-    #[error("{0} is not empty: a restore goes into a directory that does not exist yet")]
-    NotEmpty(PathBuf),
-    /// Something is there that is not a backup.
-    #[error(
-        "{0} is neither empty nor a backup: take over into a directory that does not exist yet, or into a backup of that ledger"
-    )]
-    Occupied(PathBuf),
-    /// The directory was given up, and its ledger is not copied yet.
-    #[error(
-        "{from} is given up, no server acknowledges anything there any more, but its ledger is not copied yet; mend the cause and give the same command again, or remove {from}/FENCED to serve it again"
-    )]
-    Unfinished {
-        /// Which.
-        from: PathBuf,
-        /// Why not.
-        source: Box<BackupError>,
-    },
-    /// It cannot be put in its place when it is whole.
-    #[error(
-        "{0} is where a file system is mounted, and cannot be put in place as a whole: restore into a directory below it"
-    )]
-    MountPoint(PathBuf),
-    /// The point is not in the backup.
-    #[error("the backup ends at sequence {last}, before the point that was asked for")]
-    Beyond {
-        /// Its last record.
-        last: Sequence,
-    },
-    /// The point is before the backup's first record.
-    #[error("the backup has nothing up to the point that was asked for: its first record is later")]
-    Before,
-}
-
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BackupError + '_ {
-    move |source| BackupError::Io { path: path.to_owned(), source }
-}
 
 /// A segment in a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,11 +177,39 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
     if !source.is_dir() {
         return Err(DataDirError::Missing(data.to_owned()).into());
     }
+    is_not_fenced(data)?;
     // One at a time, and never into a directory that a server uses.
     let _own = patiently(|| DataDir::take(to))?;
     if DataDir::was_served(to) {
         return Err(BackupError::Served(to.to_owned()));
     }
+    if DataDir::heir_of(to)?.is_some_and(|from| data.canonicalize().is_ok_and(|data| data == Path::new(&from))) {
+        // That came to nothing before anything was given up: it is a backup again.
+        DataDir::end_heir(to)?;
+    }
+    is_whole(to)?;
+    // Once more at the end: what came after it was given up is not of the ledger.
+    copy(data, to, || is_not_fenced(data))
+}
+
+/// It is not given up: what it has, its heir has, and goes on with.
+fn is_not_fenced(data: &Path) -> Result<(), DataDirError> {
+    match DataDir::fenced(data)? {
+        Some(by) => Err(DataDirError::TakenOver { path: data.to_owned(), by }),
+        None => Ok(()),
+    }
+}
+
+/// Nothing is being taken over into it.
+fn is_whole(directory: &Path) -> Result<(), DataDirError> {
+    match DataDir::heir_of(directory)? {
+        Some(from) => Err(DataDirError::Unfinished { path: directory.to_owned(), from }),
+        None => Ok(()),
+    }
+}
+
+/// Copies what is new, which becomes a backup if it still may.
+fn copy(data: &Path, to: &Path, may: impl Fn() -> Result<(), DataDirError>) -> Result<Made, BackupError> {
     let known = Manifest::read(to)?.unwrap_or_default();
     fs::create_dir_all(to.join("journal")).map_err(io_error(to))?;
     let mut made = Made::default();
@@ -284,6 +218,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
     shorter(&manifest, &known)?;
     // After the journal: a statement is kept before the record that names it is written.
     copy_statements(data, to, &known, &mut manifest, &mut made)?;
+    may()?;
     manifest.write(to)?;
     made.sequence = manifest.sequence;
     Ok(made)

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, patiently, segment_path, write_file};
+use super::{
+    BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, is_whole, patiently, segment_path, write_file,
+};
 use crate::engine::DataDir;
 use crate::journal::{cut_after, sound_part, sync_directory};
 use crate::ledger::Sequence;
@@ -52,7 +54,7 @@ pub fn check(directory: &Path) -> Result<Manifest, BackupError> {
     check_files(directory)
 }
 
-fn check_files(directory: &Path) -> Result<Manifest, BackupError> {
+pub(super) fn check_files(directory: &Path) -> Result<Manifest, BackupError> {
     let path = Manifest::path(directory);
     let manifest = Manifest::read(directory)?
         .ok_or_else(|| BackupError::Manifest { path, what: "there is none; is this a backup?".to_owned() })?;
@@ -89,7 +91,9 @@ fn has_grown(path: &Path, segment: &SegmentCopy) -> Result<bool, BackupError> {
 
 /// A backup that is not written meanwhile; a copy of one may have no lock.
 fn lock(from: &Path) -> Result<Option<DataDir>, BackupError> {
-    Ok(if from.join("LOCK").exists() { Some(patiently(|| DataDir::read_only(from))?) } else { None })
+    let locked = if from.join("LOCK").exists() { Some(patiently(|| DataDir::read_only(from))?) } else { None };
+    is_whole(from)?;
+    Ok(locked)
 }
 
 /// Makes a data directory of a backup. The first start there makes store and known ids again. Blocks.

@@ -51,7 +51,7 @@ pub(super) struct RestoreCommand {
 /// Give a data directory up whose server cannot be ended, and make another of it: the old server, if it ever goes on, acknowledges nothing any more.
 ///
 /// For a server that hangs or stands still, or whose machine does not answer while its disk does. If the process can be ended, end it and start it again
-/// instead. Both must see the file system alike: the same machine, or a coherently shared one (NFS only with `noac`).
+/// instead. Both must see the file system alike: the same machine, or a coherently shared one (not NFS).
 #[derive(Debug, Args)]
 pub struct TakeOverCommand {
     /// The data directory that is given up, for good.
@@ -73,6 +73,9 @@ fn failure(err: BackupError) -> Failure {
         | BackupError::Served(_)
         | BackupError::NotEmpty(_)
         | BackupError::Occupied(_)
+        | BackupError::Within { .. }
+        | BackupError::TakenOverBefore { .. }
+        | BackupError::Gone { .. }
         | BackupError::MountPoint(_)
         | BackupError::Beyond { .. }
         | BackupError::Before
@@ -152,18 +155,16 @@ pub(super) fn restored(command: &RestoreCommand) -> Done {
 /// Runs it; whether the ledger was found sound.
 pub fn take_over(command: &TakeOverCommand) -> Done {
     let made = backup::take_over(&command.from, &command.data_dir).map_err(failure)?;
-    let report = verify(&command.data_dir)?;
     if command.json {
-        print_json(&serde_json::json!({ "taken_over": made, "verified": report }))?;
+        print_json(&made)?;
     } else {
         print(&format!(
-            "{} is given up. Its ledger, records 1 to {}, goes on in {}: serve that. The first start makes store and known ids again.",
+            "{} is given up. Its ledger, records 1 to {}, goes on in {}: serve that, and do not give it the name of the old one before that one's process has ended. The first start makes store and known ids again.",
             command.from.display(),
             made.sequence,
             command.data_dir.display()
         ))?;
         print_statements(&made)?;
-        print(&describe(&report))?;
     }
-    Ok(report.ok && made.statements_damaged == 0)
+    Ok(made.statements_damaged == 0)
 }

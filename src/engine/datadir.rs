@@ -2,10 +2,11 @@
 //!
 //! Two processes never write one directory: the lock is of the file `LOCK`, and who has it serves. Where that one cannot be ended (it stands still, or is
 //! another machine's), its directory is given up instead, for good: `FENCED` says to which directory its ledger goes, and no start takes it any more;
-//! then another file takes the place of `LOCK`, by which the process that has the former one knows ([`Guard`]).
+//! then `LOCK` is written to, by which the process that has it knows ([`Guard`]). Its lock stays: as long as it lives, nobody else writes there. The directory
+//! to which a ledger goes has `TAKING_OVER` until it is whole, and is served by nobody before.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::journal::{Guard, replace_file, sync_directory};
@@ -18,6 +19,18 @@ const LOCK: &str = "LOCK";
 
 /// There when a directory was given up: where its ledger goes on.
 const FENCED: &str = "FENCED";
+
+/// There while a ledger is being taken over into a directory: from which one.
+const TAKING_OVER: &str = "TAKING_OVER";
+
+/// What a file of a directory says, if it is there.
+fn read_note(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
+    match fs::read_to_string(path.join(name)) {
+        Ok(said) => Ok(Some(said.trim_end().to_owned())),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
+    }
+}
 
 /// Whether a directory that cannot be synced is none in which this program, or whoever installs it, makes entries.
 fn is_of_others(err: &io::Error) -> bool {
@@ -46,13 +59,23 @@ pub enum DataDirError {
     ServedBackup(PathBuf),
     /// It was given up.
     #[error(
-        "the data directory {path} was taken over: its ledger goes on in {by}, serve that one; only if that was never served, remove {path}/FENCED, and start again what serves here"
+        "the data directory {path} was given up: its ledger goes on in {by}, serve that one; only if that was never served, remove it, end what served here, remove {path}/FENCED and start again"
     )]
     TakenOver {
         /// Which.
         path: PathBuf,
         /// Where its ledger goes on.
         by: String,
+    },
+    /// A ledger is being taken over into it.
+    #[error(
+        "the ledger of {from} is being taken over into {path}, and that is not finished: give the same command again (heng take-over --from {from} --data-dir {path}), or, where {from} has no file FENCED, remove {path}/TAKING_OVER"
+    )]
+    Unfinished {
+        /// Which.
+        path: PathBuf,
+        /// Whose ledger.
+        from: String,
     },
     /// The file system refuses.
     #[error("cannot use the data directory {path}: {source}; check that it exists and that this user may write there")]
@@ -70,16 +93,29 @@ pub struct DataDir {
     path: PathBuf,
     /// Locked until dropped.
     lock: File,
+    /// Its length when it was taken.
+    lock_bytes: u64,
 }
 
 impl DataDir {
     /// Takes a directory for writing, making it if there is none. A backup is refused: it would go on without its ledger.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
-        if Self::manifest(path).is_file() {
-            let wrong = if Self::was_served(path) { DataDirError::ServedBackup } else { DataDirError::Backup };
-            return Err(wrong(path.to_owned()));
+        if let Some(refused) = Self::is_no_ledger(path) {
+            return Err(refused);
         }
-        Self::take(path)
+        let taken = Self::take(path)?;
+        match Self::heir_of(path)? {
+            Some(from) => Err(DataDirError::Unfinished { path: path.to_owned(), from }),
+            None => Ok(taken),
+        }
+    }
+
+    /// What a directory with a manifest is instead of one that is served.
+    pub fn is_no_ledger(path: &Path) -> Option<DataDirError> {
+        let wrong = if Self::was_served(path) { DataDirError::ServedBackup } else { DataDirError::Backup };
+        // What is not finished has a manifest, too, and is told as such.
+        let is_backup = Self::manifest(path).is_file() && !path.join(TAKING_OVER).exists();
+        is_backup.then(|| wrong(path.to_owned()))
     }
 
     /// Whether a server has written there: what it makes of a journal is there.
@@ -101,7 +137,7 @@ impl DataDir {
         }
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io_error)?;
         let taken = Self::locked(path, lock, File::try_lock)?;
-        // Now, and not before: who gives it up from now on puts another file in the place of the one that is locked.
+        // Now, and not before: who gives it up from now on makes the file longer than it was when it was locked.
         match Self::fenced(path)? {
             Some(by) => Err(DataDirError::TakenOver { path: path.to_owned(), by }),
             None => Ok(taken),
@@ -110,34 +146,65 @@ impl DataDir {
 
     /// By what this process finds out that the directory was given up meanwhile.
     pub fn guard(&self) -> io::Result<Guard> {
-        Guard::new(&self.path.join(LOCK), &self.lock)
+        Guard::new(&self.path.join(LOCK), &self.lock, self.lock_bytes)
     }
 
     /// Where the ledger of a directory that was given up goes on.
-    fn fenced(path: &Path) -> Result<Option<String>, DataDirError> {
-        match fs::read_to_string(path.join(FENCED)) {
-            Ok(by) => Ok(Some(by.trim_end().to_owned())),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
-        }
+    pub fn fenced(path: &Path) -> Result<Option<String>, DataDirError> {
+        read_note(path, FENCED)
+    }
+
+    /// Whose ledger is being taken over into a directory, if that is not finished.
+    pub fn heir_of(path: &Path) -> Result<Option<String>, DataDirError> {
+        read_note(path, TAKING_OVER)
+    }
+
+    /// Notes durably that the ledger of another directory is being taken over into this one, so that nobody serves it before it is whole.
+    pub fn begin_heir(path: &Path, of: &Path) -> Result<(), DataDirError> {
+        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
+        replace_file(&path.join(TAKING_OVER), format!("{}\n", of.display()).as_bytes()).map_err(io_error)
+    }
+
+    /// It is whole, or is not to become one.
+    pub fn end_heir(path: &Path) -> Result<(), DataDirError> {
+        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
+        fs::remove_file(path.join(TAKING_OVER)).and_then(|()| sync_directory(path)).map_err(io_error)
     }
 
     /// Gives a directory up in favour of another, whoever has it: whatever a server there acknowledged was written before this returns, and it acknowledges
     /// nothing any more. Given up once, it is not given up to a third.
     pub fn fence(path: &Path, by: &Path) -> Result<(), DataDirError> {
-        if Self::manifest(path).is_file() {
-            return Err(DataDirError::Backup(path.to_owned()));
-        }
-        if !path.join("journal").is_dir() {
-            return Err(DataDirError::Missing(path.to_owned()));
-        }
+        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
         let by = by.display().to_string();
+        let note = || {
+            // One of several that try at once has its name there.
+            let (own, fenced) = (path.join(format!("{FENCED}.{}", std::process::id())), path.join(FENCED));
+            replace_file(&own, format!("{by}\n").as_bytes())?;
+            let noted = rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                &own,
+                rustix::fs::CWD,
+                &fenced,
+                rustix::fs::RenameFlags::NOREPLACE,
+            );
+            match noted {
+                Err(rustix::io::Errno::EXIST) => fs::remove_file(&own),
+                noted => noted.map_err(io::Error::from).and_then(|()| sync_directory(path)),
+            }
+        };
+        if Self::fenced(path)?.is_none() {
+            note().map_err(io_error)?;
+        }
         if let Some(before) = Self::fenced(path)?.filter(|before| *before != by) {
             return Err(DataDirError::TakenOver { path: path.to_owned(), by: before });
         }
-        let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
-        replace_file(&path.join(FENCED), format!("{by}\n").as_bytes()).map_err(io_error)?;
-        replace_file(&path.join(LOCK), &[]).map_err(io_error)
+        let tell = || {
+            let mut lock = File::options().create(true).append(true).open(path.join(LOCK))?;
+            lock.write_all(b"taken over\n")?;
+            lock.sync_all()?;
+            sync_directory(path)
+        };
+        tell().map_err(io_error)
     }
 
     /// Takes a directory that exists, for writing.
@@ -161,7 +228,11 @@ impl DataDir {
 
     fn locked(path: &Path, lock: File, take: fn(&File) -> Result<(), TryLockError>) -> Result<Self, DataDirError> {
         match take(&lock) {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
+            Ok(()) => {
+                let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
+                let lock_bytes = lock.metadata().map_err(io_error)?.len();
+                Ok(Self { path: path.to_owned(), lock, lock_bytes })
+            }
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Io { path: path.to_owned(), source }),
         }

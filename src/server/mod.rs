@@ -163,12 +163,13 @@ async fn serve(
         replayed: recovered.replayed,
         store_rebuilt: recovered.store_rebuilt,
     };
+    let guard = directory.guard()?;
     let engine = start_engine(config, telemetry, recovered)?;
     let ports = EnginePorts::new(&engine);
     let running = ports.running();
     let (office, office_thread) = spawn_office(Office::new(ports, directory.path()).with_telemetry(telemetry.clone()))?;
     ops_context.watch(&engine, office, (directory.journal(), &config.data_dir));
-    let guarding = sessions.spawn(watch_over(directory.guard()?, telemetry.health().clone()));
+    let guarding = sessions.spawn(watch_over(guard, telemetry.health().clone()));
     let admin = admin::listen(directory.path());
     let admin = sessions.spawn(admin::serve(
         admin,

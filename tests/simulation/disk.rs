@@ -38,11 +38,14 @@ pub(crate) enum Fault {
     Sync,
     /// No file can be made any more.
     Full,
+    /// Another process takes the ledger over, and this one is not told.
+    TakeOver,
 }
 
 #[cfg(not(feature = "planted"))]
 impl Fault {
-    pub(crate) const ALL: [Self; 5] = [Self::Power, Self::Write, Self::ShortWrite, Self::Sync, Self::Full];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Power, Self::Write, Self::ShortWrite, Self::Sync, Self::Full, Self::TakeOver];
 }
 
 /// Writes that are remembered after they were synced.
@@ -69,6 +72,8 @@ struct State {
     armed: Option<(u64, Fault)>,
     /// What has gone wrong, and lasts until the server ends.
     wrong: Option<Fault>,
+    /// What the process has that took the ledger over, once one has.
+    heir: Option<BTreeMap<u64, Segment>>,
     /// Whether anything has failed since the server started.
     has_failed: bool,
     /// The most that a sync takes, nanoseconds.
@@ -82,6 +87,14 @@ pub(crate) struct SimDisk {
     now_ns: Arc<AtomicU64>,
 }
 
+/// What was written is there for good.
+fn trust(segments: &mut BTreeMap<u64, Segment>) {
+    for segment in segments.values_mut() {
+        segment.durable.clone_from(&segment.live);
+        segment.unsynced.clear();
+    }
+}
+
 fn down() -> io::Error {
     io::Error::other("the power is gone")
 }
@@ -92,13 +105,25 @@ impl State {
         self.calls += 1;
         self.armed = match self.armed {
             Some((0, fault)) => {
-                self.wrong = Some(fault);
+                self.goes_wrong(fault);
                 None
             }
             Some((left, fault)) => Some((left - 1, fault)),
             None => None,
         };
         if self.wrong == Some(Fault::Power) { Err(down()) } else { Ok(()) }
+    }
+
+    fn goes_wrong(&mut self, fault: Fault) {
+        if fault != Fault::TakeOver {
+            self.wrong = Some(fault);
+            return;
+        }
+        // What was written is read, and made durable.
+        let mut heir = self.segments.clone();
+        trust(&mut heir);
+        self.heir.get_or_insert(heir);
+        self.has_failed = true;
     }
 
     /// Whether this goes wrong now, for once.
@@ -132,7 +157,8 @@ impl SimDisk {
     pub(crate) fn new(seed: u64, now_ns: Arc<AtomicU64>) -> Self {
         let rng = StdRng::seed_from_u64(seed ^ 0xD15C);
         let (segments, recent) = (BTreeMap::new(), VecDeque::new());
-        let state = State { segments, recent, rng, calls: 0, armed: None, wrong: None, has_failed: false, slow_ns: 0 };
+        let (armed, wrong, heir) = (None, None, None);
+        let state = State { segments, recent, rng, calls: 0, armed, wrong, heir, has_failed: false, slow_ns: 0 };
         Self { state: Mutex::new(state), now_ns }
     }
 
@@ -149,7 +175,7 @@ impl SimDisk {
     pub(crate) fn fail(&self, fault: Fault) {
         let mut state = self.state();
         if state.wrong != Some(Fault::Power) {
-            state.wrong = Some(fault);
+            state.goes_wrong(fault);
         }
     }
 
@@ -176,15 +202,25 @@ impl SimDisk {
         self.state().has_failed
     }
 
+    /// Whether another process has the ledger.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.state().heir.is_some()
+    }
+
     pub(crate) fn is_down(&self) -> bool {
         self.state().wrong == Some(Fault::Power)
     }
 
-    /// The process ended: with the power, or by itself, when the operating system still has what was written, but has not made it durable.
+    /// The process ended: with the power, or by itself, when the operating system still has what was written, but has not made it durable. If its
+    /// ledger was taken over, the heir is the one that starts.
     pub(crate) fn restart(&self, with_power: bool) {
         let mut state = self.state();
         if with_power || state.wrong == Some(Fault::Power) {
             state.lose_unsynced();
+        }
+        if let Some(heir) = state.heir.take() {
+            state.segments = heir;
+            state.recent.clear();
         }
         (state.armed, state.wrong, state.has_failed) = (None, None, false);
     }
@@ -353,5 +389,9 @@ impl Disk for SimDisk {
 
     fn name(&self, number: u64) -> String {
         format!("simulated segment {number}")
+    }
+
+    fn is_ours(&self) -> io::Result<bool> {
+        Ok(!self.is_taken_over())
     }
 }

@@ -65,7 +65,9 @@ impl World<'_> {
         }
         self.server = None;
         let with_power = with_power || self.disk.is_down();
+        let is_taken_over = self.disk.is_taken_over();
         let left = match self.rng.random_range(0..10) {
+            _ if is_taken_over => None,
             0 => None,
             1..5 if with_power => Some("store-synced"),
             _ => Some("store-now"),
@@ -79,11 +81,23 @@ impl World<'_> {
                 self.torn = self.rng.random_bool(0.5).then(|| self.rng.random());
             }
         }
-        if self.rng.random_bool(0.1) {
+        if !is_taken_over && self.rng.random_bool(0.1) {
             self.lose_ids();
         }
-        self.disk.restart(with_power);
+        self.restart_disk(with_power);
         self.tell(format!("stopped, power cut {with_power}, store {left:?}"));
+    }
+
+    /// What was not synced may be gone; or the heir starts, which has journal and statements, and nothing that is derived.
+    pub(crate) fn restart_disk(&mut self, with_power: bool) {
+        if self.disk.is_taken_over() {
+            for derived in ["store", "ids", "store.used", "store.reached"] {
+                let path = self.path.join(derived);
+                drop(fs::remove_dir_all(&path).or_else(|_err| fs::remove_file(&path)));
+            }
+            self.summary.taken_over += 1;
+        }
+        self.disk.restart(with_power);
     }
 
     /// A start with sled's own files torn as well: what cannot be read is set aside, and what can is what the journal says. It is judged on copies,
@@ -171,8 +185,9 @@ impl World<'_> {
         match self.rng.random_range(0..13) {
             0..3 => {
                 let calls = self.rng.random_range(0..40);
-                self.disk.arm(calls, Fault::Power);
-                self.tell(format!("the power will go in {calls} calls"));
+                let fault = if calls / 2 % 4 == 3 { Fault::TakeOver } else { Fault::Power };
+                self.disk.arm(calls, fault);
+                self.tell(format!("in {calls} calls: {fault:?}"));
             }
             3..5 => {
                 let with_power = self.rng.random();

@@ -15,6 +15,7 @@ const STEPS: usize = 3_000;
 const BUGS: &[Bug] = &[
     Bug::SyncSkipped,
     Bug::SyncErrorSwallowed,
+    Bug::FenceNotAsked,
     Bug::AnsweredBeforeDurable,
     Bug::IdsForgotten,
     Bug::RunsNotAsked,

@@ -21,8 +21,8 @@ const SEEDS: Range<u64> = 0..24;
 /// Steps of a run in which one call goes wrong.
 const CALM_STEPS: usize = 2_000;
 
-/// Of the calls of such a run, the suite lets one in so many go wrong; `HENG_EVERY=1` all.
-const EVERY: usize = 30;
+/// Of the calls of such a run, the suite lets one in so many go wrong; `HENG_EVERY=1` all. Odd, since mostly every other one is a sync.
+const EVERY: usize = 31;
 
 /// Runs that showed a fault once: seed, steps, and what it was. What a seed does changes with the simulation, so each has a test of its own besides.
 const FOUND: &[(u64, usize, &str)] = &[
@@ -101,7 +101,7 @@ fn seeds_hold() {
     let aside = ASIDE.load(Ordering::Relaxed);
     println!("{:?}: {all:?}, {aside} stores set aside, in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
     let cleared = [all.windows, all.settled, all.lines, all.written_off, all.distributed];
-    let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn];
+    let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn, all.taken_over];
     let together = [both.limited, both.charged, both.came_back, both.settled];
     let all_kinds = [all_kinds.as_slice(), &cleared, &together].concat();
     assert!(seeds() != SEEDS || !all_kinds.contains(&0), "{all:?}");

@@ -10,6 +10,8 @@ pub(crate) struct Summary {
     pub(crate) damages: u64,
     /// Times that sled's files were torn by a power cut.
     pub(crate) torn: u64,
+    /// Ledgers that were taken over.
+    pub(crate) taken_over: u64,
     /// Windows that were closed.
     pub(crate) windows: u64,
     /// Positions that were settled.
@@ -42,6 +44,7 @@ impl Summary {
         self.reads += one.reads;
         self.damages += one.damages;
         self.torn += one.torn;
+        self.taken_over += one.taken_over;
         self.windows += one.windows;
         self.settled += one.settled;
         self.lines += one.lines;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use heng::journal::{Disk, JournalReader};
+use heng::journal::{Disk, JournalReader, TAKEN_OVER};
 use heng::ledger::{AccountFlags, AccountId, Code, NewAccount, Record, Sequence, StoredRecord};
 use heng::protocol::AccountState;
 use rand::rngs::StdRng;
@@ -228,7 +228,9 @@ impl<'a> World<'a> {
         let failure = self.server.as_ref().and_then(Server::failure);
         if let Some(why) = failure {
             self.tell(format!("the server has ended: {why}"));
-            let is_expected = self.disk.is_down() || why.contains("failed") || why.contains("cannot be written");
+            let is_taken_over = self.disk.is_taken_over() && why == TAKEN_OVER;
+            let is_broken = self.disk.is_down() || why.contains("failed") || why.contains("cannot be written");
+            let is_expected = is_taken_over || is_broken;
             if !is_expected {
                 return Err(format!("the server has ended: {why}"));
             }
@@ -265,7 +267,7 @@ impl<'a> World<'a> {
             Err(why) if self.disk.is_down() || self.disk.has_failed() || why.contains("no storage space") => {
                 self.tell(format!("did not start: {why}"));
                 let with_power = self.disk.is_down() || self.rng.random();
-                self.disk.restart(with_power);
+                self.restart_disk(with_power);
                 Ok(())
             }
             Err(why) => Err(format!("does not start: {why}")),

@@ -16,6 +16,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Process, TestServer, account, run, runtime, settings, text, transfer, wait_until};
 use heng::backup::{BackupError, backup, check, take_over};
@@ -24,6 +25,13 @@ use heng::engine::DataDirError;
 use heng::ledger::{AccountFlags, Code};
 use heng::verify::verify;
 use rustix::process::Signal;
+
+/// A program that another test starts has the locks of this process for a moment, so one test runs at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 async fn connect(address: SocketAddr) -> Client {
     Client::connect(address, &Credentials::development()).await.unwrap()
@@ -59,6 +67,7 @@ fn heng_takes_over(from: &Path, to: &Path) -> std::process::Output {
 
 #[test]
 fn what_was_acknowledged_goes_on_elsewhere_and_the_former_server_acknowledges_nothing() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (directory.path().join("old"), directory.path().join("new"));
     // One that stands still while it is taken over, as it may in the midst of anything; one that goes on all the time.
@@ -105,6 +114,7 @@ fn what_was_acknowledged_goes_on_elsewhere_and_the_former_server_acknowledges_no
 
 #[test]
 fn a_server_with_nothing_to_write_finds_out_too_and_writes_nothing() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (directory.path().join("old"), directory.path().join("new"));
     let process = Process::start(&old, &[]);
@@ -170,6 +180,7 @@ fn credits(server: &TestServer) -> u128 {
 
 #[test]
 fn a_backup_gets_what_is_new_and_what_is_no_place_for_it_is_left_alone() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let server = TestServer::start(settings(&path("old")));
@@ -227,6 +238,7 @@ fn a_backup_gets_what_is_new_and_what_is_no_place_for_it_is_left_alone() {
 
 #[test]
 fn what_was_broken_off_is_not_served_and_goes_on() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let server = TestServer::start(settings(&path("old")));
@@ -276,6 +288,7 @@ fn what_was_broken_off_is_not_served_and_goes_on() {
 
 #[test]
 fn of_several_that_try_at_once_one_has_it() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let old = directory.path().join("old");
     let server = TestServer::start(settings(&old));

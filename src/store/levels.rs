@@ -14,13 +14,15 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets those up to a record.
-    pub(super) fn forget_levels(&self, until: Sequence) -> Result<(), StoreError> {
-        for item in self.levels.range(..=until.to_be_bytes()) {
+    /// Forgets some of those up to a record; answers whether there are more.
+    pub(super) fn forget_levels(&self, until: Sequence, most: usize) -> Result<bool, StoreError> {
+        let mut forgotten = 0_usize;
+        for item in self.levels.range(..=until.to_be_bytes()).take(most) {
             let (key, _) = item.map_err(|source| self.error(source))?;
             self.levels.remove(key).map_err(|source| self.error(source))?;
+            forgotten = forgotten.saturating_add(1);
         }
-        Ok(())
+        Ok(forgotten == most)
     }
 
     /// Reads all.
@@ -51,12 +53,14 @@ mod tests {
         {
             let (store, (), _) = open_or_set_aside(&path, (1 << 20, None), |_| Ok(())).unwrap();
             store.put_levels(&all).unwrap();
-            store.forget_levels(3).unwrap();
+            assert!(!store.forget_levels(3, 2).unwrap());
             store.sync().unwrap();
         }
         let (store, read, _) = open_or_set_aside(&path, (1 << 20, None), Store::levels).unwrap();
         assert_eq!(read, all[1..]);
-        store.forget_levels(70_000).unwrap();
+        assert!(store.forget_levels(70_000, 1).unwrap());
+        assert_eq!(store.levels().unwrap(), all[2..], "a part");
+        assert!(!store.forget_levels(70_000, 5).unwrap());
         assert_eq!(store.levels().unwrap(), []);
     }
 }

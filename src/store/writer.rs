@@ -24,6 +24,8 @@ const JOBS_MAX: usize = 512;
 /// for half a second with what was given back of a hundred thousand transfers.
 const RESTED_AFTER: Duration = Duration::from_micros(500);
 const RESTS: u32 = 2;
+/// Former levels that are written, or forgotten, between two looks at that.
+const LEVELS_AT_ONCE: usize = 64;
 /// A disk that stands still is no work.
 const REST_MAX: Duration = Duration::from_millis(20);
 
@@ -137,7 +139,9 @@ enum Kind {
 impl StoreJob {
     fn kind(&self) -> Kind {
         match self {
-            Self::Accounts { .. } | Self::Open { .. } | Self::Levels(_) | Self::Lives(_) => Kind::Part,
+            Self::Accounts { .. } | Self::Open { .. } | Self::Levels(_) | Self::ForgetLevels(_) | Self::Lives(_) => {
+                Kind::Part
+            }
             Self::Checkpoint(..) => Kind::End,
             _ => Kind::Other,
         }
@@ -160,18 +164,24 @@ pub fn spawn_store_writer(
     let mut rests = Rests { worked: Duration::ZERO, hurries: Arc::clone(&hurries) };
     let is_thread = helpers.are_threads();
     let (jobs, helper) = helpers.start("heng-store", (jobs, work), move |job: StoreJob| {
-        let (kind, begun) = (job.kind(), Instant::now());
-        if let Err(err) = perform(&store, &links, &telemetry, job) {
-            distrust_after(store.path(), &err);
-            let why = chain(&err);
-            telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
-            return false;
-        }
-        if waiting.len() <= JOBS_MAX / 2 && is_refused.swap(false, AcqRel) {
-            on_room();
-        }
-        if let Some(rest) = rests.after(kind, begun.elapsed()).filter(|_| is_thread) {
-            sleep(rest);
+        let mut left = Some(job);
+        while let Some(job) = left.take() {
+            let (kind, begun) = (job.kind(), Instant::now());
+            match perform(&store, &links, &telemetry, job) {
+                Ok(more) => left = more,
+                Err(err) => {
+                    distrust_after(store.path(), &err);
+                    let why = chain(&err);
+                    telemetry.health().fail(&format!("the store cannot be written ({why}); the journal is whole"));
+                    return false;
+                }
+            }
+            if waiting.len() <= JOBS_MAX / 2 && is_refused.swap(false, AcqRel) {
+                on_room();
+            }
+            if let Some(rest) = rests.after(kind, begun.elapsed()).filter(|_| is_thread) {
+                sleep(rest);
+            }
         }
         true
     })?;
@@ -183,30 +193,37 @@ fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob) -> Result<(), StoreError> {
+/// Does a job, or a part of one that takes long; answers what is left of it.
+fn perform(
+    store: &Store,
+    links: &LinkLog,
+    telemetry: &Telemetry,
+    job: StoreJob,
+) -> Result<Option<StoreJob>, StoreError> {
     match job {
         StoreJob::Index { base, bytes, full } => {
             store.put_index(base, &bytes)?;
             if full {
                 links.written(base);
             }
-            Ok(())
         }
-        StoreJob::Barrier => store.sync(),
+        StoreJob::Barrier => store.sync()?,
         StoreJob::Accounts { .. }
-            if planted::is(Bug::AccountsNotWritten) && telemetry.counters().checkpoint_sequence.load(Relaxed) > 0 =>
-        {
-            Ok(())
+            if planted::is(Bug::AccountsNotWritten) && telemetry.counters().checkpoint_sequence.load(Relaxed) > 0 => {}
+        StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes)?,
+        StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes)?,
+        StoreJob::Levels(mut levels) => {
+            store.put_levels(&levels.split_off(levels.len().saturating_sub(LEVELS_AT_ONCE)))?;
+            return Ok((!levels.is_empty()).then_some(StoreJob::Levels(levels)));
         }
-        StoreJob::Accounts { block, bytes } => store.put_accounts(block, bytes),
-        StoreJob::Open { tree, block, bytes } => store.put_open(tree, block, bytes),
-        StoreJob::Levels(levels) => store.put_levels(&levels),
-        StoreJob::ForgetLevels(until) => store.forget_levels(until),
-        StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => Ok(()),
-        StoreJob::Lives(lives) => store.put_lives(&lives),
-        StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text),
-        StoreJob::Windows(pieces) => store.put_windows(&pieces),
-        StoreJob::Gateway(entry) => store.put_gateway(&entry),
+        StoreJob::ForgetLevels(until) => {
+            return Ok(store.forget_levels(until, LEVELS_AT_ONCE)?.then_some(StoreJob::ForgetLevels(until)));
+        }
+        StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => {}
+        StoreJob::Lives(lives) => store.put_lives(&lives)?,
+        StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text)?,
+        StoreJob::Windows(pieces) => store.put_windows(&pieces)?,
+        StoreJob::Gateway(entry) => store.put_gateway(&entry)?,
         StoreJob::Checkpoint(checkpoint, done) => {
             store.make_checkpoint(&checkpoint)?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -216,9 +233,9 @@ fn perform(store: &Store, links: &LinkLog, telemetry: &Telemetry, job: StoreJob)
                 // Who asked may have stopped waiting.
                 let _told = waiting.try_send(checkpoint.sequence);
             }
-            Ok(())
         }
     }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Backups: copies of what cannot be made again from anything else, while a server writes it; and what is restored from them.
+//! Backups: copies of what cannot be made again from anything else, while a server writes it; what is restored from them; and a ledger taken over from a server
+//! that cannot be ended, which is copied likewise.
 //!
 //! A backup is a directory like a data directory with a manifest, which `heng verify` and `heng check` read as they read any other:
 //!
@@ -177,7 +178,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
     if !source.is_dir() {
         return Err(DataDirError::Missing(data.to_owned()).into());
     }
-    is_not_fenced(data)?;
+    DataDir::check_not_fenced(data)?;
     // One at a time, and never into a directory that a server uses.
     let _own = patiently(|| DataDir::take(to))?;
     if DataDir::was_served(to) {
@@ -187,25 +188,9 @@ pub fn backup(data: &Path, to: &Path) -> Result<Made, BackupError> {
         // That came to nothing before anything was given up: it is a backup again.
         DataDir::end_heir(to)?;
     }
-    is_whole(to)?;
+    DataDir::check_whole(to)?;
     // Once more at the end: what came after it was given up is not of the ledger.
-    copy(data, to, || is_not_fenced(data))
-}
-
-/// It is not given up: what it has, its heir has, and goes on with.
-fn is_not_fenced(data: &Path) -> Result<(), DataDirError> {
-    match DataDir::fenced(data)? {
-        Some(by) => Err(DataDirError::TakenOver { path: data.to_owned(), by }),
-        None => Ok(()),
-    }
-}
-
-/// Nothing is being taken over into it.
-fn is_whole(directory: &Path) -> Result<(), DataDirError> {
-    match DataDir::heir_of(directory)? {
-        Some(from) => Err(DataDirError::Unfinished { path: directory.to_owned(), from }),
-        None => Ok(()),
-    }
+    copy(data, to, || DataDir::check_not_fenced(data))
 }
 
 /// Copies what is new, which becomes a backup if it still may.

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{
-    BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, is_whole, patiently, segment_path, write_file,
-};
+use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, patiently, segment_path, write_file};
 use crate::engine::DataDir;
 use crate::journal::{cut_after, sound_part, sync_directory};
 use crate::ledger::Sequence;
@@ -92,7 +90,7 @@ fn has_grown(path: &Path, segment: &SegmentCopy) -> Result<bool, BackupError> {
 /// A backup that is not written meanwhile; a copy of one may have no lock.
 fn lock(from: &Path) -> Result<Option<DataDir>, BackupError> {
     let locked = if from.join("LOCK").exists() { Some(patiently(|| DataDir::read_only(from))?) } else { None };
-    is_whole(from)?;
+    DataDir::check_whole(from)?;
     Ok(locked)
 }
 

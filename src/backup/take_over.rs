@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use super::restore::check_files;
-use super::{BackupError, Made, Manifest, copy, io_error, is_whole, patiently, segment_path};
+use super::{BackupError, Made, Manifest, copy, io_error, patiently, segment_path};
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{Disk, FileDisk, sync_directory};
 
@@ -25,7 +25,7 @@ pub fn take_over(from: &Path, to: &Path) -> Result<Made, BackupError> {
     if let Some(refused) = DataDir::is_no_ledger(from) {
         return Err(refused.into());
     }
-    is_whole(from)?;
+    DataDir::check_whole(from)?;
     is_gone(from)?;
     fs::create_dir_all(to).map_err(io_error(to))?;
     // By one name each, however they are called.
@@ -88,9 +88,7 @@ fn begin(from: &Path, to: &Path) -> Result<(), BackupError> {
         None => {}
     }
     is_done(from, to)?;
-    if let Some(by) = DataDir::fenced(from)? {
-        return Err(DataDirError::TakenOver { path: from.to_owned(), by }.into());
-    }
+    DataDir::check_not_fenced(from)?;
     if DataDir::was_served(to) {
         return Err(BackupError::Served(to.to_owned()));
     }

@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::journal::{Guard, replace_file, sync_directory};
+use crate::journal::{Guard, rename_new, replace_file, sync_directory};
 
 /// Directories above the data directory whose entries are made durable.
 const SYNCED_PARENTS: usize = 2;
@@ -104,10 +104,8 @@ impl DataDir {
             return Err(refused);
         }
         let taken = Self::take(path)?;
-        match Self::heir_of(path)? {
-            Some(from) => Err(DataDirError::Unfinished { path: path.to_owned(), from }),
-            None => Ok(taken),
-        }
+        Self::check_whole(path)?;
+        Ok(taken)
     }
 
     /// What a directory with a manifest is instead of one that is served.
@@ -138,10 +136,8 @@ impl DataDir {
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io_error)?;
         let taken = Self::locked(path, lock, File::try_lock)?;
         // Now, and not before: who gives it up from now on makes the file longer than it was when it was locked.
-        match Self::fenced(path)? {
-            Some(by) => Err(DataDirError::TakenOver { path: path.to_owned(), by }),
-            None => Ok(taken),
-        }
+        Self::check_not_fenced(path)?;
+        Ok(taken)
     }
 
     /// By what this process finds out that the directory was given up meanwhile.
@@ -152,6 +148,22 @@ impl DataDir {
     /// Where the ledger of a directory that was given up goes on.
     pub fn fenced(path: &Path) -> Result<Option<String>, DataDirError> {
         read_note(path, FENCED)
+    }
+
+    /// An error when it was given up: what it has, its heir has, and goes on with.
+    pub fn check_not_fenced(path: &Path) -> Result<(), DataDirError> {
+        match Self::fenced(path)? {
+            Some(by) => Err(DataDirError::TakenOver { path: path.to_owned(), by }),
+            None => Ok(()),
+        }
+    }
+
+    /// An error while a ledger is being taken over into it.
+    pub fn check_whole(path: &Path) -> Result<(), DataDirError> {
+        match Self::heir_of(path)? {
+            Some(from) => Err(DataDirError::Unfinished { path: path.to_owned(), from }),
+            None => Ok(()),
+        }
     }
 
     /// Whose ledger is being taken over into a directory, if that is not finished.
@@ -180,16 +192,9 @@ impl DataDir {
             // One of several that try at once has its name there.
             let (own, fenced) = (path.join(format!("{FENCED}.{}", std::process::id())), path.join(FENCED));
             replace_file(&own, format!("{by}\n").as_bytes())?;
-            let noted = rustix::fs::renameat_with(
-                rustix::fs::CWD,
-                &own,
-                rustix::fs::CWD,
-                &fenced,
-                rustix::fs::RenameFlags::NOREPLACE,
-            );
-            match noted {
-                Err(rustix::io::Errno::EXIST) => fs::remove_file(&own),
-                noted => noted.map_err(io::Error::from).and_then(|()| sync_directory(path)),
+            match rename_new(&own, &fenced) {
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&own),
+                noted => noted.and_then(|()| sync_directory(path)),
             }
         };
         if Self::fenced(path)?.is_none() {

@@ -114,6 +114,12 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
+/// Gives a file a name that none has yet; an error of the kind `AlreadyExists` if one has.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
 /// All of a file, for [`let_cache_go`].
 pub(crate) const WHOLE: Range<u64> = 0..0;
 
@@ -180,14 +186,7 @@ impl Disk for FileDisk {
         }
         file.sync_all()?;
         // Never over a segment that is there.
-        let target = self.path(number);
-        rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            &unfinished,
-            rustix::fs::CWD,
-            &target,
-            rustix::fs::RenameFlags::NOREPLACE,
-        )?;
+        rename_new(&unfinished, &self.path(number))?;
         sync_directory(&self.directory)
     }
 

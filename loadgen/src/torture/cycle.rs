@@ -17,7 +17,7 @@ use super::clock::{FAR, FakeClock, Says, draw};
 use super::damage::{Damage, damage};
 use super::desk::{Desk, Errand, POLICY, POLICY_WITH_LIMITS};
 use super::errors::{Injected, wait_for_end};
-use super::heir::take_over;
+use super::heir::{stop_for_a_while, take_over};
 use super::load::{ACCOUNTS, CONNECTIONS, Caller, Order};
 use super::log::{Log, Wrong};
 use super::proxy::Proxy;
@@ -233,10 +233,7 @@ impl Ledger {
         rng: &mut StdRng,
         report: &mut Report,
     ) -> anyhow::Result<()> {
-        server.signal("STOP")?;
-        // Seldom as long as clients wait at most.
-        let most = if rng.random_bool(0.9) { 1_500 } else { 20_000 };
-        pause(Duration::from_millis(rng.random_range(50..most)));
+        stop_for_a_while(server, rng)?;
         match challenge(&self.site.data())? {
             Rival::Refused => report.rivals_refused = report.rivals_refused.saturating_add(1),
             Rival::Came(how) => {

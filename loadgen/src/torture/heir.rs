@@ -21,6 +21,15 @@ const STANDS_STILL: f64 = 0.7;
 /// How soon it must have ended once it goes on.
 const FINDS_OUT: Duration = Duration::from_secs(10);
 
+/// Has a process stand still from now on, and waits.
+pub(super) fn stop_for_a_while(server: &Spawned, rng: &mut StdRng) -> anyhow::Result<()> {
+    server.signal("STOP")?;
+    // Seldom as long as clients wait at most.
+    let most = if rng.random_bool(0.9) { 1_500 } else { 20_000 };
+    pause(Duration::from_millis(rng.random_range(50..most)));
+    Ok(())
+}
+
 /// Takes the ledger over; its directory is the heir's then.
 pub(super) fn take_over(
     site: &Site,
@@ -30,9 +39,7 @@ pub(super) fn take_over(
 ) -> anyhow::Result<()> {
     let (data, heir) = (site.data(), site.root().join("heir"));
     if rng.random_bool(STANDS_STILL) {
-        server.signal("STOP")?;
-        let most = if rng.random_bool(0.9) { 1_500 } else { 20_000 };
-        pause(Duration::from_millis(rng.random_range(50..most)));
+        stop_for_a_while(server, rng)?;
     }
     let mut command = Command::new(server_program()?);
     command.arg("take-over").arg("--from").arg(&data).arg("--data-dir").arg(&heir).stdin(Stdio::null());

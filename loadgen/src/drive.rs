@@ -23,6 +23,9 @@ use crate::workload::Planned;
 /// Bytes queued after which they are sent, although more is due.
 const FLUSH_BYTES: usize = 256 << 10;
 
+/// How long before its time a request is made where there is time: not beside the answers to the last one, on the same processors.
+const MADE_BEFORE: Duration = Duration::from_millis(4);
+
 /// Pause before a request that was answered busy is sent again; it doubles while all are answered so, up to the longest.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(64);
@@ -154,6 +157,11 @@ async fn send(
                 early = due.filter(|due| Instant::now() < *due);
                 if early.is_some() {
                     sender.flush().await?;
+                }
+                if let Some(begin) = early.and_then(|due| due.checked_sub(MADE_BEFORE))
+                    && begin.saturating_duration_since(Instant::now()) > MADE_BEFORE
+                {
+                    tokio::time::sleep_until(begin.into()).await;
                 }
                 sent = sent.saturating_add(1);
                 let size = left.min(plan.batch);

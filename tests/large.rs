@@ -151,3 +151,30 @@ fn of_a_large_request_that_breaks_off_nothing_is_done() {
     check_others_are_served(&server);
     server.stop().unwrap();
 }
+
+#[test]
+fn what_is_known_already_is_told_wherever_it_is_in_a_large_request() {
+    let (server, _directory) = TestServer::quick();
+    open(&server);
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        let large = transfers(10_000, 8_190);
+        // The server takes it in pieces: all of the first and of the last are known, and something amid.
+        let known = [0..1_100, 3_000..3_001, 4_000..4_050, 7_100..8_190];
+        for range in &known {
+            client.submit(&large[range.clone()]).await.unwrap();
+        }
+        let outcomes = client.submit(&large).await.unwrap();
+        for (place, outcome) in outcomes.iter().enumerate() {
+            let is_known = known.iter().any(|range| range.contains(&place));
+            assert_eq!((outcome.code, outcome.repeated), (Code::Accepted, is_known), "transfer {place}");
+        }
+        // Nothing of it is new: the shard decides nothing, and waits for nothing.
+        let again = client.submit(&large).await.unwrap();
+        assert!(again.iter().all(|outcome| outcome.repeated));
+        assert!(again.iter().map(|outcome| outcome.sequence).eq(outcomes.iter().map(|outcome| outcome.sequence)));
+        let one = client.submit(&transfers(1, 1)).await.unwrap();
+        assert_eq!((one[0].code, one[0].repeated), (Code::Accepted, false));
+        assert_eq!(client.accounts(&[2]).await.unwrap().1[0].totals.credits_posted, 8_191);
+    });
+}

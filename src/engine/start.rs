@@ -25,6 +25,8 @@ pub struct EngineOptions {
     pub shards: usize,
     /// Items inside at once.
     pub items_in_flight_max: usize,
+    /// Transfers of a large request with which the only shard begins while the next are looked up.
+    pub piece_transfers: usize,
     /// Records in one journal group.
     pub group_records_max: usize,
     /// Bytes of a journal segment.

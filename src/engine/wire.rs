@@ -137,7 +137,8 @@ pub fn wire(
     };
     let settlement_actor = SettlementActor::new(sequencer, settlement_inbox, peers, telemetry);
     let clearing_actor = ClearingActor::new(clearing_core, clearing_inbox, clearing_options);
-    let router_actor = RouterActor::new(ids, router_inbox, shards.clone(), settlement.clone(), repeats);
+    let router_actor =
+        RouterActor::new((ids, options.piece_transfers), router_inbox, shards.clone(), settlement.clone(), repeats);
     let mut parts = vec![
         Part::new("heng-settle", settlement_actor, settlement_sender),
         Part::new("heng-clearing", clearing_actor, clearing_sender),

@@ -29,6 +29,11 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
+    /// Makes room for so many items.
+    pub fn reserve(&mut self, items: usize) {
+        self.items.reserve(items);
+    }
+
     /// Adds an item. Items of one parcel in a row share one reference to it.
     #[inline]
     pub fn push(&mut self, parcel: &Arc<Parcel>, index: u32, item: T) {

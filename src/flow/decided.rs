@@ -34,6 +34,12 @@ pub struct AuditReply {
 }
 
 impl Decided {
+    /// Makes room for so many records.
+    pub fn reserve(&mut self, records: usize) {
+        self.records.reserve(records.saturating_mul(RECORD_BYTES));
+        self.recorded.reserve(records);
+    }
+
     /// Adds a record and its outcome.
     #[inline]
     pub fn record(&mut self, parcel: &Arc<Parcel>, index: u32, record: &Record, code: Code) {

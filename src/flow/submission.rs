@@ -2,8 +2,10 @@
 //!
 //! A request's transfers are 128 bytes each, and were read by a thread with a cache of its own. So the router looks at a list of their ids
 //! alone where they are many, and with one shard what is new goes on to it as a whole, without being copied. Where something of it goes elsewhere (a repeat,
-//! a refund, a transaction), and always with several shards, it is put together anew.
+//! a refund, a transaction), and always with several shards, it is put together anew. Where nothing else waits, a large one goes on in pieces, so that the
+//! shard decides the first while the router looks at the next.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Parcel;
@@ -51,6 +53,7 @@ impl Asked {
 pub struct Submission {
     parts: Vec<Part>,
     len: usize,
+    rest: usize,
 }
 
 /// Some of the transfers of one parcel.
@@ -58,7 +61,25 @@ pub struct Submission {
 struct Part {
     parcel: Arc<Parcel>,
     places: Places,
-    transfers: Vec<Transfer>,
+    transfers: Lot,
+}
+
+/// Whose transfers they are.
+#[derive(Debug)]
+enum Lot {
+    /// Of this part alone.
+    Own(Vec<Transfer>),
+    /// These of a request whose others are in other parts.
+    Shared(Arc<Vec<Transfer>>, Range<usize>),
+}
+
+impl Lot {
+    fn all(&self) -> &[Transfer] {
+        match self {
+            Self::Own(transfers) => transfers,
+            Self::Shared(transfers, range) => transfers.get(range.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Which outcomes of their parcel some transfers have.
@@ -96,25 +117,46 @@ impl Submission {
     /// Adds a transfer whose outcome is at `index` of its parcel.
     pub fn push(&mut self, parcel: &Arc<Parcel>, index: u32, transfer: Transfer) {
         self.len = self.len.saturating_add(1);
-        if let Some(last) = self.parts.last_mut().filter(|last| Arc::ptr_eq(&last.parcel, parcel)) {
-            last.places.push(last.transfers.len(), index);
-            last.transfers.push(transfer);
+        let last = self.parts.last_mut().filter(|last| Arc::ptr_eq(&last.parcel, parcel));
+        if let Some(Part { places, transfers: Lot::Own(transfers), .. }) = last {
+            places.push(transfers.len(), index);
+            transfers.push(transfer);
         } else {
-            let (parcel, places) = (Arc::clone(parcel), Places::From(index));
-            self.parts.push(Part { parcel, places, transfers: vec![transfer] });
+            self.part(parcel, index, Lot::Own(vec![transfer]));
         }
     }
 
     /// Adds all transfers of a parcel, without copying them.
     pub fn push_all(&mut self, parcel: &Arc<Parcel>, transfers: Vec<Transfer>) {
         self.len = self.len.saturating_add(transfers.len());
-        self.parts.push(Part { parcel: Arc::clone(parcel), places: Places::From(0), transfers });
+        self.part(parcel, 0, Lot::Own(transfers));
+    }
+
+    /// Adds some of the transfers of a parcel, without copying them.
+    pub fn push_piece(&mut self, parcel: &Arc<Parcel>, transfers: &Arc<Vec<Transfer>>, piece: Range<usize>) {
+        self.len = self.len.saturating_add(piece.len());
+        let first = u32::try_from(piece.start).unwrap_or(u32::MAX);
+        self.part(parcel, first, Lot::Shared(Arc::clone(transfers), piece));
+    }
+
+    fn part(&mut self, parcel: &Arc<Parcel>, first: u32, transfers: Lot) {
+        self.parts.push(Part { parcel: Arc::clone(parcel), places: Places::From(first), transfers });
+    }
+
+    /// Says that so many more follow at once, with which these are to go on.
+    pub fn set_rest(&mut self, rest: usize) {
+        self.rest = rest;
+    }
+
+    /// How many more follow at once; 0 for none.
+    pub fn rest(&self) -> usize {
+        self.rest
     }
 
     /// Each transfer with its parcel and the place of its outcome there, in order.
     pub fn items(&self) -> impl Iterator<Item = (&Arc<Parcel>, u32, &Transfer)> {
         self.parts.iter().flat_map(|Part { parcel, places, transfers }| {
-            transfers.iter().enumerate().map(move |(place, transfer)| (parcel, places.at(place), transfer))
+            transfers.all().iter().enumerate().map(move |(place, transfer)| (parcel, places.at(place), transfer))
         })
     }
 
@@ -163,7 +205,15 @@ mod tests {
         for index in [2, 3] {
             submission.push(&first, index, transfer(index));
         }
-        let expected = [(0, 0), (0, 1), (0, 4), (0, 5), (0, 8), (1, 0), (1, 1), (1, 2), (0, 2), (0, 3)];
+        let shared = Arc::new((0..9).map(transfer).collect());
+        submission.push_piece(&first, &shared, 6..8);
+        submission.push(&first, 8, transfer(8));
+        let expected = [
+            [(0, 0), (0, 1), (0, 4), (0, 5), (0, 8)].as_slice(),
+            &[(1, 0), (1, 1), (1, 2)],
+            &[(0, 2), (0, 3), (0, 6), (0, 7), (0, 8)],
+        ]
+        .concat();
         let items: Vec<_> = submission
             .items()
             .map(|(parcel, index, transfer)| {
@@ -172,7 +222,7 @@ mod tests {
             })
             .collect();
         assert_eq!(items, expected);
-        assert_eq!((submission.len(), submission.is_empty(), Submission::default().is_empty()), (10, false, true));
+        assert_eq!((submission.len(), submission.is_empty(), Submission::default().is_empty()), (13, false, true));
     }
 
     #[test]

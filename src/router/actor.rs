@@ -1,5 +1,6 @@
 //! The router's actor.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -92,6 +93,8 @@ pub struct RouterActor {
     outgoing: Outgoing,
     /// Of the parcel at hand: what is not new.
     others: Vec<(u32, Admitted)>,
+    /// Transfers of a piece.
+    piece: usize,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,8 @@ struct Waiting {
 struct Outgoing {
     transfers: Vec<Submission>,
     accounts: Vec<Batch<NewAccount>>,
+    /// Whether the shard waits for the rest of what it was given.
+    is_amid: bool,
     /// Per shard.
     orders: Vec<Vec<Vec<Item>>>,
     repeats: Batch<(Transfer, Sequence)>,
@@ -113,9 +118,9 @@ struct Outgoing {
 }
 
 impl RouterActor {
-    /// Puts a filled index behind an inbox.
+    /// Puts a filled index behind an inbox. The only shard begins with a request of twice as many transfers as are in a `piece`, or more, while the rest of them is looked up.
     pub fn new(
-        ids: KnownIds,
+        (ids, piece): (KnownIds, usize),
         inbox: Inbox<RouterMessage>,
         shards: Vec<ShardHandle>,
         settlement: SettlementHandle,
@@ -123,43 +128,89 @@ impl RouterActor {
     ) -> Self {
         let outgoing = Outgoing {
             transfers: shards.iter().map(|_| Submission::default()).collect(),
+            is_amid: false,
             accounts: shards.iter().map(|_| Batch::default()).collect(),
             orders: shards.iter().map(|_| Vec::new()).collect(),
             repeats: Batch::default(),
             resolved: Batch::default(),
         };
         let (waiting, waiting_originals) = (HashMap::new(), HashMap::new());
-        Self { ids, waiting, waiting_originals, inbox, shards, settlement, repeats, outgoing, others: Vec::new() }
+        let (others, piece) = (Vec::new(), piece.max(1));
+        Self { ids, waiting, waiting_originals, inbox, shards, settlement, repeats, outgoing, others, piece }
     }
 
-    fn transfers(&mut self, parcel: &Arc<Parcel>, asked: Asked) {
+    fn transfers(&mut self, parcel: &Arc<Parcel>, asked: Asked) -> Result<(), Stopped> {
         if !asked.are_single {
-            return self.mixed(parcel, &asked.transfers);
+            self.mixed(parcel, &asked.transfers);
+            return Ok(());
         }
         let Asked { transfers, ids, .. } = asked;
-        if ids.is_empty() {
-            self.look_up(&transfers, |transfer| transfer.id);
-        } else {
-            self.look_up(&ids, |id| *id);
+        // Where more waits, the shard has work meanwhile.
+        let is_alone = self.shards.len() == 1 && self.inbox.depth() == 0;
+        if is_alone && transfers.len() >= self.piece.saturating_mul(2) {
+            return self.in_pieces(parcel, &Arc::new(transfers), &ids);
         }
-        if self.others.is_empty()
+        if self.look_up_all(parcel, 0, (&transfers, &ids))
             && let [only] = self.outgoing.transfers.as_mut_slice()
         {
-            return only.push_all(parcel, transfers);
+            only.push_all(parcel, transfers);
+        }
+        Ok(())
+    }
+
+    /// Sends transfers on piece by piece. There is one shard, which waits for the rest with what it has decided.
+    fn in_pieces(
+        &mut self,
+        parcel: &Arc<Parcel>,
+        transfers: &Arc<Vec<Transfer>>,
+        ids: &[TransferId],
+    ) -> Result<(), Stopped> {
+        let mut rest: Range<usize> = 0..transfers.len();
+        while !rest.is_empty() {
+            let (from, to) = (rest.start, rest.start.saturating_add(self.piece).min(rest.end));
+            rest.start = to;
+            let pieces = (transfers.get(from..to).unwrap_or_default(), ids.get(from..to).unwrap_or_default());
+            let are_new = self.look_up_all(parcel, u32::try_from(from).unwrap_or(u32::MAX), pieces);
+            if let [only] = self.outgoing.transfers.as_mut_slice() {
+                if are_new {
+                    only.push_piece(parcel, transfers, from..to);
+                }
+                only.set_rest(rest.len());
+            }
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// Looks some transfers of a parcel up, the first of which has the outcome `first`. If it answers that they are all new and there is one shard they are still to be sent, otherwise they are where they belong.
+    fn look_up_all(
+        &mut self,
+        parcel: &Arc<Parcel>,
+        first: u32,
+        (transfers, ids): (&[Transfer], &[TransferId]),
+    ) -> bool {
+        if ids.is_empty() {
+            self.look_up(first, transfers, |transfer| transfer.id);
+        } else {
+            self.look_up(first, ids, |id| *id);
+        }
+        if self.others.is_empty() && self.shards.len() == 1 {
+            return true;
         }
         let others = std::mem::take(&mut self.others);
         let mut next = others.iter().peekable();
-        for (index, transfer) in (0..).zip(&transfers) {
+        for (index, transfer) in (first..).zip(transfers) {
             match next.next_if(|(other, _)| *other == index) {
                 Some((_, admitted)) => self.route(parcel, index, transfer, *admitted),
                 None => self.submit(parcel, index, transfer),
             }
         }
+        false
     }
 
-    /// Looks the ids of a parcel up, and notes what is not new.
-    fn look_up<T>(&mut self, items: &[T], id_of: impl Fn(&T) -> TransferId + Copy) {
-        let mut index = 0_u32;
+    /// Looks ids of a parcel up, from this outcome on, and notes what is not new.
+    fn look_up<T>(&mut self, first: u32, items: &[T], id_of: impl Fn(&T) -> TransferId + Copy) {
+        let mut index = first;
         for block in items.chunks(LOOKUP_BLOCK) {
             self.ids.touch(block.iter().map(id_of));
             for id in block.iter().map(id_of) {
@@ -304,7 +355,7 @@ impl RouterActor {
 
     fn handle_message(&mut self, message: RouterMessage) -> Result<(), Stopped> {
         match message {
-            RouterMessage::Transfers(parcel, asked) => self.transfers(&parcel, asked),
+            RouterMessage::Transfers(parcel, asked) => self.transfers(&parcel, asked)?,
             RouterMessage::Accounts(parcel, accounts) => {
                 for (index, account) in (0..).zip(accounts) {
                     if let Some(batch) = self.outgoing.accounts.get_mut(account.id.shard(self.shards.len())) {
@@ -327,7 +378,9 @@ impl RouterActor {
 
     fn send(&mut self) -> Result<(), Stopped> {
         for (shard, batch) in self.shards.iter().zip(&mut self.outgoing.transfers) {
-            if !batch.is_empty() {
+            // Also an empty one, when the shard waits for it.
+            if !batch.is_empty() || self.outgoing.is_amid {
+                self.outgoing.is_amid = batch.rest() > 0;
                 shard.submit(std::mem::take(batch))?;
             }
         }
@@ -370,3 +423,7 @@ impl Work for RouterActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

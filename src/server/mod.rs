@@ -38,6 +38,9 @@ const DEVELOPMENT_GATEWAY_ID: GatewayId = GatewayId(u32::MAX >> 1);
 /// How often it is asked whether the data directory was taken over, besides with each group that is written.
 const GUARDED_EVERY: Duration = Duration::from_millis(100);
 
+/// Transfers of a large request with which the shard begins while the router looks up the next: looking up a whole one takes half a millisecond.
+const PIECE_TRANSFERS: usize = 1_024;
+
 /// Connections that may wait to be accepted.
 const ACCEPT_BACKLOG: u32 = 4_096;
 
@@ -282,6 +285,7 @@ fn start_engine(config: &Config, telemetry: &Telemetry, recovered: Recovered) ->
     let options = EngineOptions {
         shards: config.shards,
         items_in_flight_max: config.transfers_in_flight_max,
+        piece_transfers: PIECE_TRANSFERS,
         group_records_max: config.group_transfers_max,
         segment_bytes: config.segment_bytes,
         checkpoint_records: config.checkpoint_transfers,

@@ -137,7 +137,10 @@ impl Work for ShardActor {
                 open = open.and(self.send());
             }
         }
-        open = open.and(self.send());
+        // The rest of a request is already on its way: one group is written, and synced, sooner than two.
+        if !self.core.is_amid() {
+            open = open.and(self.send());
+        }
         // Not further ahead of settlement than this; the next tick goes on.
         if self.core.is_more_due() && self.peers.settlement.depth() < AHEAD_MAX {
             open = open.and(self.peers.shards.get(self.shard).map_or(Ok(()), InboxSender::wake));

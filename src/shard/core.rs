@@ -55,6 +55,8 @@ pub struct Core {
     finished: Vec<u64>,
     /// Whether more is due than was done at once.
     pub(super) is_more_due: bool,
+    /// Whether the rest of a request is on its way.
+    is_amid: bool,
     pub(super) output: Output,
 }
 
@@ -153,6 +155,7 @@ impl Core {
             probes_answered: vec![0; shards],
             finished: vec![0; shards],
             is_more_due: false,
+            is_amid: false,
             output: Output::new(shards),
         }
     }
@@ -167,6 +170,11 @@ impl Core {
     /// Whether more is due than was done so far.
     pub fn is_more_due(&self) -> bool {
         self.is_more_due
+    }
+
+    /// Whether the rest of what was submitted last follows at once: what was decided of it is better sent with that.
+    pub fn is_amid(&self) -> bool {
+        self.is_amid
     }
 
     /// Hosts an account from the book; only before the first message.
@@ -258,8 +266,8 @@ impl Core {
     }
 
     fn submit(&mut self, submission: &Submission) {
-        let records = submission.len().saturating_mul(crate::ledger::RECORD_BYTES);
-        self.output.decided(self.shard).records.reserve(records);
+        self.is_amid = submission.rest() > 0;
+        self.output.decided(self.shard).reserve(submission.len().saturating_add(submission.rest()));
         let mut items = submission.items();
         let mut block: Vec<(Origin<'_>, &Transfer)> = Vec::with_capacity(LOOKUP_BLOCK);
         // The transaction that is being gathered; it may go on beyond a block.

@@ -118,6 +118,7 @@ impl Server {
         let engine_options = EngineOptions {
             shards: options.shards,
             items_in_flight_max: options.items_in_flight_max,
+            piece_transfers: 2,
             group_records_max: options.group_records_max,
             segment_bytes: options.segment_bytes,
             checkpoint_records: options.checkpoint_records,

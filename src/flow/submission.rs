@@ -143,12 +143,12 @@ impl Submission {
         self.parts.push(Part { parcel: Arc::clone(parcel), places: Places::From(first), transfers });
     }
 
-    /// Says that so many more follow at once, with which these are to go on.
+    /// Says that up to so many more follow at once, with which these are to go on: those of them that are new.
     pub fn set_rest(&mut self, rest: usize) {
         self.rest = rest;
     }
 
-    /// How many more follow at once; 0 for none.
+    /// How many more may follow at once; 0 for none.
     pub fn rest(&self) -> usize {
         self.rest
     }

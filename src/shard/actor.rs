@@ -131,18 +131,20 @@ impl Work for ShardActor {
             let Some(message) = self.inbox.pop() else { break };
             // An audit is a moment in the stream: nothing decided later may go out with it.
             let moment = matches!(message, ShardMessage::Audit { .. });
+            let was_amid = self.core.is_amid();
             self.core.handle(message);
             handled = handled.saturating_add(1);
-            if moment || handled.is_multiple_of(MESSAGES_PER_SEND) {
+            let is_whole = was_amid && !self.core.is_amid();
+            if moment || is_whole || handled.is_multiple_of(MESSAGES_PER_SEND) {
                 open = open.and(self.send());
             }
         }
-        // The rest of a request is already on its way: one group is written, and synced, sooner than two.
+        // What is decided of a request waits for the rest, which the router is looking up: one group is written, and synced, sooner than two.
         if !self.core.is_amid() {
             open = open.and(self.send());
         }
-        // Not further ahead of settlement than this; the next tick goes on.
-        if self.core.is_more_due() && self.peers.settlement.depth() < AHEAD_MAX {
+        // Not further ahead of settlement than this; the next tick goes on, or the rest of that request.
+        if self.core.is_more_due() && !self.core.is_amid() && self.peers.settlement.depth() < AHEAD_MAX {
             open = open.and(self.peers.shards.get(self.shard).map_or(Ok(()), InboxSender::wake));
         }
         if open.is_err() {
@@ -150,3 +152,7 @@ impl Work for ShardActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

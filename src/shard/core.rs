@@ -172,7 +172,7 @@ impl Core {
         self.is_more_due
     }
 
-    /// Whether the rest of what was submitted last follows at once: what was decided of it is better sent with that.
+    /// Whether a rest of what was submitted last follows at once, if only to say that nothing of it is new: what was decided is better sent with that.
     pub fn is_amid(&self) -> bool {
         self.is_amid
     }

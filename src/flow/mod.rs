@@ -36,6 +36,8 @@ pub use decided::{AuditReply, Decided};
 pub use helpers::{Helper, Helpers, Jobs, Stepper};
 pub use inbox::{Drain, Inbox, InboxSender, Stopped, inbox};
 pub use pace::Pace;
+#[cfg(test)]
+pub(crate) use parcel::testing;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};
 pub use socket::set_up;
 pub use submission::{Asked, Submission};

@@ -130,6 +130,26 @@ impl Parcel {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::flow::Admission;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl AnswerSink for Nobody {
+        fn answer(&self, _: Arc<Parcel>) {}
+    }
+
+    /// One request of so many items, of whose answer nobody hears.
+    pub(crate) fn parcel(count: usize) -> Arc<Parcel> {
+        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
+        let permit = Admission::new(count).admit(count).unwrap();
+        Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::flow::Admission;

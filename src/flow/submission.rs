@@ -174,21 +174,8 @@ impl Submission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Admission, AnswerSink, Span};
-    use crate::ledger::{GatewayId, Grant, LINKED};
-
-    #[derive(Debug)]
-    struct Nobody;
-
-    impl AnswerSink for Nobody {
-        fn answer(&self, _: Arc<Parcel>) {}
-    }
-
-    fn parcel(count: usize) -> Arc<Parcel> {
-        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
-        let permit = Admission::new(count).admit(count).unwrap();
-        Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit)
-    }
+    use crate::flow::testing::parcel;
+    use crate::ledger::LINKED;
 
     fn transfer(id: u32) -> Transfer {
         Transfer { id: TransferId::from_raw(id.into()), ..Transfer::default() }

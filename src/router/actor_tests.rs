@@ -6,26 +6,15 @@ use crossbeam::channel::bounded;
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::{Admission, AnswerSink, Helpers, Span, inbox};
-use crate::ledger::{GatewayId, Grant};
+use crate::flow::testing::parcel;
+use crate::flow::{Helpers, inbox};
 use crate::shard::ShardMessage;
-
-#[derive(Debug)]
-struct Nobody;
-
-impl AnswerSink for Nobody {
-    fn answer(&self, _: Arc<Parcel>) {}
-}
 
 /// A request for transfers with these ids.
 fn request(ids: impl Iterator<Item = u32>) -> RouterMessage {
     let id = |id: u32| Transfer { id: TransferId::from_raw(id.into()), ..Transfer::default() };
     let transfers: Vec<_> = ids.map(id).collect();
-    let count = transfers.len();
-    let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
-    let permit = Admission::new(count).admit(count).unwrap();
-    let parcel = Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit);
-    RouterMessage::Transfers(parcel, Asked::new(transfers))
+    RouterMessage::Transfers(parcel(transfers.len()), Asked::new(transfers))
 }
 
 /// What a router in front of one shard sends it for each of these requests, drained one by one or together.

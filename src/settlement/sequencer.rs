@@ -246,25 +246,8 @@ pub(super) fn codes(decided: &Decided) -> impl Iterator<Item = Code> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Admission, AnswerSink, Span};
-    use crate::ledger::{GatewayId, Grant, Transfer, TransferId};
-
-    #[derive(Debug)]
-    struct Nobody;
-
-    impl AnswerSink for Nobody {
-        fn answer(&self, _: Arc<Parcel>) {}
-    }
-
-    fn parcel(count: usize) -> Arc<Parcel> {
-        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
-        Parcel::new(
-            (GatewayId(1), Grant::ALL),
-            vec![span],
-            Arc::new(Nobody),
-            Admission::new(count).admit(count).unwrap(),
-        )
-    }
+    use crate::flow::testing::parcel;
+    use crate::ledger::{GatewayId, Transfer, TransferId};
 
     fn decided(parcel: &Arc<Parcel>, ids: std::ops::Range<u32>) -> Decided {
         let mut decided = Decided::default();

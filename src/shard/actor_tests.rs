@@ -3,15 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::flow::{Admission, AnswerSink, Parcel, Span, inbox};
-use crate::ledger::{AccountId, BookAccount, GatewayId, Grant, Transfer};
-
-#[derive(Debug)]
-struct Nobody;
-
-impl AnswerSink for Nobody {
-    fn answer(&self, _: Arc<Parcel>) {}
-}
+use crate::flow::inbox;
+use crate::flow::testing::parcel;
+use crate::ledger::{AccountId, BookAccount, Transfer};
 
 /// A shard of two accounts, and what it sends.
 struct Stage {
@@ -36,9 +30,6 @@ impl Stage {
 
     /// Submits so many transfers, of which so many more follow.
     fn submit(&mut self, count: usize, rest: usize) {
-        let span = Span { request_id: 1, answer_kind: 0, first: 0, count };
-        let permit = Admission::new(count).admit(count).unwrap();
-        let parcel = Parcel::new((GatewayId(1), Grant::ALL), vec![span], Arc::new(Nobody), permit);
         let transfers = (self.next_id..).take(count).map(|id| Transfer {
             id: TransferId::from_raw(id),
             debit: AccountId::from_raw(1),
@@ -48,7 +39,7 @@ impl Stage {
         });
         let mut submission = Submission::default();
         if count > 0 {
-            submission.push_all(&parcel, transfers.collect());
+            submission.push_all(&parcel(count), transfers.collect());
         }
         submission.set_rest(rest);
         self.next_id += u128::try_from(count).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! | message | from | meaning |
 //! |---|---|---|
-//! | [`ShardMessage::Submit`] | router | decide these transfers; their debit accounts are hosted here |
+//! | [`ShardMessage::Submit`] | router | decide these transfers, whose debit accounts are hosted here; if a rest of them follows, what comes of these is sent with that |
 //! | [`ShardMessage::Orders`] | router | the same, for those of which the router knows something already |
 //! | [`ShardMessage::Open`] | router | open these accounts |
 //! | [`ShardMessage::Accept`] | another shard | the debit side is reserved: credit the account hosted here, and decide |

@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | rules | [`money`], [`ledger`], [`protocol`] | nothing outside this row: no I/O, no clock, no threads |
 //! | measuring, carrying | [`telemetry`], [`flow`] | rules |
-//! | disk | [`journal`], [`store`] | the rows above |
+//! | disk | [`journal`], runs, [`store`] | the rows above, and those before them in this row |
 //! | actors | [`settlement`], [`shard`], [`clearing`], [`router`] | the rows above, and those before them in this row |
 //! | edges | [`gateway`], [`ops`], [`client`], [`engine`], [`verify`] | the rows above |
 //! | process | [`config`], [`server`], [`cli`] | everything |
@@ -44,6 +44,7 @@ pub mod ops;
 pub mod planted;
 pub mod protocol;
 pub mod router;
+mod runs;
 pub mod server;
 pub mod settlement;
 pub mod shard;

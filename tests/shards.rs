@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use heng::ledger::{
-    AccountChange, AccountFlags, AccountId, AccountState, BALANCING, Book, BookAccount, Code, KeptLife, LINKED,
-    LifeStore, MORE, NewAccount, Operation, Record, Sequence, Transfer, TransferId,
+    AccountChange, AccountFlags, AccountId, AccountState, BALANCING, Book, BookAccount, Code, LINKED, Life, LifeStore,
+    MORE, NewAccount, Operation, Record, Sequence, Transfer, TransferId,
 };
 use heng::shard::ShardMessage;
 use network::Network;
@@ -25,12 +25,12 @@ use proptest::prelude::*;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Lives as a checkpoint and one after it that was not finished left them.
+/// Lives as a checkpoint left them.
 #[derive(Debug)]
-struct Lives(HashMap<TransferId, KeptLife>, Sequence);
+struct Lives(HashMap<TransferId, Life>, Sequence);
 
 impl LifeStore for Lives {
-    fn kept(&self, id: TransferId) -> Option<KeptLife> {
+    fn life(&self, id: TransferId) -> Option<Life> {
         self.0.get(&id).copied()
     }
 
@@ -332,8 +332,7 @@ proptest! {
         for id in all {
             let pendings = &books[picks.next().unwrap()];
             again.open_mut().pendings.load(pendings.open().pendings.get(id).copied(), |_, _| true);
-            let [now, before] = [&books[picks.next().unwrap()], &books[0]].map(|book| book.open().lives.get(id).unwrap_or_default());
-            lives.0.insert(id, KeptLife { now, before });
+            lives.0.extend(books[0].open().lives.get(id).map(|life| (id, life)));
         }
         let subjects: Vec<_> = network.book.open().tallies.iter().map(|tally| tally.subject).collect();
         for subject in subjects {

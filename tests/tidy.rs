@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol", "telemetry"],
     &["flow"],
     &["journal"],
+    &["runs"],
     &["store"],
     &["settlement"],
     &["shard"],

@@ -217,7 +217,7 @@ impl Recovered {
         let sequence = self.book.sequence();
         let lives = &mut self.book.open_mut().lives;
         lives.begin(sequence);
-        self.store.put_lives(&lives.to_write(usize::MAX))?;
+        self.store.put_lives(&lives.to_write(usize::MAX), &|| ())?;
         if summary.policy.1 != 0 {
             self.store.put_policy(summary.policy.1, self.book.policy().text())?;
         }

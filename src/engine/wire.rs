@@ -104,7 +104,7 @@ pub fn wire(
         spawn_resolver((Arc::clone(&reader), Arc::new(store.clone())), settlement.clone(), shards.clone(), helpers)?;
     let room = clearing.clone();
     let wake = move || room.wake();
-    let (store_writer, store_helper) =
+    let (store_writer, [merge_helper, store_helper]) =
         spawn_store_writer(store.clone(), Arc::clone(&links), telemetry.clone(), wake, helpers)?;
 
     let durable = tail.next_sequence.saturating_sub(1);
@@ -150,7 +150,7 @@ pub fn wire(
         parts.push(Part::new(&format!("heng-shard-{shard}"), actor, sender));
     }
     let admission = Admission::new(options.items_in_flight_max);
-    let (arbiters, helpers) = (Vec::new(), vec![journal_helper, repeats_helper, store_helper]);
+    let (arbiters, helpers) = (Vec::new(), vec![journal_helper, repeats_helper, merge_helper, store_helper]);
     let engine =
         Engine { router, settlement, clearing, shards, admission, gateways, reader, links, store, arbiters, helpers };
     Ok((engine, parts))

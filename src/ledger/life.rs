@@ -4,18 +4,17 @@
 //! where a checkpoint put it ([`LifeStore`]).
 //!
 //! ```text
-//! place  0         12    13    21        33    34
-//!        refunded  over  head  refunded  over  head
-//!        now                   at the checkpoint before
+//! place  0         12    13
+//!        refunded  over  head
 //! ```
 //!
-//! All little-endian, 42 bytes.
+//! All little-endian, 21 bytes.
 
 use super::fields::{get, narrow, set, wide};
 use super::{Sequence, TransferId};
 
-/// Bytes of an encoded [`KeptLife`].
-const KEPT_LIFE_BYTES: usize = 42;
+/// Bytes of an encoded [`Life`].
+pub const LIFE_BYTES: usize = 21;
 
 /// What was given back of a transfer. There is one only for those of which something was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,15 +28,17 @@ pub struct Life {
 }
 
 impl Life {
-    fn encode(&self) -> [u8; 21] {
-        let mut bytes = [0; 21];
+    /// Writes it for the store.
+    pub fn encode(&self) -> [u8; LIFE_BYTES] {
+        let mut bytes = [0; LIFE_BYTES];
         set::<0, 12>(&mut bytes, narrow(self.refunded));
         set::<12, 1>(&mut bytes, [u8::from(self.is_over)]);
         set::<13, 8>(&mut bytes, self.head.to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: &[u8; 21]) -> Self {
+    /// Reads it.
+    pub fn decode(bytes: &[u8; LIFE_BYTES]) -> Self {
         Self {
             refunded: wide(get::<0, 12>(bytes)),
             is_over: get::<12, 1>(bytes) != [0],
@@ -51,52 +52,14 @@ impl Life {
     }
 }
 
-/// A life as a checkpoint writes it. A checkpoint that was never finished leaves some that are later than the one before it, of which a
-/// start goes on; so each says also how it was then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeptLife {
-    /// As of the checkpoint that wrote it.
-    pub now: Life,
-    /// As of the checkpoint before that one; its head is 0 when there was nothing.
-    pub before: Life,
-}
-
-impl KeptLife {
-    /// Writes it for the store.
-    pub fn encode(&self) -> [u8; KEPT_LIFE_BYTES] {
-        let mut bytes = [0; KEPT_LIFE_BYTES];
-        set::<0, 21>(&mut bytes, self.now.encode());
-        set::<21, 21>(&mut bytes, self.before.encode());
-        bytes
-    }
-
-    /// Reads it.
-    pub fn decode(bytes: &[u8; KEPT_LIFE_BYTES]) -> Self {
-        Self { now: Life::decode(&get::<0, 21>(bytes)), before: Life::decode(&get::<21, 21>(bytes)) }
-    }
-
-    /// How it was at a checkpoint: this one's, or the one before.
-    pub fn at(&self, checkpoint: Sequence) -> Option<Life> {
-        let life = if self.now.head <= checkpoint { self.now } else { self.before };
-        Some(life).filter(|life| life.head != 0)
-    }
-}
-
 /// Where lives are that are not in memory. Reading may wait for the disk; what cannot be read ends the process, because to take it for nothing
 /// would let a transfer be refunded twice.
 pub trait LifeStore: std::fmt::Debug + Send + Sync {
-    /// What was written of a transfer.
-    fn kept(&self, id: TransferId) -> Option<KeptLife>;
+    /// What was given back of a transfer, as of the last durable checkpoint, or already of the next one, which has all of its lives or none.
+    fn life(&self, id: TransferId) -> Option<Life>;
 
     /// The last durable checkpoint.
     fn checkpoint(&self) -> Sequence;
-
-    /// What was given back of a transfer, as of the last durable checkpoint.
-    fn life(&self, id: TransferId) -> Option<Life> {
-        // In this order: a checkpoint that becomes durable in between has written what was read, or something later.
-        let checkpoint = self.checkpoint();
-        self.kept(id)?.at(checkpoint)
-    }
 }
 
 #[cfg(test)]
@@ -107,18 +70,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_life_is_read_as_it_was_written(refunded in any::<[u128; 2]>(), over in any::<[bool; 2]>(), head in any::<[u64; 2]>()) {
-            let [now, before] = [0, 1].map(|at| Life { refunded: refunded[at] >> 32, is_over: over[at], head: head[at] });
-            let kept = KeptLife { now, before };
-            prop_assert_eq!(KeptLife::decode(&kept.encode()), kept);
+        fn a_life_is_read_as_it_was_written(refunded in any::<u128>(), is_over in any::<bool>(), head in any::<u64>()) {
+            let life = Life { refunded: refunded >> 32, is_over, head };
+            prop_assert_eq!(Life::decode(&life.encode()), life);
         }
-    }
-
-    #[test]
-    fn what_an_unfinished_checkpoint_wrote_is_as_it_was_before() {
-        let [now, before] = [(7, 20), (3, 10)].map(|(refunded, head)| Life { refunded, is_over: false, head });
-        let kept = KeptLife { now, before };
-        assert_eq!([19, 20, 21].map(|checkpoint| kept.at(checkpoint)), [Some(before), Some(now), Some(now)]);
-        assert_eq!(KeptLife { now, before: Life::default() }.at(19), None);
     }
 }

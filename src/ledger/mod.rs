@@ -91,7 +91,7 @@ pub use distribution::{Distribution, DistributionEntry, DistributionState};
 pub use fields::{get, set};
 pub use grant::Grant;
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
-pub use life::{KeptLife, Life, LifeStore};
+pub use life::{LIFE_BYTES, Life, LifeStore};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};
 pub use packed::{AccountMore, PackedAccount, STORED_BYTES, decode_account, encode_account};
 pub use pending::{Original, PENDING_BYTES, Pending, PendingKind, read_counted};

@@ -12,17 +12,15 @@
 //!
 //! # Not here
 //!
-//! What a run is ([`super::run`]), and when there is a new one ([`super::known`]).
+//! What a run is ([`crate::runs`]), and when there is a new one ([`super::known`]).
 
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use super::filter::{Filter, Key, Seed};
-use super::ranges::{NONE, Range, Ranges};
-use super::run::Run;
-use super::runs::Opened;
+use super::IdRun;
 use crate::ledger::{Sequence, TransferId};
+use crate::runs::{Filter, IdEntry, Key, NONE, Opened, Range, Ranges, Seed};
 use crate::telemetry::chain;
 
 /// Ids that a run without its filter was read for in vain after which that is read again, or that a filter ruled out so that it stays: a few that come late
@@ -44,7 +42,7 @@ pub(super) struct Asking {
 /// A run, and what of it is in memory.
 #[derive(Debug)]
 struct Kept {
-    run: Arc<Run>,
+    run: Arc<IdRun>,
     filter: Option<Filter>,
     /// How often it was read for an id that is not there, since it has no filter.
     in_vain: Cell<u32>,
@@ -76,7 +74,7 @@ struct AskedId {
 }
 
 impl Kept {
-    fn new((run, filter): Opened) -> Self {
+    fn new((run, filter): Opened<IdEntry>) -> Self {
         let (in_vain, ruled_out) = (Cell::new(0), Cell::new(0));
         Self { run: Arc::new(run), filter, in_vain, ruled_out, is_being_read: false }
     }
@@ -91,7 +89,8 @@ impl Kept {
             self.ruled_out.set(self.ruled_out.get().saturating_add(1));
             return None;
         }
-        let found = self.run.look(id.raw()).unwrap_or_else(|err| damaged(&self.run, &err));
+        let found =
+            self.run.look(id.raw()).unwrap_or_else(|err| damaged(&self.run, &err)).map(|(_, sequence)| sequence);
         if found.is_none() && filter.is_none() {
             self.in_vain.set(self.in_vain.get().saturating_add(1));
         }
@@ -101,14 +100,14 @@ impl Kept {
 
 impl Asking {
     /// Those that were opened, the oldest first.
-    pub(super) fn of(opened: Vec<Opened>) -> Self {
+    pub(super) fn of(opened: Vec<Opened<IdEntry>>) -> Self {
         let runs: Vec<_> = opened.into_iter().map(Kept::new).collect();
         let asked = Asked { clear: NONE, ids: Vec::new(), next: Cell::new(0) };
         Self { in_runs: of_all(&runs), runs, asked, is_filter_wanted: Cell::new(false) }
     }
 
     /// The runs, the oldest first.
-    pub(super) fn all(&self) -> Vec<Arc<Run>> {
+    pub(super) fn all(&self) -> Vec<Arc<IdRun>> {
         self.runs.iter().map(|kept| Arc::clone(&kept.run)).collect()
     }
 
@@ -128,7 +127,7 @@ impl Asking {
     }
 
     /// Puts a run, with its filter, in the place of those that were merged into it, and answers the filters that are not needed any more.
-    pub(super) fn add(&mut self, merged: &[Arc<Run>], (run, filter): (Run, Filter)) -> Vec<Filter> {
+    pub(super) fn add(&mut self, merged: &[Arc<IdRun>], (run, filter): (IdRun, Filter)) -> Vec<Filter> {
         let is_gone = |kept: &mut Kept| merged.iter().any(|gone| Arc::ptr_eq(gone, &kept.run));
         let mut unneeded: Vec<_> = self.runs.extract_if(.., is_gone).filter_map(|kept| kept.filter).collect();
         self.runs.push(Kept::new((run, Some(filter))));
@@ -164,7 +163,7 @@ impl Asking {
     }
 
     /// A run whose filter is to be read, if there is one; each is answered once.
-    pub(super) fn next_wanted(&mut self) -> Option<Arc<Run>> {
+    pub(super) fn next_wanted(&mut self) -> Option<Arc<IdRun>> {
         if !self.is_filter_wanted.get() {
             return None;
         }
@@ -179,7 +178,7 @@ impl Asking {
     }
 
     /// Takes up a filter that was read, or answers it where its run is gone.
-    pub(super) fn take_up_filter(&mut self, run: &Arc<Run>, filter: Filter) -> Option<Filter> {
+    pub(super) fn take_up_filter(&mut self, run: &Arc<IdRun>, filter: Filter) -> Option<Filter> {
         match self.was_read(run) {
             Some(kept) => kept.filter.replace(filter),
             None => Some(filter),
@@ -187,7 +186,7 @@ impl Asking {
     }
 
     /// A filter could not be read. Without it the run can be asked all the same, unless it is damaged.
-    pub(super) fn go_on_without_filter(&mut self, run: &Arc<Run>, err: &io::Error) {
+    pub(super) fn go_on_without_filter(&mut self, run: &Arc<IdRun>, err: &io::Error) {
         if self.was_read(run).is_none() {
             return;
         }
@@ -198,7 +197,7 @@ impl Asking {
     }
 
     /// A run whose filter is not being read any more, unless it is gone.
-    fn was_read(&mut self, run: &Arc<Run>) -> Option<&mut Kept> {
+    fn was_read(&mut self, run: &Arc<IdRun>) -> Option<&mut Kept> {
         let kept = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run))?;
         (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
         Some(kept)
@@ -279,7 +278,7 @@ impl Asked {
 
 /// A run that cannot be read is made again by the next start, with all others.
 #[cold]
-fn damaged(run: &Run, err: &io::Error) -> ! {
+fn damaged(run: &IdRun, err: &io::Error) -> ! {
     run.set_aside();
     unreadable(err)
 }

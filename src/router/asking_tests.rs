@@ -37,7 +37,7 @@ proptest! {
             let seed = (sequence, 7);
             sequence += 1;
             let records = (after, sequence);
-            let run = Run::write((directory.path(), seed), (entries, &mut Vec::new()), records, &|_, _| {});
+            let run = IdRun::write((directory.path(), seed), (entries, &mut Vec::new()), records, &|_, _| {});
             asking.add(&[], run.unwrap());
         }
         for (ids, is_touched) in asked {

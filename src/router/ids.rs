@@ -11,8 +11,8 @@
 
 use std::hint::black_box;
 
-use super::ranges::{NONE, Range};
 use crate::ledger::{Keys, Places, Sequence, TransferId};
+use crate::runs::{NONE, Range};
 
 /// Marks an id that was admitted and has no durable record yet.
 const PENDING: Sequence = Sequence::MAX;

@@ -8,7 +8,7 @@
 //!
 //! # Not here
 //!
-//! When something is written ([`super::known`]); what is merged ([`super::merging`]).
+//! When something is written ([`super::known`]); what is merged ([`crate::runs`]).
 
 use std::cell::Cell;
 use std::io;
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 
-use super::filter::{Filter, Seed};
+use super::IdRun;
 use super::ids::IdIndex;
-use super::run::{BREATHED_AFTER, Entry, Run};
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
+use crate::runs::{BREATHED_AFTER, Filter, IdEntry, Seed};
 
 /// A merge rests so many times as long as it works, and more while it is ahead of what comes and no other waits for it; so does the writing of an
 /// index that is ahead of the one that fills. Up to a bound: a disk that stands still is no work. What is written at once takes a processor from those
@@ -59,22 +59,22 @@ pub(super) enum Job {
     Prepare(usize),
     Clear(IdIndex),
     /// Read the filter of a run.
-    Filter(Arc<Run>),
+    Filter(Arc<IdRun>),
     /// Give back the memory of filters, and the files and memory of runs that were merged.
-    Forget(Vec<Filter>, Vec<Arc<Run>>),
-    Merge(Vec<Arc<Run>>),
+    Forget(Vec<Filter>, Vec<Arc<IdRun>>),
+    Merge(Vec<Arc<IdRun>>),
 }
 
 /// What a helper has done.
 pub(super) enum Done {
-    Written(Run, Filter),
+    Written(IdRun, Filter),
     /// There is no room for a run of the records between these sequences; the index is as it was.
     NotWritten(io::Error, (Sequence, Sequence)),
     /// An empty index with room.
     Ready(IdIndex),
-    Filter(Arc<Run>, Filter),
-    NotFilter(Arc<Run>, io::Error),
-    Merged(Vec<Arc<Run>>, Run, Filter),
+    Filter(Arc<IdRun>, Filter),
+    NotFilter(Arc<IdRun>, io::Error),
+    Merged(Vec<Arc<IdRun>>, IdRun, Filter),
     /// The runs are as they were: there is no room for a merged one, it could not be written, or the process ends.
     NotMerged(io::Error),
     Failed(io::Error),
@@ -156,12 +156,12 @@ pub(super) fn start(
 fn perform(
     (directory, seed): (&Path, Seed),
     job: Job,
-    memory: &mut Vec<Entry>,
+    memory: &mut Vec<IdEntry>,
     breath: &Breath,
 ) -> io::Result<Option<Done>> {
     let done = match job {
         Job::Write(index, records) => {
-            let written = Run::write((directory, seed), (index.entries(), memory), records, &|done, parts| {
+            let written = IdRun::write((directory, seed), (index.entries(), memory), records, &|done, parts| {
                 breath.amid_write(done, parts);
             });
             // Whoever is told can have it whole.
@@ -198,13 +198,13 @@ fn perform(
     Ok(Some(done))
 }
 
-fn merge((directory, seed): (&Path, Seed), runs: Vec<Arc<Run>>, breath: &Breath) -> io::Result<Done> {
+fn merge((directory, seed): (&Path, Seed), runs: Vec<Arc<IdRun>>, breath: &Breath) -> io::Result<Done> {
     let (came_before, mut merged) = (breath.signals.came.load(Relaxed), 0_usize);
     let breathe = || {
         merged = merged.saturating_add(BREATHED_AFTER);
         breath.amid_merge(merged, came_before)
     };
-    match Run::merge((directory, seed), &runs, breathe) {
+    match IdRun::merge((directory, seed), &runs, breathe) {
         Ok((merged, filter)) => Ok(Done::Merged(runs, merged, filter)),
         Err(err) if err.kind() == io::ErrorKind::InvalidData => {
             for run in &runs {

@@ -16,7 +16,7 @@
 //!
 //! # Not here
 //!
-//! What an index ([`super::ids`]) and a run ([`super::run`]) are, which runs are merged ([`super::merging`]), and the two helpers ([`super::keeping`]).
+//! What an index ([`super::ids`]) and a run are, which runs are merged ([`crate::runs`]), and the two helpers ([`super::keeping`]).
 
 use std::fs;
 use std::io;
@@ -26,16 +26,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::channel::{Receiver, unbounded};
 
+use super::IdRun;
 use super::asking::{Asking, around, unreadable};
-use super::filter::Filter;
 use super::ids::{Admitted, IdIndex};
 use super::keeping::{Done, FULL, Job, Signals, start};
-use super::merging::{APART, MERGED, beside_newest, to_merge};
-use super::run::Run;
-use super::runs::open_all;
 use crate::flow::{Helper, Helpers, Jobs};
 use crate::ledger::{Sequence, TransferId};
 use crate::planted::{self, Bug};
+use crate::runs::{APART, Filter, MERGED, Ranges, beside_newest, open_all, to_merge};
 
 /// Ids of an index that is full, where nothing else is said: about 64 MB with its table.
 pub const IDS_IN_MEMORY: usize = 2 << 20;
@@ -91,7 +89,7 @@ impl KnownIds {
     /// [`Self::settle`]. An index is full with `active_max` ids.
     pub fn open(directory: &Path, active_max: usize, helpers: &Helpers) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        let whole = open_all(directory)?;
+        let whole = open_all(directory, None, Ranges::lie_beside)?;
         if whole.is_none() {
             fs::remove_dir_all(directory)?;
             fs::create_dir_all(directory)?;
@@ -324,14 +322,14 @@ impl KnownIds {
     }
 
     /// Has a helper give back what takes long to give back: much memory, large files.
-    fn forget(&self, filters: Vec<Filter>, runs: Vec<Arc<Run>>) {
+    fn forget(&self, filters: Vec<Filter>, runs: Vec<Arc<IdRun>>) {
         if !filters.is_empty() || !runs.is_empty() {
             self.give(Job::Forget(filters, runs));
         }
     }
 
     /// Takes up a run in the place of those that were merged into it.
-    fn add_run(&mut self, merged: Vec<Arc<Run>>, run: (Run, Filter)) {
+    fn add_run(&mut self, merged: Vec<Arc<IdRun>>, run: (IdRun, Filter)) {
         let unneeded = self.runs.add(&merged, run);
         self.forget(unneeded, merged);
         self.has_new_run = true;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::merging::{MERGED_APART, most_with_one_id};
 use super::*;
+use crate::runs::{MERGED_APART, most_with_one_id};
 
 fn id(number: u64) -> TransferId {
     TransferId::from_raw(u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | 1)
@@ -173,7 +173,7 @@ fn runs_of_other_seeds_are_asked_as_those_of_ones_own() {
     // As programs of before left them: each has a seed of its own.
     for (seed, base) in [((1, 2), 0), ((3, 4), 100), ((5, 6), 200)] {
         let entries = (base + 1..=base + 100).map(|number| (id(number).raw(), number));
-        Run::write((directory.path(), seed), (entries, &mut Vec::new()), (base, base + 100), &|_, _| {}).unwrap();
+        IdRun::write((directory.path(), seed), (entries, &mut Vec::new()), (base, base + 100), &|_, _| {}).unwrap();
     }
     let mut known = KnownIds::open(directory.path(), 100, &Helpers::threads()).unwrap();
     for number in 1..=300 {
@@ -194,12 +194,12 @@ fn of_many_runs_that_wait_the_oldest_are_merged_first() {
             let entries = (run * 100 + 1..=run * 100 + 100)
                 .map(move |number| (if apart { in_order(number) } else { id(number) }.raw(), number));
             let records = (run * 100, run * 100 + 100);
-            let written = Run::write((directory.path(), (1, 2)), (entries, &mut Vec::new()), records, &|_, _| {});
+            let written = IdRun::write((directory.path(), (1, 2)), (entries, &mut Vec::new()), records, &|_, _| {});
             Arc::new(written.unwrap().0)
         })
         .collect();
     let merged =
-        |runs: &[Arc<Run>]| to_merge(runs, 100).map(|merged| (merged[0].after(), merged.last().unwrap().covers()));
+        |runs: &[Arc<IdRun>]| to_merge(runs, 100).map(|merged| (merged[0].after(), merged.last().unwrap().covers()));
     assert_eq!(merged(&runs), Some((0, 800)));
     assert_eq!(merged(&runs[1..]), Some((100, 1_700)), "with what lies between");
     assert_eq!(merged(&runs[8..]), Some((1_600, 2_400)), "and not with what lies before");

@@ -24,21 +24,29 @@
 //!
 //! The order within a shard ([`crate::shard`]); reading the index back at start ([`crate::engine`]).
 
+use std::io;
+use std::path::Path;
+
+use crate::ledger::{Sequence, TransferId};
+use crate::runs::{IdEntry, Run, read_all};
+
 mod actor;
 mod asking;
-mod filter;
 mod ids;
 mod keeping;
 mod known;
-mod merging;
-mod order;
-mod ranges;
 mod repeats;
-mod run;
-mod runs;
 
 pub use actor::{FindReply, RouterActor, RouterHandle, RouterMessage};
 pub use ids::{Admitted, IdIndex};
 pub use known::{BEHIND_APART, IDS_IN_MEMORY, KnownIds};
 pub use repeats::{Lookup, RepeatSender, spawn_resolver};
-pub use runs::read_known_ids;
+
+/// Ids that are known, in a file.
+type IdRun = Run<IdEntry>;
+
+/// Reads all ids in the runs of a directory, and changes nothing; answers up to which record the runs have all ids, or `None` when one
+/// is damaged or missing, so that the next start makes them again. One id may come twice. Blocks.
+pub fn read_known_ids(directory: &Path, mut visit: impl FnMut(TransferId, Sequence)) -> io::Result<Option<Sequence>> {
+    read_all(directory, |(id, sequence): IdEntry| visit(TransferId::from_raw(id), sequence))
+}

@@ -1,59 +1,69 @@
-//! The store's lives: what was given back of transfers, by id, read whenever nobody has it in memory.
+//! The store's lives and checkpoints, and what is done where it cannot be read or written.
 
 use std::fs;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
 use super::reached::note_reached;
-use crate::ledger::{KeptLife, LifeStore, Sequence, TransferId, get};
-use crate::telemetry::{chain, guard_own_panics};
+use crate::ledger::{Life, LifeStore, Sequence, TransferId};
+use crate::telemetry::chain;
 
 impl Store {
-    /// Writes what was given back of transfers.
-    pub(crate) fn put_lives(&self, lives: &[(TransferId, KeptLife)]) -> Result<(), StoreError> {
-        for (id, life) in lives {
-            let put = self.lives.insert(id.raw().to_be_bytes(), &life.encode()[..]);
-            put.map_err(|source| self.error(source))?;
-        }
-        Ok(())
+    /// Writes what was given back of transfers, for the next checkpoint. Blocks. `breathe` is called now and then.
+    pub(crate) fn put_lives(&self, lives: &[(TransferId, Life)], breathe: &impl Fn()) -> Result<(), StoreError> {
+        self.lives.put(lives, breathe).map_err(|source| self.runs_error(source))
     }
 
-    /// Reads all that was given back of transfers.
-    pub fn read_lives(&self, mut visit: impl FnMut(TransferId, KeptLife)) -> Result<(), StoreError> {
-        for item in &self.lives {
-            let (key, bytes) = item.map_err(|source| self.error(source))?;
-            let id = TransferId::from_raw(u128::from_be_bytes(get::<0, 16>(&key)));
-            visit(id, self.decode(&bytes)?);
-        }
-        Ok(())
+    /// Reads all that was given back of transfers, of each what is right last. Blocks.
+    pub fn read_lives(&self, visit: impl FnMut(TransferId, Life)) -> Result<(), StoreError> {
+        self.lives.visit(visit).map_err(|source| self.runs_error(source))
+    }
+
+    /// Makes durable what was noted with [`Self::put_lives`], and answers the number of its last run. Blocks. `breathe` is called now and then.
+    pub(super) fn finish_lives(&self, breathe: &impl Fn()) -> Result<u64, StoreError> {
+        self.lives.finish(breathe).map_err(|source| self.runs_error(source))
     }
 
     /// Makes a checkpoint of what was written before, durably, and notes beside the store how far the journal reaches. Blocks.
     pub fn make_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let last_run = self.finish_lives(&|| ())?;
         self.sync()?;
-        self.put_checkpoint(checkpoint)?;
+        self.put_checkpoint(checkpoint, last_run)?;
         self.sync()?;
         let noted = note_reached(self.path(), checkpoint.sequence);
         noted.map_err(|source| StoreError::Io { path: self.path().to_owned(), source })?;
+        // In this order: once a checkpoint is durable, others forget what it has.
+        self.lives.publish();
         self.durable.store(checkpoint.sequence, Release);
         Ok(())
     }
 
-    fn read_life(&self, id: TransferId) -> Result<Option<KeptLife>, StoreError> {
-        // Some damage makes sled panic.
-        let read = guard_own_panics(AssertUnwindSafe(|| self.lives.get(id.raw().to_be_bytes())));
-        let bytes = read.map_err(|_panic| self.damaged("sled panicked while reading"))?;
-        let bytes = bytes.map_err(|source| self.error(source))?;
-        bytes.map(|bytes| self.decode(&bytes)).transpose()
+    /// Makes one run of several, if there are many; answers whether there were. Blocks. `breathe` is called now and then, and ends it with an error.
+    pub(super) fn merge_lives(&self, breathe: impl FnMut() -> io::Result<()>) -> Result<bool, StoreError> {
+        self.lives.merge(breathe).map_err(|source| self.runs_error(source))
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<KeptLife, StoreError> {
-        let bytes = bytes.try_into().map_err(|_err| self.damaged("what was given back has another length"))?;
-        Ok(KeptLife::decode(bytes))
+    fn runs_error(&self, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => self.damaged(&source.to_string()),
+            _ => StoreError::Io { path: self.path().to_owned(), source },
+        }
+    }
+
+    /// Ends the process: what was given back of a transfer cannot be read.
+    #[cold]
+    #[expect(
+        clippy::panic,
+        reason = "neither refusing for ever nor paying twice is right: stop whole, and make the store again"
+    )]
+    pub(super) fn unreadable(&self, err: &StoreError) -> ! {
+        if matches!(err, StoreError::Damaged { .. }) {
+            set_mark(self.path());
+        }
+        panic!("the store cannot be read: {}", chain(err))
     }
 }
 
@@ -96,26 +106,9 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether an error tells of what the store contains. An operating system that refuses, as when the disk is full, says nothing of that.
-fn is_damage(err: &StoreError) -> bool {
-    match err {
-        StoreError::Sled { source: sled::Error::Io(source), .. } => source.kind() == io::ErrorKind::UnexpectedEof,
-        _ => true,
-    }
-}
-
 impl LifeStore for Store {
-    #[expect(
-        clippy::panic,
-        reason = "neither refusing for ever nor paying twice is right: stop whole, and make the store again"
-    )]
-    fn kept(&self, id: TransferId) -> Option<KeptLife> {
-        self.read_life(id).unwrap_or_else(|err| {
-            if is_damage(&err) {
-                set_mark(self.path());
-            }
-            panic!("the store cannot be read: {}", chain(&err))
-        })
+    fn life(&self, id: TransferId) -> Option<Life> {
+        self.lives.life(id).unwrap_or_else(|source| self.unreadable(&self.runs_error(source)))
     }
 
     fn checkpoint(&self) -> Sequence {
@@ -126,7 +119,6 @@ impl LifeStore for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Life;
     use crate::store::open_or_set_aside;
 
     #[test]
@@ -138,15 +130,22 @@ mod tests {
         let open = || open_or_set_aside(&path, (1 << 20, None), |_| Ok(())).unwrap();
         {
             let (store, (), _) = open();
-            store.put_lives(&[(known, KeptLife { now: life(5, 10), before: Life::default() })]).unwrap();
+            store.put_lives(&[(known, life(5, 10))], &|| ()).unwrap();
             assert_eq!((store.life(known), store.life(other)), (None, None), "no checkpoint has it yet");
             store.make_checkpoint(&Checkpoint { sequence: 10, ..Checkpoint::default() }).unwrap();
             assert_eq!(store.life(known), Some(life(5, 10)));
-            store.put_lives(&[(known, KeptLife { now: life(7, 12), before: life(5, 10) })]).unwrap();
+            store.put_lives(&[(known, life(7, 12))], &|| ()).unwrap();
+            store.finish_lives(&|| ()).unwrap();
+            assert_eq!(store.life(known), Some(life(5, 10)));
         }
         {
             let (store, (), again) = open();
             assert_eq!((store.life(known), again), (Some(life(5, 10)), false), "of the checkpoint that was finished");
+            store.put_lives(&[(known, life(8, 13)), (other, life(1, 14))], &|| ()).unwrap();
+            store.make_checkpoint(&Checkpoint { sequence: 14, ..Checkpoint::default() }).unwrap();
+            let mut read = Vec::new();
+            store.read_lives(|id, life| read.push((id, life))).unwrap();
+            assert_eq!(read, [(known, life(5, 10)), (known, life(8, 13)), (other, life(1, 14))]);
         }
         fs::write(mark(&path), []).unwrap();
         let (store, (), again) = open();

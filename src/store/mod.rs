@@ -1,20 +1,19 @@
-//! The store: what is derived from the journal, kept so that a start need not read the whole journal. All but one file of it is sled's.
+//! The store: what is derived from the journal, kept so that a start need not read the whole journal. What there is for each record or refund is in files of ours, the rest is sled's.
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint; up to where the index reaches |
+//! | `meta` | `format`, `checkpoint`, `indexed` | format version; sequence, number of accounts and summary of the last checkpoint, and its last run of lives; up to where the index reaches |
 //! | `accounts` | block number, u32 big-endian | 56 accounts, 124 bytes each, in order of opening |
 //! | `pendings` | block number, u32 big-endian | 60 places of 113 bytes: holds, delayed transfers, reserves |
-//! | `lives` | transfer id, u128 big-endian | 42 bytes: what was given back of the transfer; read when it is asked for |
 //! | `levels` | sequence of the record, u64 big-endian | slot and level that the account had before it |
 //! | `tallies` | block number | 10 tallies of limits, bincode |
 //! | `policy` | sequence of its last record, u64, and number of the part, u32, big-endian | a part of the policy's text |
 //! | `windows` | length and name of a piece, number of the part | a part of the participants, of a window, a payout; and as of which sequence |
 //! | `gateways` | gateway number, u32 big-endian | name, key hash and permissions |
 //!
-//! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing but what was
-//! given back is written per transfer. Previous records of debit and credit account, 16 bytes for each record, are in a file
-//! of ours (`index.rs`): a tree writes them six times. One thread writes ([`spawn_store_writer`]); anybody may read.
+//! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing of a
+//! transfer is there: a tree writes it several times, and keeps some thirty bytes in memory of each entry for ever. Previous records of debit and credit account, 16 bytes for each record, are in a file
+//! of ours (`index.rs`), what was given back of transfers in others, sorted by id (`lives/`, `life_runs.rs`). One thread writes ([`spawn_store_writer`]); anybody may read.
 //!
 //! # Invariants
 //!
@@ -31,8 +30,10 @@
 mod blocks;
 mod index;
 mod levels;
+mod life_runs;
 mod links;
 mod lives;
+mod merger;
 mod open;
 mod pendings;
 mod reached;

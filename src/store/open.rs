@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::blocks::{Checkpoint, IndexEntry, account_blocks, decode_accounts};
 use super::index::{IndexFile, IndexTrouble};
+use super::life_runs::LifeRuns;
 use super::links::LinkLog;
 use super::lives::{clear_mark, is_marked};
 use super::trust::{begin_use, clear_note};
@@ -79,7 +80,7 @@ pub struct Store {
     index: Arc<IndexFile>,
     gateways: sled::Tree,
     pub(super) open: [sled::Tree; 2],
-    pub(super) lives: sled::Tree,
+    pub(super) lives: Arc<LifeRuns>,
     pub(super) levels: sled::Tree,
     pub(super) policy: sled::Tree,
     pub(super) windows: sled::Tree,
@@ -91,7 +92,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const FORMAT_KEY: &str = "format";
 
 /// The format of the store. One that is earlier is set aside, and the store made again from the journal.
-const STORE_FORMAT: u64 = 6;
+const STORE_FORMAT: u64 = 7;
 const CHECKPOINT_KEY: &str = "checkpoint";
 const INDEXED_KEY: &str = "indexed";
 
@@ -113,42 +114,47 @@ impl Store {
         let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
         let db = open_unlocked(&config).map_err(sled_error)?;
         let tree = |name: &str| db.open_tree(name).map_err(sled_error);
+        let meta = tree("meta")?;
+        let version = meta.get(FORMAT_KEY).map_err(sled_error)?;
+        let version = version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes)));
+        match version {
+            Some(version) if version > STORE_FORMAT => {
+                return Err(StoreError::Newer { path: path.to_owned(), version });
+            }
+            Some(version) if version < STORE_FORMAT => {
+                return Err(StoreError::Older { path: path.to_owned(), version });
+            }
+            _ => {}
+        }
+        let (checkpoint, last_run) = read_checkpoint(path, &meta)?.unwrap_or_default();
+        let lives = LifeRuns::open(&path.join("lives"), last_run).map_err(io_error)?;
+        let lives = lives.ok_or_else(|| damaged(path, "what was given back of transfers is not whole"))?;
         let store = Self {
             path: Arc::new(path.to_owned()),
             file: Arc::new(File::open(path.join("db")).map_err(io_error)?),
-            meta: tree("meta")?,
+            meta,
             accounts: tree("accounts")?,
             index: Arc::new(IndexFile::open(path).map_err(io_error)?),
             gateways: tree("gateways")?,
             open: [tree("pendings")?, tree("tallies")?],
-            lives: tree("lives")?,
+            lives: Arc::new(lives),
             levels: tree("levels")?,
-            durable: Arc::default(),
+            durable: Arc::new(AtomicU64::new(checkpoint.sequence)),
             policy: tree("policy")?,
             windows: tree("windows")?,
             db,
         };
-        let version = store.meta.get(FORMAT_KEY).map_err(sled_error)?;
-        match version.map(|bytes| u64::from_be_bytes(get::<0, 8>(&bytes))) {
-            Some(version) if version > STORE_FORMAT => Err(StoreError::Newer { path: path.to_owned(), version }),
-            Some(version) if version < STORE_FORMAT => Err(StoreError::Older { path: path.to_owned(), version }),
-            Some(_) => {
-                let checkpoint = store.checkpoint()?.unwrap_or_default();
-                store.durable.store(checkpoint.sequence, Ordering::Release);
-                Ok(store)
-            }
-            None => {
-                store.meta.insert(FORMAT_KEY, &STORE_FORMAT.to_be_bytes()).map_err(sled_error)?;
-                store.sync()?;
-                for directory in [path.join("blobs"), path.to_owned(), path.parent().unwrap_or(path).to_owned()] {
-                    if directory.exists() {
-                        File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io_error)?;
-                    }
+        if version.is_none() {
+            store.meta.insert(FORMAT_KEY, &STORE_FORMAT.to_be_bytes()).map_err(sled_error)?;
+            store.sync()?;
+            for directory in [path.join("blobs"), path.to_owned(), path.parent().unwrap_or(path).to_owned()] {
+                if directory.exists() {
+                    File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io_error)?;
                 }
-                File::open(path.join("conf")).and_then(|conf| conf.sync_all()).map_err(io_error)?;
-                Ok(store)
             }
+            File::open(path.join("conf")).and_then(|conf| conf.sync_all()).map_err(io_error)?;
         }
+        Ok(store)
     }
 
     /// Makes all that was written durable. Blocks. sled's own flush ends with `sync_file_range`, which a power cut does not
@@ -169,15 +175,12 @@ impl Store {
 
     /// The last checkpoint.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        let Some(bytes) = self.meta.get(CHECKPOINT_KEY).map_err(|source| self.error(source))? else { return Ok(None) };
-        let decoded = bincode::serde::decode_from_slice(&bytes, bincode::config::legacy());
-        let (checkpoint, _) = decoded.map_err(|err| self.damaged(&format!("checkpoint: {err}")))?;
-        Ok(Some(checkpoint))
+        Ok(read_checkpoint(&self.path, &self.meta)?.map(|(checkpoint, _)| checkpoint))
     }
 
-    /// Writes what a checkpoint is.
-    pub(super) fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let encoded = bincode::serde::encode_to_vec(checkpoint, bincode::config::legacy());
+    /// Writes what a checkpoint is, and which run of lives is its last.
+    pub(super) fn put_checkpoint(&self, checkpoint: &Checkpoint, last_run: u64) -> Result<(), StoreError> {
+        let encoded = bincode::serde::encode_to_vec((checkpoint, last_run), bincode::config::legacy());
         let bytes = encoded.map_err(|err| self.damaged(&format!("checkpoint: {err}")))?;
         self.meta.insert(CHECKPOINT_KEY, bytes).map(drop).map_err(|source| self.error(source))
     }
@@ -270,8 +273,21 @@ impl Store {
 
     /// What is in the store contradicts itself.
     pub(crate) fn damaged(&self, what: &str) -> StoreError {
-        StoreError::Damaged { path: self.path.to_path_buf(), what: what.to_owned() }
+        damaged(&self.path, what)
     }
+}
+
+fn damaged(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), what: what.to_owned() }
+}
+
+/// The last checkpoint, and which run of lives is its last.
+fn read_checkpoint(path: &Path, meta: &sled::Tree) -> Result<Option<(Checkpoint, u64)>, StoreError> {
+    let bytes = meta.get(CHECKPOINT_KEY);
+    let bytes = bytes.map_err(|source| StoreError::Sled { path: path.to_owned(), source })?;
+    let decode = |bytes: sled::IVec| bincode::serde::decode_from_slice(&bytes, bincode::config::legacy());
+    let decoded = bytes.map(decode).transpose().map_err(|err| damaged(path, &format!("checkpoint: {err}")))?;
+    Ok(decoded.map(|(checkpoint, _)| checkpoint))
 }
 
 /// Opens a database whose last owner may not have let go of its lock yet: sled does so a few milliseconds after closing.

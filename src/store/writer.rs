@@ -1,5 +1,6 @@
 //! The store's thread: writes blocks and checkpoints, so that nobody else waits for sled.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -10,10 +11,11 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use super::blocks::Checkpoint;
 use super::links::LinkLog;
 use super::lives::distrust_after;
+use super::merger::spawn_merger;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
 use crate::flow::{Helper, Helpers, Jobs};
-use crate::ledger::{FormerLevel, GatewayEntry, KeptLife, Sequence, TransferId, WindowPieces};
+use crate::ledger::{FormerLevel, GatewayEntry, Life, Sequence, TransferId, WindowPieces};
 use crate::planted::{self, Bug};
 use crate::telemetry::{Telemetry, chain};
 
@@ -64,7 +66,7 @@ pub enum StoreJob {
     /// Levels up to this record are not asked for any more.
     ForgetLevels(Sequence),
     /// What was given back of transfers.
-    Lives(Vec<(TransferId, KeptLife)>),
+    Lives(Vec<(TransferId, Life)>),
     /// A policy's text, by the sequence of its last record.
     Policy(Sequence, String),
     /// What changed of windows, as of the sequence of the checkpoint that is being written.
@@ -127,6 +129,29 @@ impl Rests {
     }
 }
 
+/// How the thread works and rests.
+struct Pace {
+    rests: RefCell<Rests>,
+    since: Cell<Instant>,
+    is_thread: bool,
+}
+
+impl Pace {
+    /// A job, or a part of one, begins.
+    fn begin(&self) {
+        self.since.set(Instant::now());
+    }
+
+    /// What was done since was of this kind. Rests when it is time to.
+    fn done(&self, kind: Kind) {
+        let rest = self.rests.borrow_mut().after(kind, self.since.get().elapsed());
+        if let Some(rest) = rest.filter(|_| self.is_thread) {
+            sleep(rest);
+        }
+        self.begin();
+    }
+}
+
 /// What a job is to a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -148,26 +173,28 @@ impl StoreJob {
     }
 }
 
-/// Starts the helper. `on_room` is called when there is room again after a job was refused. A failing store ends the process: the
-/// next start sets it aside. The helper ends when the last sender is dropped.
+/// Starts the helper, and the one that merges what it writes. `on_room` is called when there is room again after a job was refused. A failing store ends the process: the
+/// next start sets it aside. The helpers end when the last sender is dropped.
 pub fn spawn_store_writer(
     store: Store,
     links: Arc<LinkLog>,
     telemetry: Telemetry,
     on_room: impl Fn() + Send + 'static,
     helpers: &Helpers,
-) -> std::io::Result<(StoreWriter, Helper)> {
+) -> std::io::Result<(StoreWriter, [Helper; 2])> {
+    let (merger, merging) = spawn_merger(store.clone(), helpers)?;
     let (jobs, work) = bounded(JOBS_MAX);
     let refused = Arc::new(AtomicBool::new(false));
     let (waiting, is_refused) = (work.clone(), Arc::clone(&refused));
     let hurries = Arc::new(AtomicBool::new(false));
-    let mut rests = Rests { worked: Duration::ZERO, hurries: Arc::clone(&hurries) };
-    let is_thread = helpers.are_threads();
+    let rests = RefCell::new(Rests { worked: Duration::ZERO, hurries: Arc::clone(&hurries) });
+    let pace = Pace { rests, since: Cell::new(Instant::now()), is_thread: helpers.are_threads() };
     let (jobs, helper) = helpers.start("heng-store", (jobs, work), move |job: StoreJob| {
         let mut left = Some(job);
         while let Some(job) = left.take() {
-            let (kind, begun) = (job.kind(), Instant::now());
-            match perform(&store, &links, &telemetry, job) {
+            let kind = job.kind();
+            pace.begin();
+            match perform((&store, &pace), &links, &telemetry, job) {
                 Ok(more) => left = more,
                 Err(err) => {
                     distrust_after(store.path(), &err);
@@ -179,13 +206,14 @@ pub fn spawn_store_writer(
             if waiting.len() <= JOBS_MAX / 2 && is_refused.swap(false, AcqRel) {
                 on_room();
             }
-            if let Some(rest) = rests.after(kind, begun.elapsed()).filter(|_| is_thread) {
-                sleep(rest);
+            if kind == Kind::End {
+                merger.look();
             }
+            pace.done(kind);
         }
         true
     })?;
-    Ok((StoreWriter { jobs, refused, hurries }, helper))
+    Ok((StoreWriter { jobs, refused, hurries }, [merging, helper]))
 }
 
 #[expect(clippy::disallowed_methods, reason = "on a thread of its own; who waits for a checkpoint has it hurry")]
@@ -195,7 +223,7 @@ fn sleep(time: Duration) {
 
 /// Does a job, or a part of one that takes long; answers what is left of it.
 fn perform(
-    store: &Store,
+    (store, pace): (&Store, &Pace),
     links: &LinkLog,
     telemetry: &Telemetry,
     job: StoreJob,
@@ -220,11 +248,12 @@ fn perform(
             return Ok(store.forget_levels(until, LEVELS_AT_ONCE)?.then_some(StoreJob::ForgetLevels(until)));
         }
         StoreJob::Lives(_) if planted::is(Bug::LivesNotWritten) => {}
-        StoreJob::Lives(lives) => store.put_lives(&lives)?,
+        StoreJob::Lives(lives) => store.put_lives(&lives, &|| pace.done(Kind::Part))?,
         StoreJob::Policy(sequence, text) => store.put_policy(sequence, &text)?,
         StoreJob::Windows(pieces) => store.put_windows(&pieces)?,
         StoreJob::Gateway(entry) => store.put_gateway(&entry)?,
         StoreJob::Checkpoint(checkpoint, done) => {
+            store.finish_lives(&|| pace.done(Kind::Part))?;
             store.make_checkpoint(&checkpoint)?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             telemetry.counters().checkpoint_time_s.store(now, Relaxed);

@@ -1,6 +1,5 @@
 //! Logs by `tracing`, and what a panic does.
 
-use std::cell::Cell;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,18 +43,13 @@ pub fn chain(err: &dyn std::error::Error) -> String {
 /// How many calls of [`guard_panics`] are running.
 static GUARDED: AtomicUsize = AtomicUsize::new(0);
 
-thread_local! {
-    /// The same of [`guard_own_panics`] on this thread.
-    static GUARDED_HERE: Cell<usize> = const { Cell::new(0) };
-}
-
 /// From now on a panic on any thread ends the process, so that it stops whole: half a server is worse than none. The journal
 /// is right at every moment; the next start recovers from it.
 pub fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        if GUARDED.load(Ordering::SeqCst) == 0 && GUARDED_HERE.get() == 0 {
+        if GUARDED.load(Ordering::SeqCst) == 0 {
             tracing::error!(%panic, "panic, aborting");
             std::process::abort();
         }
@@ -68,13 +62,5 @@ pub fn guard_panics<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) -> std
     GUARDED.fetch_add(1, Ordering::SeqCst);
     let result = std::panic::catch_unwind(work);
     GUARDED.fetch_sub(1, Ordering::SeqCst);
-    result
-}
-
-/// Runs something whose panics on this thread are errors and not the end, while other threads work on.
-pub fn guard_own_panics<T>(work: impl FnOnce() -> T + std::panic::UnwindSafe) -> std::thread::Result<T> {
-    GUARDED_HERE.set(GUARDED_HERE.get().saturating_add(1));
-    let result = std::panic::catch_unwind(work);
-    GUARDED_HERE.set(GUARDED_HERE.get().saturating_sub(1));
     result
 }

@@ -14,7 +14,7 @@ mod process;
 pub use counters::{Counters, CountersSnapshot};
 pub use health::{Health, HealthState};
 pub use histogram::{Recorder, Stage, StageSummary, Stages};
-pub use logs::{LogFormat, abort_on_panic, chain, guard_own_panics, guard_panics, init_logs};
+pub use logs::{LogFormat, abort_on_panic, chain, guard_panics, init_logs};
 pub use process::{ProcessStats, process_stats};
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,8 +10,7 @@ use super::ids::{Entry, SortedIds};
 use super::{CurrencyReport, Report};
 use crate::backoffice::check_files;
 use crate::ledger::{
-    AccountId, Applied, Book, BookAccount, Code, KeptLife, Life, RECORD_BYTES, Record, Sequence, Transfer, TransferId,
-    is_joined_to_next,
+    AccountId, Applied, Book, BookAccount, Code, Life, RECORD_BYTES, Record, Sequence, TransferId, is_joined_to_next,
 };
 use crate::money::Currency;
 use crate::router::read_known_ids;
@@ -58,8 +57,8 @@ pub(super) struct Check<'a> {
     whose: &'static str,
     /// The store's or server's accounts, by id, each to be met at its head; removed when met.
     stored: HashMap<AccountId, BookAccount>,
-    /// What the store says was given back of transfers, each to be met at its head; removed when met.
-    lives: HashMap<TransferId, KeptLife>,
+    /// What the store says was given back of transfers, to be met at its checkpoint; removed when met.
+    lives: HashMap<TransferId, Life>,
     /// Sequence of the store's checkpoint.
     checkpoint: Sequence,
     links: Option<Links<'a>>,
@@ -244,23 +243,8 @@ impl<'a> Check<'a> {
         for slot in [applied.debit_slot, applied.credit_slot].into_iter().flatten() {
             self.meet(slot);
         }
-        if let Record::Transfer { transfer, outcome: Code::Accepted, .. } = record {
-            self.meet_life(transfer);
-        }
         if sequence == self.checkpoint {
             self.meet_lives();
-        }
-    }
-
-    /// Compares what was given back with what the store says of it, when the journal is at the last record about that.
-    fn meet_life(&mut self, transfer: &Transfer) {
-        let (id, sequence) = (TransferId::from_raw(transfer.related), self.book.sequence());
-        let Some(stored) = self.lives.get(&id).map(|kept| kept.now).filter(|stored| stored.head == sequence) else {
-            return;
-        };
-        self.compare_life(id, Some(stored));
-        if sequence > self.checkpoint {
-            self.lives.remove(&id);
         }
     }
 
@@ -276,19 +260,16 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Compares all that was given back with what a start would find, when the journal is at the store's checkpoint. What the checkpoint
-    /// has is met then.
+    /// Compares all that was given back with what the store says, when the journal is at its checkpoint.
     fn meet_lives(&mut self) {
         let mut ids: Vec<TransferId> = self.book.open().lives.newest().map(|(id, _)| id).collect();
         ids.extend(self.lives.keys());
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
-            let stored = self.lives.get(&id).and_then(|kept| kept.at(self.checkpoint));
+            let stored = self.lives.remove(&id);
             self.compare_life(id, stored);
         }
-        let checkpoint = self.checkpoint;
-        self.lives.retain(|_, kept| kept.now.head > checkpoint);
     }
 
     /// No id was decided twice. With the directory of id runs, also compares these with the ids of the records: each with its record, and none
@@ -418,7 +399,7 @@ impl<'a> Check<'a> {
                 account.head
             ));
         }
-        let mut unmet: Vec<_> = lives.into_iter().map(|(id, kept)| (kept.now.head, id)).collect();
+        let mut unmet: Vec<_> = lives.into_iter().map(|(id, life)| (life.head, id)).collect();
         unmet.sort_unstable();
         for (head, id) in unmet {
             report.violate(format!(
@@ -444,7 +425,7 @@ impl<'a> Check<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::GatewayId;
+    use crate::ledger::{GatewayId, Transfer};
 
     /// What is said of these ids, each refused.
     fn said_of(ids: &[u128]) -> Vec<String> {

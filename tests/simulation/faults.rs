@@ -48,6 +48,11 @@ fn torn(synced: &[u8], now: &[u8], rng: &mut StdRng) -> Vec<u8> {
     torn
 }
 
+/// Whether a file of the store is a run of what was given back.
+fn is_run(name: &str) -> bool {
+    name.starts_with("lives/")
+}
+
 impl World<'_> {
     /// What a power cut leaves of the store, and what the one before left.
     pub(crate) fn keep_store(&self) {
@@ -107,11 +112,13 @@ impl World<'_> {
         let torn = self.path.join("torn");
         drop(fs::remove_dir_all(&torn));
         copy_directory(&self.path.join("ids"), &torn.join("ids"));
-        fs::create_dir_all(torn.join("store").join("blobs")).unwrap();
+        for below in ["blobs", "lives"] {
+            fs::create_dir_all(torn.join("store").join(below)).unwrap();
+        }
         let mut rng = StdRng::seed_from_u64(seed);
         let (own, theirs): (Vec<String>, Vec<String>) =
-            self.store_files().into_iter().partition(|name| name == "index");
-        // The index is synced before sled's files are: when the power goes amid their sync it is whole.
+            self.store_files().into_iter().partition(|name| name == "index" || is_run(name));
+        // The index and what was given back are synced before sled's files are: when the power goes amid their sync they are whole.
         let left = if rng.random() { "store-before" } else { "store-synced" };
         self.tear(&theirs, (left, "torn/store"), &mut rng);
         self.tear(&own, ("store-synced", "torn/store"), &mut rng);
@@ -131,6 +138,8 @@ impl World<'_> {
             let read = |of: &str| fs::read(self.path.join(of).join(name)).ok();
             let (synced, now) = (read(base), read("store-now"));
             let left = match (synced, now) {
+                // A run is whole before it has its name.
+                (Some(synced), Some(now)) if is_run(name) => Some(if rng.random_bool(0.5) { synced } else { now }),
                 (Some(synced), Some(now)) => Some(torn(&synced, &now, rng)),
                 (Some(only), None) => rng.random_bool(0.5).then_some(only),
                 (None, Some(only)) => rng.random_bool(0.5).then(|| torn(&[], &only, rng)),
@@ -148,7 +157,7 @@ impl World<'_> {
     fn store_files(&self) -> Vec<String> {
         let list = |of: &str| {
             let (path, mut names) = (self.path.join(of), Vec::new());
-            for below in ["", "blobs"] {
+            for below in ["", "blobs", "lives"] {
                 let files = fs::read_dir(path.join(below)).into_iter().flatten().map(Result::unwrap);
                 let files = files.filter(|entry| entry.file_type().unwrap().is_file());
                 names.extend(files.map(|entry| Path::new(below).join(entry.file_name()).display().to_string()));

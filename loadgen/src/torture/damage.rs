@@ -31,7 +31,7 @@ pub(crate) struct Damage {
 /// Damages one file of a data directory; none when there is nothing to damage.
 pub(crate) fn damage(data: &Path, rng: &mut StdRng) -> anyhow::Result<Option<Damage>> {
     let mut kinds = Vec::new();
-    for kind in ["journal", "store", "ids", "statements", "payouts"] {
+    for kind in ["journal", "store", "store/lives", "ids", "statements", "payouts"] {
         let mut files = Vec::new();
         list(&data.join(kind), &mut files)?;
         files.retain(|(_, usable)| *usable > 0);

@@ -15,14 +15,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::state::Sum;
-use crate::ledger::life::{KeptLife, Life, LifeStore};
+use crate::ledger::life::{Life, LifeStore};
 use crate::ledger::spread::Spread;
 use crate::ledger::{Sequence, TransferId};
 
 /// What changed between the beginnings of two checkpoints.
 #[derive(Debug)]
 struct Generation {
-    lives: Spread<TransferId, KeptLife>,
+    lives: Spread<TransferId, Life>,
     /// The ids in order of their first change.
     order: Vec<TransferId>,
     /// Sequence of its checkpoint.
@@ -46,7 +46,7 @@ impl Generation {
         Self { lives: Spread::new(), order: Vec::new(), checkpoint: 0, written: 0, told: 0 }
     }
 
-    fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (TransferId, KeptLife)> {
+    fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (TransferId, Life)> {
         let ids = self.order.iter().skip(from).take(most);
         ids.filter_map(|id| Some((*id, *self.lives.get(id)?)))
     }
@@ -67,7 +67,7 @@ impl Lives {
         let mut newest = std::iter::once(&self.recent).chain(self.saving.iter().rev());
         let in_memory = newest.find_map(|generation| generation.lives.get(&id));
         match (in_memory, &self.store) {
-            (Some(kept), _) => Some(kept.now),
+            (Some(life), _) => Some(*life),
             (None, Some(store)) => store.life(id),
             (None, None) => None,
         }
@@ -81,13 +81,9 @@ impl Lives {
         if now.refunded > 0 {
             self.sum.add(&now.named(id));
         }
-        let known = self.recent.lives.get(&id).map(|known| known.before);
-        if known.is_none() {
+        if self.recent.lives.insert(id, now).is_none() {
             self.recent.order.push(id);
         }
-        // What was there before its first change in a generation is what the checkpoint before has.
-        let before = known.unwrap_or_else(|| before.unwrap_or_default());
-        self.recent.lives.insert(id, KeptLife { now, before });
     }
 
     /// All with refunds, wherever they are: how many, and the sum of their fingerprints.
@@ -104,7 +100,7 @@ impl Lives {
     /// Those in memory, each as it is now; in order of their first change.
     pub fn newest(&self) -> impl Iterator<Item = (TransferId, Life)> {
         let oldest_first = self.saving.iter().chain([&self.recent]);
-        oldest_first.flat_map(|generation| generation.part(0, usize::MAX)).map(|(id, kept)| (id, kept.now))
+        oldest_first.flat_map(|generation| generation.part(0, usize::MAX))
     }
 
     /// Begins the checkpoint at a sequence: what changed up to now is its.
@@ -116,7 +112,7 @@ impl Lives {
     }
 
     /// The next to write for the checkpoint begun last, at most so many; none when all are written.
-    pub fn to_write(&mut self, most: usize) -> Vec<(TransferId, KeptLife)> {
+    pub fn to_write(&mut self, most: usize) -> Vec<(TransferId, Life)> {
         let Some(generation) = self.saving.back_mut() else { return Vec::new() };
         let part: Vec<_> = generation.part(generation.written, most).collect();
         generation.written = generation.written.saturating_add(part.len());
@@ -129,7 +125,7 @@ impl Lives {
         let Some(oldest) = self.saving.front_mut().filter(|oldest| oldest.checkpoint <= durable) else {
             return Vec::new();
         };
-        let part: Vec<_> = oldest.part(oldest.told, most).map(|(id, kept)| (id, kept.now)).collect();
+        let part: Vec<_> = oldest.part(oldest.told, most).collect();
         oldest.told = oldest.told.saturating_add(part.len());
         if oldest.told >= oldest.order.len() {
             self.saving.pop_front();
@@ -149,10 +145,10 @@ mod tests {
 
     /// A store that may stop amid a checkpoint.
     #[derive(Debug, Default)]
-    struct Shelf(Mutex<(BTreeMap<TransferId, KeptLife>, Sequence)>);
+    struct Shelf(Mutex<(BTreeMap<TransferId, Life>, Sequence)>);
 
     impl LifeStore for Shelf {
-        fn kept(&self, id: TransferId) -> Option<KeptLife> {
+        fn life(&self, id: TransferId) -> Option<Life> {
             self.0.lock().unwrap().0.get(&id).copied()
         }
 
@@ -195,8 +191,8 @@ mod tests {
             let store = Arc::new(Shelf::default());
             let (mut lives, mut records) = (Lives::new(), Vec::new());
             lives.load(Arc::clone(&store) as Arc<dyn LifeStore>, Sum::default());
-            // The checkpoint being written: its sequence, its sum, and whether all is written.
-            let (mut running, mut durable_sum) = (None, Sum::default());
+            // The checkpoint being written: its sequence, its sum, and whether all is written; and what is.
+            let (mut running, mut durable_sum, mut written_lives) = (None, Sum::default(), Vec::new());
             for step in steps {
                 match step {
                     Step::Refund(id) => {
@@ -213,12 +209,14 @@ mod tests {
                         if let Some((_, _, written)) = &mut running {
                             let part = lives.to_write(2);
                             *written = part.is_empty();
-                            store.0.lock().unwrap().0.extend(part);
+                            written_lives.extend(part);
                         }
                     }
                     Step::Finish => {
                         if let Some((sequence, sum, true)) = running {
-                            store.0.lock().unwrap().1 = sequence;
+                            let mut durable = store.0.lock().unwrap();
+                            durable.0.extend(written_lives.drain(..));
+                            durable.1 = sequence;
                             (running, durable_sum) = (None, sum);
                         }
                     }
@@ -226,6 +224,7 @@ mod tests {
                     Step::Crash => {
                         lives = Lives::new();
                         running = None;
+                        written_lives.clear();
                         lives.load(Arc::clone(&store) as Arc<dyn LifeStore>, durable_sum);
                         let from = store.checkpoint();
                         for (sequence, id) in (1..).zip(&records).skip(usize::try_from(from).unwrap()) {

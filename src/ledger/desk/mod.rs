@@ -431,15 +431,15 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{BookAccount, KeptLife, NewAccount, Operation, Sequence};
+    use crate::ledger::{BookAccount, NewAccount, Operation, Sequence};
 
     /// A store where a transfer has this life, by its id.
     #[derive(Debug)]
     struct Stored(TransferId, Life);
 
     impl LifeStore for Stored {
-        fn kept(&self, id: TransferId) -> Option<KeptLife> {
-            (id == self.0).then_some(KeptLife { now: self.1, before: Life::default() })
+        fn life(&self, id: TransferId) -> Option<Life> {
+            (id == self.0).then_some(self.1)
         }
 
         fn checkpoint(&self) -> Sequence {

@@ -1,4 +1,4 @@
-//! Going through the ids of a full index in their order.
+//! Going through entries in the order of their ids.
 //!
 //! Ids come in order, in long parts that are in order, or in none (random ones, or those of many callers who share a connection). Long parts are
 //! merged as they lie, which needs no memory, unless too many lie beside each other; those of one gateway follow each other. In none, most ids
@@ -11,15 +11,15 @@
 //!
 //! # Not here
 //!
-//! What becomes of them ([`super::run`]); when ([`super::keeping`]).
+//! What becomes of them ([`super::run`]).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::io;
 
+use super::entry::Entry;
 use super::ranges::{Range, most_beside};
-use super::run::Entry;
 
 /// Entries of a part that is in order from which on it is long.
 const PART: usize = 1 << 10;
@@ -31,8 +31,8 @@ const BESIDE: usize = 16;
 const TOGETHER: usize = 16;
 
 /// What one look at all entries tells.
-pub(super) struct Looked {
-    pub(super) count: usize,
+pub(crate) struct Looked {
+    pub(crate) count: usize,
     /// Parts in order, but for the first.
     parts: usize,
     least: u128,
@@ -40,9 +40,9 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    pub(super) fn at(entries: impl Iterator<Item = Entry>) -> Self {
+    pub(crate) fn at(entries: impl Iterator<Item = impl Entry>) -> Self {
         let (mut looked, mut last) = (Self { count: 0, parts: 0, least: u128::MAX, most: 0 }, 0);
-        for (id, _) in entries {
+        for id in entries.map(|entry| entry.id()) {
             looked.count = looked.count.saturating_add(1);
             looked.parts = looked.parts.saturating_add(usize::from(id < last));
             looked.least = looked.least.min(id);
@@ -54,11 +54,11 @@ impl Looked {
 
     /// Visits these entries in order of id, until a visit fails. They are asked for several times. What is in the memory does not matter; it is
     /// used where they come in no order.
-    pub(super) fn in_order(
+    pub(crate) fn in_order<E: Entry>(
         &self,
-        entries: impl Iterator<Item = Entry> + Clone,
-        memory: &mut Vec<Entry>,
-        visit: impl FnMut(Entry) -> io::Result<()>,
+        entries: impl Iterator<Item = E> + Clone,
+        memory: &mut Vec<E>,
+        visit: impl FnMut(E) -> io::Result<()>,
     ) -> io::Result<()> {
         if self.parts <= self.count / PART {
             let parts = parts(entries.clone());
@@ -84,18 +84,18 @@ impl<Entries> Part<Entries> {
 }
 
 /// What is in order, as long as it is.
-fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<Part<std::iter::Take<Entries>>> {
+fn parts<Entries: Iterator<Item: Entry> + Clone>(entries: Entries) -> Vec<Part<std::iter::Take<Entries>>> {
     let (mut parts, mut begin, mut len) = (Vec::new(), entries.clone(), 0_usize);
     let (mut first, mut last) = (0, 0);
     let mut rest = entries;
     loop {
         let here = rest.clone();
         let next = rest.next();
-        if next.is_none_or(|(id, _)| id < last) {
+        if next.is_none_or(|next| next.id() < last) {
             parts.push(Part { entries: std::mem::replace(&mut begin, here).take(len), first, last });
             len = 0;
         }
-        let Some((id, _)) = next else { return parts };
+        let Some(id) = next.map(|next| next.id()) else { return parts };
         if len == 0 {
             first = id;
         }
@@ -105,9 +105,9 @@ fn parts<Entries: Iterator<Item = Entry> + Clone>(entries: Entries) -> Vec<Part<
 
 /// Visits the entries of all parts, each of which is in order. The part whose next entry is the least is on top; when it moves on it mostly
 /// stays there, or changes with one of the few that lie beside it.
-fn merge<Entries: Iterator<Item = Entry>>(
+fn merge<E: Entry, Entries: Iterator<Item = E>>(
     mut parts: Vec<Part<Entries>>,
-    mut visit: impl FnMut(Entry) -> io::Result<()>,
+    mut visit: impl FnMut(E) -> io::Result<()>,
 ) -> io::Result<()> {
     let firsts = parts.iter_mut().enumerate();
     let mut next: BinaryHeap<_> =
@@ -124,11 +124,11 @@ fn merge<Entries: Iterator<Item = Entry>>(
 }
 
 /// Counts how many go to each place, puts each there, and sorts what came to one place when it is visited.
-fn by_place(
+fn by_place<E: Entry>(
     looked: &Looked,
-    entries: impl Iterator<Item = Entry> + Clone,
-    into: &mut Vec<Entry>,
-    mut visit: impl FnMut(Entry) -> io::Result<()>,
+    entries: impl Iterator<Item = E> + Clone,
+    into: &mut Vec<E>,
+    mut visit: impl FnMut(E) -> io::Result<()>,
 ) -> io::Result<()> {
     let places = (looked.count / TOGETHER).max(1).next_power_of_two();
     let width = u128::BITS.saturating_sub(looked.most.saturating_sub(looked.least).leading_zeros());
@@ -139,8 +139,8 @@ fn by_place(
         usize::try_from(place).map_or(last, |place| place.min(last))
     };
     let mut counts = vec![0_usize; places];
-    for (id, _) in entries.clone() {
-        if let Some(count) = counts.get_mut(place(id)) {
+    for entry in entries.clone() {
+        if let Some(count) = counts.get_mut(place(entry.id())) {
             *count = count.saturating_add(1);
         }
     }
@@ -153,9 +153,10 @@ fn by_place(
         // No twice as much for a few more than the last time.
         *into = Vec::with_capacity(looked.count);
     }
-    into.resize(looked.count, (0, 0));
+    let Some(any) = entries.clone().next() else { return Ok(()) };
+    into.resize(looked.count, any);
     for entry in entries {
-        let Some(next) = counts.get_mut(place(entry.0)) else { continue };
+        let Some(next) = counts.get_mut(place(entry.id())) else { continue };
         if let Some(free) = into.get_mut(*next) {
             *free = entry;
         }
@@ -176,8 +177,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::runs::IdEntry;
 
-    fn into(visited: &mut Vec<Entry>) -> impl FnMut(Entry) -> io::Result<()> {
+    fn into(visited: &mut Vec<IdEntry>) -> impl FnMut(IdEntry) -> io::Result<()> {
         |entry| {
             visited.push(entry);
             Ok(())
@@ -185,7 +187,7 @@ mod tests {
     }
 
     /// Visited in order, in each way.
-    fn visited(given: &[Entry]) -> [Vec<Entry>; 3] {
+    fn visited(given: &[IdEntry]) -> [Vec<IdEntry>; 3] {
         // What was in the memory before is not visited.
         let mut memory = vec![(7, 7); given.len() / 2];
         let (mut chosen, mut merged, mut placed) = (Vec::new(), Vec::new(), Vec::new());
@@ -207,7 +209,7 @@ mod tests {
         ) {
             let place = |number: u64| (number / together / gateways * together + number % together) * gateways + number / together % gateways;
             let even = (0..many).map(|number| (u128::from(place(number)).wrapping_mul(step).wrapping_add(offset), number));
-            let given: Vec<Entry> = even.chain(outliers.into_iter().zip(many..)).collect();
+            let given: Vec<IdEntry> = even.chain(outliers.into_iter().zip(many..)).collect();
             let mut sorted = given.clone();
             sorted.sort_unstable();
             for visited in visited(&given) {
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn all_ways_come_to_the_same_at_the_bounds() {
         for ids in [vec![], vec![0], vec![u128::MAX, 0], vec![u128::MAX, 0, 1, 0, u128::MAX - 1], vec![3; 100]] {
-            let given: Vec<Entry> = ids.into_iter().zip(1..).collect();
+            let given: Vec<IdEntry> = ids.into_iter().zip(1..).collect();
             let mut sorted = given.clone();
             sorted.sort_unstable();
             assert_eq!(visited(&given), [sorted.clone(), sorted.clone(), sorted]);

@@ -10,7 +10,7 @@ use crate::ledger::{TransferId, fold};
 /// Bits for each id.
 const BITS_PER_ID: usize = 16;
 /// Words of a line.
-pub(super) const WORDS: usize = 8;
+pub(crate) const WORDS: usize = 8;
 /// Bits of a line for each id.
 const HASHES: u32 = 6;
 
@@ -18,18 +18,18 @@ const HASHES: u32 = 6;
 const PIECE: usize = 1 << 12;
 
 /// What keys the hash.
-pub(super) type Seed = (u64, u64);
+pub(crate) type Seed = (u64, u64);
 
 /// What filters of one seed are asked for an id: where its line is, as a part of 2^64, and its bits in that.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     part: u64,
     bits: [u64; WORDS],
 }
 
 impl Key {
     #[inline]
-    pub(super) fn new(id: u128, seed: Seed) -> Self {
+    pub(crate) fn new(id: u128, seed: Seed) -> Self {
         let (low, high) = TransferId::from_raw(id).halves();
         let part = fold(low ^ seed.0, high ^ seed.1 ^ 0x9E37_79B9_7F4A_7C15);
         let places = fold(part ^ low.rotate_left(32), seed.0 | 1) ^ high.wrapping_mul(seed.1 | 1);
@@ -46,7 +46,7 @@ impl Key {
 
 /// The filter.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     lines: Vec<[u64; WORDS]>,
     seed: Seed,
 }
@@ -54,7 +54,7 @@ pub(super) struct Filter {
 impl Filter {
     /// For at most so many ids, none of which is there. All of the memory is written once, with a breath between the pieces: a page that is read before
     /// it is written is one that many share, and when it is written then, all processors are stopped to forget where it was.
-    pub(super) fn with_room(ids: usize, seed: Seed, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Self> {
+    pub(crate) fn with_room(ids: usize, seed: Seed, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Self> {
         let whole = ids.saturating_mul(BITS_PER_ID).div_ceil(WORDS.saturating_mul(64)).max(1);
         let mut lines = Vec::with_capacity(whole);
         while lines.len() < whole {
@@ -65,22 +65,22 @@ impl Filter {
     }
 
     /// One that is given so many words with [`Self::extend`].
-    pub(super) fn with_words(words: usize, seed: Seed) -> Self {
+    pub(crate) fn with_words(words: usize, seed: Seed) -> Self {
         Self { lines: Vec::with_capacity(words / WORDS), seed }
     }
 
     /// Gives it more words, which are whole lines, each word in little-endian order.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         let word = |line: &[[u8; 8]], at| line.get(at).copied().map_or(0, u64::from_le_bytes);
         let lines = bytes.as_chunks::<8>().0.as_chunks::<WORDS>().0.iter();
         self.lines.extend(lines.map(|line| std::array::from_fn::<_, WORDS, _>(|at| word(line, at))));
     }
 
-    pub(super) fn seed(&self) -> Seed {
+    pub(crate) fn seed(&self) -> Seed {
         self.seed
     }
 
-    pub(super) fn words(&self) -> &[u64] {
+    pub(crate) fn words(&self) -> &[u64] {
         self.lines.as_flattened()
     }
 
@@ -91,7 +91,7 @@ impl Filter {
     }
 
     /// Adds ids, whose keys are then forgotten, in a loop so short that the cache misses overlap.
-    pub(super) fn add(&mut self, keys: &mut Vec<Key>) {
+    pub(crate) fn add(&mut self, keys: &mut Vec<Key>) {
         for key in keys.drain(..) {
             let line = self.line(&key);
             let words = self.lines.get_mut(line).into_iter().flatten();
@@ -101,7 +101,7 @@ impl Filter {
 
     /// Whether an id may be there. Nothing depends on a part of the answer, so that who asks about many waits for their lines together.
     #[inline]
-    pub(super) fn may_have(&self, key: &Key) -> bool {
+    pub(crate) fn may_have(&self, key: &Key) -> bool {
         let line = self.lines.get(self.line(key)).unwrap_or(&[u64::MAX; WORDS]);
         line.iter().zip(key.bits).fold(0, |missing, (word, bits)| missing | (!word & bits)) == 0
     }

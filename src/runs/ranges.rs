@@ -19,18 +19,18 @@ const WIDE: u128 = 64;
 const IDS_PER_GAP: usize = 16;
 
 /// The first and the last of some ids.
-pub(super) type Range = (u128, u128);
+pub(crate) type Range = (u128, u128);
 
 /// The range of no ids.
-pub(super) const NONE: Range = (u128::MAX, 0);
+pub(crate) const NONE: Range = (u128::MAX, 0);
 
 /// Some ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ranges(Vec<Range>);
+pub(crate) struct Ranges(Vec<Range>);
 
 impl Ranges {
     /// Those that some ranges cover together, whatever their order.
-    pub(super) fn of(ranges: impl Iterator<Item = Range>) -> Self {
+    pub(crate) fn of(ranges: impl Iterator<Item = Range>) -> Self {
         let mut sorted: Vec<_> = ranges.collect();
         sorted.sort_unstable();
         let mut apart: Vec<Range> = Vec::new();
@@ -44,36 +44,36 @@ impl Ranges {
     }
 
     /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The ranges, in order.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Range> + '_ {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Range> + '_ {
         self.0.iter().copied()
     }
 
     /// Whether an id is in one.
     #[inline]
-    pub(super) fn hold(&self, id: u128) -> bool {
+    pub(crate) fn hold(&self, id: u128) -> bool {
         self.meet((id, id))
     }
 
     /// Whether some id of a range may be in one.
     #[inline]
-    pub(super) fn meet(&self, (first, last): Range) -> bool {
+    pub(crate) fn meet(&self, (first, last): Range) -> bool {
         let begun = self.0.partition_point(|range| range.0 <= last);
         begun.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| first <= range.1)
     }
 
     /// Whether some id may be in both.
-    pub(super) fn lie_beside(&self, others: &Self) -> bool {
+    pub(crate) fn lie_beside(&self, others: &Self) -> bool {
         self.iter().any(|range| others.meet(range))
     }
 }
 
 /// The most ranges that lie beside each other: an id may be in each of them.
-pub(super) fn most_beside(ranges: impl Iterator<Item = Range>) -> usize {
+pub(crate) fn most_beside(ranges: impl Iterator<Item = Range>) -> usize {
     let (mut firsts, mut lasts): (Vec<_>, Vec<_>) = ranges.unzip();
     firsts.sort_unstable();
     lasts.sort_unstable();
@@ -90,7 +90,7 @@ pub(super) fn most_beside(ranges: impl Iterator<Item = Range>) -> usize {
 
 /// Finds the ranges of ids that come in order.
 #[derive(Debug, Default)]
-pub(super) struct Gaps {
+pub(crate) struct Gaps {
     /// The widest: how wide, and the ids before and after it. The least wide is on top.
     widest: BinaryHeap<Reverse<(u128, u128, u128)>>,
     /// What is not wider need not be noted.
@@ -103,7 +103,7 @@ pub(super) struct Gaps {
 impl Gaps {
     /// The next id.
     #[inline]
-    pub(super) fn next(&mut self, id: u128) {
+    pub(crate) fn next(&mut self, id: u128) {
         if self.ids == 0 {
             self.first = id;
         } else if id.wrapping_sub(self.last) > self.noted_above {
@@ -122,7 +122,7 @@ impl Gaps {
     }
 
     /// The ranges of all ids that came.
-    pub(super) fn ranges(self) -> Ranges {
+    pub(crate) fn ranges(self) -> Ranges {
         if self.ids == 0 {
             return Ranges::default();
         }

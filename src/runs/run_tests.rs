@@ -2,21 +2,30 @@
 
 use std::sync::Arc;
 
-use super::super::runs::open_all;
+use super::super::directory;
+use super::super::ranges::Ranges;
 use super::*;
+use crate::ledger::Sequence;
+use crate::runs::IdEntry;
+
+type Run = super::Run<IdEntry>;
+
+fn open_all(directory: &Path) -> io::Result<Option<Vec<directory::Opened<IdEntry>>>> {
+    directory::open_all(directory, None, Ranges::lie_beside)
+}
 
 fn spread(number: u64) -> u128 {
     u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
 }
 
-fn write(directory: &Path, entries: impl Iterator<Item = Entry> + Clone, records: (Sequence, Sequence)) -> Run {
+fn write(directory: &Path, entries: impl Iterator<Item = IdEntry> + Clone, records: (Sequence, Sequence)) -> Run {
     Run::write((directory, (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap().0
 }
 
 /// The record of an id that may be there, as ranges and filter say.
 fn find(run: &Run, id: u128) -> io::Result<Option<Sequence>> {
     let may_have = run.ranges().hold(id) && run.filter(&mut || Ok(()))?.may_have(&Key::new(id, run.seed()));
-    if may_have { run.look(id) } else { Ok(None) }
+    if may_have { run.look(id).map(|found| found.map(|entry| entry.1)) } else { Ok(None) }
 }
 
 #[test]
@@ -29,8 +38,8 @@ fn what_is_kept_in_memory_is_what_an_opened_one_has() {
             Run::write((directory.path(), (3, 4)), (entries, &mut Vec::new()), records, &|_, _| {}).unwrap();
         let (opened, opened_filter) = Run::open(&written.path, |ranges| *ranges == written.ranges).unwrap();
         assert_eq!(
-            (written.ids, written.after, written.covers, &written.ranges),
-            (opened.ids, opened.after, opened.covers, &opened.ranges)
+            (written.entries, written.after, written.covers, &written.ranges),
+            (opened.entries, opened.after, opened.covers, &opened.ranges)
         );
         assert_eq!(
             (&written.fences, written.seed, Some(&filter)),
@@ -103,7 +112,7 @@ fn one_of_the_format_before_is_opened_and_has_one_range() {
     let run = write(directory.path(), ids.clone(), (0, 9));
     assert_eq!(run.ranges.iter().len(), 2);
     let mut bytes = fs::read(&run.path).unwrap();
-    set::<0, 8>(&mut bytes, MAGIC_BEFORE);
+    set::<0, 8>(&mut bytes, IdEntry::KIND.magic_before.unwrap());
     set::<56, 8>(&mut bytes, [0; 8]);
     let tail_at = HEADER_BYTES + 3 * BLOCK_BYTES;
     bytes.drain(tail_at + 3 * 16..tail_at + 3 * 16 + 2 * RANGE_BYTES);

@@ -6,25 +6,26 @@
 //!
 //! # Not here
 //!
-//! How they are merged ([`super::run`]), and how fast ([`super::keeping`]).
+//! How they are merged ([`super::run`]), and how fast.
 
 use std::sync::Arc;
 
+use super::entry::Entry;
 use super::ranges::most_beside;
 use super::run::Run;
 
 /// Runs of about one size in which one id may be: so many are merged into one.
-pub(super) const MERGED: usize = 8;
+pub(crate) const MERGED: usize = 8;
 
 /// Runs of about one size that lie apart, from which on the oldest of them are merged, and how many: only so that there are not too many files, and
 /// not so many at once that what they have in memory twice meanwhile is much.
-pub(super) const APART: usize = 256;
-pub(super) const MERGED_APART: usize = 64;
+pub(crate) const APART: usize = 256;
+pub(crate) const MERGED_APART: usize = 64;
 
 /// The runs that are about as large as the newest, or smaller and among those; and the same of all before these. `unit` is the length of the smallest.
-fn alike(runs: &[Arc<Run>], unit: usize) -> [&[Arc<Run>]; 2] {
-    let level = |run: &Arc<Run>| run.len().checked_div(unit.max(1)).unwrap_or(0).max(1).ilog(MERGED);
-    let split = |runs: &[Arc<Run>]| {
+fn alike<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> [&[Arc<Run<E>>]; 2] {
+    let level = |run: &Arc<Run<E>>| run.len().checked_div(unit.max(1)).unwrap_or(0).max(1).ilog(MERGED);
+    let split = |runs: &[Arc<Run<E>>]| {
         let newest = runs.last().map(level);
         runs.iter().rposition(|run| Some(level(run)) > newest).map_or(0, |larger| larger.saturating_add(1))
     };
@@ -34,24 +35,24 @@ fn alike(runs: &[Arc<Run>], unit: usize) -> [&[Arc<Run>]; 2] {
 }
 
 /// Those that are to be merged, the oldest first as all are, if there are enough.
-pub(super) fn to_merge(runs: &[Arc<Run>], unit: usize) -> Option<&[Arc<Run>]> {
+pub(crate) fn to_merge<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> Option<&[Arc<Run<E>>]> {
     alike(runs, unit).into_iter().find_map(|alike| beside(alike).or_else(|| apart(alike)))
 }
 
 /// In how many runs that are about as large as the newest one id may be.
-pub(super) fn beside_newest(runs: &[Arc<Run>], unit: usize) -> usize {
+pub(crate) fn beside_newest<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> usize {
     let [newest, _] = alike(runs, unit);
     most_with_one_id(newest)
 }
 
 /// In how many of these runs one id may be, at most.
-pub(super) fn most_with_one_id(runs: &[Arc<Run>]) -> usize {
+pub(crate) fn most_with_one_id<E: Entry>(runs: &[Arc<Run<E>>]) -> usize {
     most_beside(runs.iter().flat_map(|run| run.ranges().iter()))
 }
 
 /// The oldest in which one id may be, with what lies between them. The oldest, so that of many that wait none is merged again and again.
-fn beside(alike: &[Arc<Run>]) -> Option<&[Arc<Run>]> {
-    let is_enough = |runs: &[Arc<Run>]| most_with_one_id(runs) >= MERGED;
+fn beside<E: Entry>(alike: &[Arc<Run<E>>]) -> Option<&[Arc<Run<E>>]> {
+    let is_enough = |runs: &[Arc<Run<E>>]| most_with_one_id(runs) >= MERGED;
     if !is_enough(alike) {
         return None;
     }
@@ -63,6 +64,6 @@ fn beside(alike: &[Arc<Run>]) -> Option<&[Arc<Run>]> {
     (merged.len() <= 2 * MERGED_APART).then_some(merged)
 }
 
-fn apart(alike: &[Arc<Run>]) -> Option<&[Arc<Run>]> {
+fn apart<E: Entry>(alike: &[Arc<Run<E>>]) -> Option<&[Arc<Run<E>>]> {
     if alike.len() >= APART { alike.get(..MERGED_APART) } else { None }
 }

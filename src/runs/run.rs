@@ -1,17 +1,16 @@
-//! A run: ids and sequences in a file, sorted by id.
+//! A run: entries of one size in a file, sorted by id.
 //!
 //! ```text
-//! header   magic "HENGIDS3" | ids (8) | covers (8) | seed (16) | filter words (8) | after (8) | ranges (8)    64 bytes
-//! blocks   170 entries of id (16) and sequence (8), zeros (12), CRC32C of all before (4)           4,096 bytes each
+//! header   magic | entries (8) | covers (8) | seed (16) | filter words (8) | after (8) | ranges (8)                64 bytes
+//! blocks   as many whole entries as fit, zeros, CRC32C of all before (4)                                        4,096 bytes each
 //! tail     first id of each block (16 each) | ranges, first and last id (32 each) | filter (8 each word) | CRC32C of header and tail (4)
 //! ```
 //!
-//! First ids and ranges are kept in memory, the filter only while it is needed ([`super::asking`]). "HENGIDS2" was the same without
-//! ranges; such a run has one, from its first id to its last.
+//! What an entry is, the magic says ([`Entry`]). First ids and ranges are kept in memory, the filter where whoever asks wants it. An older kind was the
+//! same without ranges; such a run has one, from its first id to its last.
 //!
-//! A run holds the ids of the records from `after` + 1 to `covers`, and younger ones that were pending when its index was full; so that one that is missing is noticed: an id in it would be taken for new.
-//! All that is here can be made again from the journal. A run that is not whole is never believed; one of which a block cannot be read is set
-//! aside before the process ends, and the next start makes all of them again.
+//! A run says what it `covers`, and `after` what: the number with which the one before it ends, so that one that is missing is noticed. What the numbers are is up to
+//! whoever writes runs. All that is here can be made again from the journal. A run that is not whole is never believed.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -23,20 +22,15 @@ use std::sync::{Mutex, PoisonError};
 use super::filter::{Filter, Key, Seed, WORDS};
 use super::order::Looked;
 use super::ranges::{Gaps, Ranges};
+use super::{Entry, Kind};
 use crate::journal::{Trickle, WHOLE, let_cache_go};
-use crate::ledger::{Sequence, get, set};
+use crate::ledger::{get, set};
 
-const MAGIC: [u8; 8] = *b"HENGIDS3";
-/// The same without ranges.
-const MAGIC_BEFORE: [u8; 8] = *b"HENGIDS2";
 const HEADER_BYTES: usize = 64;
 const BLOCK_BYTES: usize = 4_096;
-const ENTRY_BYTES: usize = 24;
-/// Entries of a block: what fits before the checksum.
-const PER_BLOCK: usize = 170;
 const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 /// Entries after which who writes breathes, or only looks at them: about a quarter of a millisecond of work.
-pub(super) const BREATHED_AFTER: usize = 1 << 11;
+pub(crate) const BREATHED_AFTER: usize = 1 << 11;
 const LOOKS_BREATHED_AFTER: usize = 1 << 14;
 /// Entries after which the disk has all that there is: some 6 MB.
 const PASSED_ON_AFTER: usize = 1 << 18;
@@ -44,35 +38,41 @@ const PASSED_ON_AFTER: usize = 1 << 18;
 const TAIL_PIECE: usize = 1 << 16;
 const RANGE_BYTES: usize = 32;
 
-/// An id and the sequence of its record.
-pub(super) type Entry = (u128, Sequence);
-
-/// A file of ids, ready to be asked.
+/// A file of entries, ready to be asked.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run<E> {
     path: PathBuf,
     file: File,
-    ids: usize,
-    after: Sequence,
-    covers: Sequence,
+    entries: usize,
+    after: u64,
+    covers: u64,
     fences: Vec<u128>,
     ranges: Ranges,
     seed: Seed,
     /// The block that was looked into last: who sends an old file again names its ids one after the other.
-    last: Mutex<Option<(usize, Vec<Entry>)>>,
+    last: Mutex<Option<(usize, Vec<E>)>>,
 }
 
-fn damaged(path: &Path, what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the id run {} is damaged: {what}", path.display()))
+/// Entries of a block: what fits before the checksum.
+const fn per_block<E: Entry>() -> usize {
+    match BLOCK_CRC_AT.checked_div(E::BYTES) {
+        Some(entries) => entries,
+        None => 1,
+    }
+}
+
+fn damaged<E: Entry>(path: &Path, what: &str) -> io::Error {
+    let Kind { name, .. } = E::KIND;
+    io::Error::new(io::ErrorKind::InvalidData, format!("the {name} run {} is damaged: {what}", path.display()))
 }
 
 /// Writes a run as its entries come, in order of id.
-struct Writer {
+struct Writer<E> {
     path: PathBuf,
     out: BufWriter<File>,
     block: Vec<u8>,
     fences: Vec<u128>,
-    last: u128,
+    last: Option<E>,
     written: usize,
     /// Of these, how many were given to the disk, and after how many it breathed last.
     passed_on: usize,
@@ -84,8 +84,8 @@ struct Writer {
     keys: Vec<Key>,
 }
 
-impl Writer {
-    /// For at most so many ids.
+impl<E: Entry> Writer<E> {
+    /// For at most so many entries.
     fn new(
         path: PathBuf,
         (most, seed): (usize, Seed),
@@ -98,32 +98,32 @@ impl Writer {
             out,
             block: Vec::with_capacity(BLOCK_BYTES),
             fences: Vec::new(),
-            last: 0,
+            last: None,
             written: 0,
             passed_on: 0,
             breathed_at: 0,
             trickle: Trickle::default(),
             gaps: Gaps::default(),
             filter: Filter::with_room(most, seed, breathe)?,
-            keys: Vec::with_capacity(PER_BLOCK),
+            keys: Vec::with_capacity(per_block::<E>()),
         })
     }
 
-    fn push(&mut self, (id, sequence): Entry) -> io::Result<()> {
-        if self.written > 0 && id == self.last {
-            // Known from two runs, with the same record.
+    fn push(&mut self, entry: E) -> io::Result<()> {
+        let id = entry.id();
+        if self.last.is_some_and(|last| last.id() == id) {
+            // Known from two runs; the first of them is the one that counts.
             return Ok(());
         }
         if self.block.is_empty() {
             self.fences.push(id);
         }
-        self.block.extend_from_slice(&id.to_le_bytes());
-        self.block.extend_from_slice(&sequence.to_le_bytes());
-        self.last = id;
+        entry.write(&mut self.block);
+        self.last = Some(entry);
         self.written = self.written.saturating_add(1);
         self.gaps.next(id);
         self.keys.push(Key::new(id, self.filter.seed()));
-        if self.block.len() == PER_BLOCK.saturating_mul(ENTRY_BYTES) { self.end_block() } else { Ok(()) }
+        if self.block.len() == per_block::<E>().saturating_mul(E::BYTES) { self.end_block() } else { Ok(()) }
     }
 
     fn end_block(&mut self) -> io::Result<()> {
@@ -138,14 +138,14 @@ impl Writer {
 
     /// The next entry, and now and then a breath. Then the disk is given what was written since the last time, too, if that is much: all at
     /// once in the end would keep the journal waiting.
-    fn push_and_breathe(&mut self, entry: Entry, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    fn push_and_breathe(&mut self, entry: E, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
         self.push(entry)?;
         if self.written.saturating_sub(self.breathed_at) < BREATHED_AFTER {
             return Ok(());
         }
         self.breathed_at = self.written;
         let bytes =
-            self.written.div_ceil(PER_BLOCK).saturating_mul(BLOCK_BYTES).saturating_sub(self.out.buffer().len());
+            self.written.div_ceil(per_block::<E>()).saturating_mul(BLOCK_BYTES).saturating_sub(self.out.buffer().len());
         self.trickle.written(self.out.get_ref(), u64::try_from(bytes).unwrap_or(u64::MAX));
         if self.written.saturating_sub(self.passed_on) >= PASSED_ON_AFTER {
             self.passed_on = self.written;
@@ -158,15 +158,15 @@ impl Writer {
     /// again took seconds of a processor, for memory that was used for the first time.
     fn finish(
         mut self,
-        (after, covers): (Sequence, Sequence),
+        (after, covers): (u64, u64),
         name: &Path,
         breathe: &mut impl FnMut() -> io::Result<()>,
-    ) -> io::Result<(Run, Filter)> {
+    ) -> io::Result<(Run<E>, Filter)> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
         let mut header = [0; HEADER_BYTES];
-        set::<0, 8>(&mut header, MAGIC);
+        set::<0, 8>(&mut header, E::KIND.magic);
         set::<8, 8>(&mut header, u64::try_from(self.written).unwrap_or(u64::MAX).to_le_bytes());
         set::<16, 8>(&mut header, covers.to_le_bytes());
         let filter = std::mem::take(&mut self.filter);
@@ -191,7 +191,9 @@ impl Writer {
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
-        let_cache_go(&file, WHOLE);
+        if !E::KIND.read_soon {
+            let_cache_go(&file, WHOLE);
+        }
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
@@ -199,7 +201,7 @@ impl Writer {
         let run = Run {
             path: name.to_owned(),
             file: File::open(name)?,
-            ids: self.written,
+            entries: self.written,
             after,
             covers,
             fences,
@@ -245,13 +247,13 @@ fn or_removed<T>(unfinished: &Path, written: io::Result<T>) -> io::Result<T> {
     written
 }
 
-impl Run {
-    /// Writes entries, in whatever order they come, as a run with the ids of all records after the first sequence and up to the second.
+impl<E: Entry> Run<E> {
+    /// Writes entries, in whatever order they come, as a run after the first number that covers up to the second.
     /// The memory is that of [`Looked::in_order`]. Blocks. `breathe` is called now and then, with how much is done of how much.
-    pub(super) fn write(
+    pub(crate) fn write(
         (directory, seed): (&Path, Seed),
-        (entries, memory): (impl Iterator<Item = Entry> + Clone, &mut Vec<Entry>),
-        records: (Sequence, Sequence),
+        (entries, memory): (impl Iterator<Item = E> + Clone, &mut Vec<E>),
+        numbers: (u64, u64),
         breathe: &impl Fn(usize, usize),
     ) -> io::Result<(Self, Filter)> {
         let unfinished = directory.join("new.tmp");
@@ -273,14 +275,14 @@ impl Run {
             let looked = Looked::at(entries.clone());
             let mut writer = Writer::new(unfinished.clone(), (looked.count, seed), &mut and_go_on)?;
             looked.in_order(entries, memory, |entry| writer.push_and_breathe(entry, &mut and_go_on))?;
-            writer.finish(records, &directory.join(name(records.1)), &mut and_go_on)
+            writer.finish(numbers, &directory.join(file_name::<E>(numbers.1)), &mut and_go_on)
         };
         or_removed(&unfinished, write())
     }
 
-    /// Writes one run with all that is in some, and removes those. Blocks. `breathe` is called after each [`BREATHED_AFTER`] ids and some more times,
+    /// Writes one run with all that is in some, and removes those. Of what several have about one id, the first in [`Entry`]'s order stays. Blocks. `breathe` is called after each [`BREATHED_AFTER`] entries and some more times,
     /// and ends it with an error.
-    pub(super) fn merge(
+    pub(crate) fn merge(
         (directory, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
         breathe: impl FnMut() -> io::Result<()>,
@@ -304,8 +306,8 @@ impl Run {
     ) -> io::Result<(Self, Filter)> {
         let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
-        let ids = runs.iter().map(|run| run.ids).sum();
-        let mut writer = Writer::new(unfinished.to_owned(), (ids, seed), &mut breathe)?;
+        let entries = runs.iter().map(|run| run.entries).sum();
+        let mut writer = Writer::new(unfinished.to_owned(), (entries, seed), &mut breathe)?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
         while let Some((least, until)) = least(&mut readers) {
             while let Some(entry) = least.next.filter(|entry| until.is_none_or(|until| *entry <= until)) {
@@ -314,17 +316,17 @@ impl Run {
             }
         }
         breathe()?;
-        writer.finish((after, covers), &unfinished.with_file_name(name(covers)), &mut breathe)
+        writer.finish((after, covers), &unfinished.with_file_name(file_name::<E>(covers)), &mut breathe)
     }
 
     /// Opens a run and reads what is kept of it in memory, with its filter if whoever is told where its ids are wants that.
-    pub(super) fn open(path: &Path, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
+    pub(crate) fn open(path: &Path, wants: impl FnOnce(&Ranges) -> bool) -> io::Result<(Self, Option<Filter>)> {
         Self::read((path, File::open(path)?), wants, &mut || Ok(()))
     }
 
     /// Its filter, read again, from the file as it was opened, which may have another name or none by now. Blocks. `breathe` is called between its parts,
     /// and ends it with an error.
-    pub(super) fn filter(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Filter> {
+    pub(crate) fn filter(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Filter> {
         let (_, filter) = Self::read((&self.path, self.file.try_clone()?), |_| true, breathe)?;
         Ok(filter.unwrap_or_default())
     }
@@ -337,20 +339,20 @@ impl Run {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
         let magic = get::<0, 8>(&header);
-        if magic != MAGIC && magic != MAGIC_BEFORE {
-            return Err(damaged(path, "it is none, or of another version"));
+        if magic != E::KIND.magic && Some(magic) != E::KIND.magic_before {
+            return Err(damaged::<E>(path, "it is none, or of another version"));
         }
         let number = |bytes: [u8; 8]| u64::from_le_bytes(bytes);
         let size = |bytes: [u8; 8]| usize::try_from(number(bytes)).unwrap_or(usize::MAX);
-        let (ids, words, ranges) =
+        let (entries, words, ranges) =
             (size(get::<8, 8>(&header)), size(get::<40, 8>(&header)), size(get::<56, 8>(&header)));
-        let (blocks, ranges_bytes) = (ids.div_ceil(PER_BLOCK), ranges.saturating_mul(RANGE_BYTES));
+        let (blocks, ranges_bytes) = (entries.div_ceil(per_block::<E>()), ranges.saturating_mul(RANGE_BYTES));
         let before_filter = blocks.saturating_mul(16).saturating_add(ranges_bytes);
         let tail_bytes = before_filter.saturating_add(words.saturating_mul(8)).saturating_add(4);
         let tail_at = blocks.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
         let tail_at = u64::try_from(tail_at).unwrap_or(u64::MAX);
         if file.metadata()?.len() != tail_at.saturating_add(u64::try_from(tail_bytes).unwrap_or(u64::MAX)) {
-            return Err(damaged(path, "its length is not what it says"));
+            return Err(damaged::<E>(path, "its length is not what it says"));
         }
         let mut tail = Tail { at: tail_at, crc: crc32c::crc32c(&header) };
         let fences = tail.next(&file, before_filter)?;
@@ -361,7 +363,7 @@ impl Run {
         let mut run = Self {
             path: path.to_owned(),
             file,
-            ids,
+            entries,
             after: number(get::<48, 8>(&header)),
             covers: number(get::<16, 8>(&header)),
             fences: fences.as_chunks::<16>().0.iter().map(|bytes| u128::from_le_bytes(*bytes)).collect(),
@@ -369,10 +371,10 @@ impl Run {
             seed: (number(get::<24, 8>(&header)), number(get::<32, 8>(&header))),
             last: Mutex::default(),
         };
-        if magic == MAGIC_BEFORE {
+        if Some(magic) == E::KIND.magic_before {
             let first = run.fences.first().copied();
             let last = blocks.checked_sub(1).map(|last| run.block(last)).transpose()?;
-            let last = last.and_then(|block| block.last().map(|entry| entry.0));
+            let last = last.and_then(|block| block.last().map(E::id));
             run.ranges = Ranges::of(first.zip(last).into_iter());
         }
         let mut filter = wants(&run.ranges).then(|| Filter::with_words(words, run.seed));
@@ -388,50 +390,50 @@ impl Run {
         }
         let crc = tail.crc;
         if tail.next(&run.file, 4)? != crc.to_le_bytes() {
-            return Err(damaged(path, "its checksum is wrong"));
+            return Err(damaged::<E>(path, "its checksum is wrong"));
         }
-        if ids > 0 && (run.ranges.is_empty() || words == 0 || !words.is_multiple_of(WORDS)) {
-            return Err(damaged(path, "it does not say where its ids are"));
+        if entries > 0 && (run.ranges.is_empty() || words == 0 || !words.is_multiple_of(WORDS)) {
+            return Err(damaged::<E>(path, "it does not say where its entries are"));
         }
         Ok((run, filter))
     }
 
     /// Where its ids are.
-    pub(super) fn ranges(&self) -> &Ranges {
+    pub(crate) fn ranges(&self) -> &Ranges {
         &self.ranges
     }
 
-    /// The number of ids.
-    pub(super) fn len(&self) -> usize {
-        self.ids
+    /// The number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.entries
     }
 
-    /// All records up to this one have their ids in this run or an older one.
-    pub(super) fn covers(&self) -> Sequence {
+    /// What it covers, with those before it.
+    pub(crate) fn covers(&self) -> u64 {
         self.covers
     }
 
-    /// Its ids are those of the records after this one.
-    pub(super) fn after(&self) -> Sequence {
+    /// What those before it cover.
+    pub(crate) fn after(&self) -> u64 {
         self.after
     }
 
     /// What its filter is keyed by.
-    pub(super) fn seed(&self) -> Seed {
+    pub(crate) fn seed(&self) -> Seed {
         self.seed
     }
 
     /// Has the next start make the runs again. Called when this one cannot be read.
-    pub(super) fn set_aside(&self) {
+    pub(crate) fn set_aside(&self) {
         let aside = self.path.with_extension("damaged");
         if let Err(err) = fs::rename(&self.path, &aside) {
-            tracing::error!(path = %self.path.display(), %err, "a damaged id run could not be set aside; remove it");
+            tracing::error!(path = %self.path.display(), %err, "a damaged run could not be set aside; remove it");
         }
     }
 
-    /// The record of an id, read from the file.
+    /// What it has of an id, read from the file.
     #[cold]
-    pub(super) fn look(&self, id: u128) -> io::Result<Option<Sequence>> {
+    pub(crate) fn look(&self, id: u128) -> io::Result<Option<E>> {
         let after = self.fences.partition_point(|&fence| fence <= id);
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -439,50 +441,47 @@ impl Run {
             *last = Some((number, self.block(number)?));
         }
         let block = last.as_ref().map_or(&[][..], |(_, block)| block);
-        Ok(block.binary_search_by_key(&id, |entry| entry.0).ok().and_then(|at| block.get(at)).map(|entry| entry.1))
+        Ok(block.binary_search_by_key(&id, E::id).ok().and_then(|at| block.get(at)).copied())
     }
 
-    fn block(&self, number: usize) -> io::Result<Vec<Entry>> {
+    fn block(&self, number: usize) -> io::Result<Vec<E>> {
         let mut bytes = [0; BLOCK_BYTES];
         let at = number.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
         self.file.read_exact_at(&mut bytes, u64::try_from(at).unwrap_or(u64::MAX))?;
         let (content, crc) = bytes.split_at(BLOCK_CRC_AT);
         if crc32c::crc32c(content).to_le_bytes() != crc {
-            return Err(damaged(&self.path, "the checksum of a block is wrong"));
+            return Err(damaged::<E>(&self.path, "the checksum of a block is wrong"));
         }
-        let count = self.ids.saturating_sub(number.saturating_mul(PER_BLOCK)).min(PER_BLOCK);
-        let entries = content.as_chunks::<ENTRY_BYTES>().0.iter().take(count);
-        Ok(entries
-            .map(|entry| (u128::from_le_bytes(get::<0, 16>(entry)), u64::from_le_bytes(get::<16, 8>(entry))))
-            .collect())
+        let count = self.entries.saturating_sub(number.saturating_mul(per_block::<E>())).min(per_block::<E>());
+        Ok(content.chunks_exact(E::BYTES).take(count).map(E::read).collect())
     }
 }
 
-fn name(covers: Sequence) -> String {
-    format!("{covers:020}.ids")
+fn file_name<E: Entry>(covers: u64) -> String {
+    format!("{covers:020}.{}", E::KIND.extension)
 }
 
 /// A run's entries in order.
-pub(super) struct Entries<'a> {
-    run: &'a Run,
+pub(crate) struct Entries<'a, E> {
+    run: &'a Run<E>,
     number: usize,
-    block: std::vec::IntoIter<Entry>,
-    next: Option<Entry>,
+    block: std::vec::IntoIter<E>,
+    next: Option<E>,
 }
 
-impl<'a> Entries<'a> {
-    pub(super) fn new(run: &'a Run) -> io::Result<Self> {
+impl<'a, E: Entry> Entries<'a, E> {
+    pub(crate) fn new(run: &'a Run<E>) -> io::Result<Self> {
         let mut entries = Self { run, number: 0, block: Vec::new().into_iter(), next: None };
         entries.advance()?;
         Ok(entries)
     }
 
     /// The entry that is next.
-    pub(super) fn next(&self) -> Option<Entry> {
+    pub(crate) fn next(&self) -> Option<E> {
         self.next
     }
 
-    pub(super) fn advance(&mut self) -> io::Result<()> {
+    pub(crate) fn advance(&mut self) -> io::Result<()> {
         self.next = self.block.next();
         if self.next.is_none() && self.number < self.run.fences.len() {
             self.block = self.run.block(self.number)?.into_iter();
@@ -494,10 +493,10 @@ impl<'a> Entries<'a> {
 }
 
 /// The one whose entry is next, and the next entry of the others: up to there nobody else need be asked.
-fn least<'r, 'a>(readers: &'r mut [Entries<'a>]) -> Option<(&'r mut Entries<'a>, Option<Entry>)> {
+fn least<'r, 'a, E: Entry>(readers: &'r mut [Entries<'a, E>]) -> Option<(&'r mut Entries<'a, E>, Option<E>)> {
     let (mut least, mut until) = (None, None);
     for reader in readers.iter_mut().filter(|reader| reader.next.is_some()) {
-        let least_so_far = least.as_ref().and_then(|least: &&mut Entries<'_>| least.next);
+        let least_so_far = least.as_ref().and_then(|least: &&mut Entries<'_, E>| least.next);
         if least_so_far.is_none_or(|so_far| reader.next < Some(so_far)) {
             (least, until) = (Some(reader), least_so_far);
         } else if until.is_none_or(|until| reader.next < Some(until)) {

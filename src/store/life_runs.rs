@@ -1,0 +1,302 @@
+//! What was given back of transfers, in runs: those of a checkpoint are written with it, and merged now and then.
+//!
+//! ```text
+//!  put ──► unwritten ──many, or all are there──► unfinished runs ──the checkpoint is durable──► runs that are asked ──► merged
+//! ```
+//!
+//! The runs are numbered from 1 on, and a checkpoint says how far they go. What is kept in memory of each is a filter, 2 bytes for each life: a transfer of which
+//! nothing was given back is mostly looked for in no file, others in one.
+//!
+//! # Invariants
+//!
+//! 1. A run is asked only once its checkpoint is durable; a start removes those of one that was not finished.
+//! 2. The newest run that has a life is the one that is right.
+//! 3. Runs are merged only once they are asked, so a start whose checkpoint is the last that was durable finds all of them.
+
+use std::cmp::Reverse;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
+use crate::runs::{Entry, Filter, Key, Kind, Run, Seed, open_all, to_merge, visit_all};
+
+/// Lives that are gathered before they are written as a run: with what sorting them takes some 6 MB.
+const GATHERED: usize = 1 << 16;
+
+/// Lives of the smallest runs that are told apart by their size.
+const SMALLEST: usize = 1 << 12;
+
+/// A life with its transfer's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LifeEntry {
+    id: u128,
+    life: Life,
+}
+
+impl Ord for LifeEntry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // The later one first: it counts.
+        let key = |entry: &Self| (entry.id, Reverse(entry.life.head), entry.life.refunded, entry.life.is_over);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for LifeEntry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Entry for LifeEntry {
+    const KIND: Kind =
+        Kind { name: "life", extension: "lives", magic: *b"HENGLIF1", magic_before: None, read_soon: true };
+    const BYTES: usize = 16 + LIFE_BYTES;
+
+    fn id(&self) -> u128 {
+        self.id
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.id.to_le_bytes());
+        bytes.extend_from_slice(&self.life.encode());
+    }
+
+    fn read(bytes: &[u8]) -> Self {
+        let bytes = bytes.first_chunk::<{ Self::BYTES }>().unwrap_or(&[0; Self::BYTES]);
+        Self { id: u128::from_le_bytes(get::<0, 16>(bytes)), life: Life::decode(&get::<16, LIFE_BYTES>(bytes)) }
+    }
+}
+
+/// A run that is asked.
+#[derive(Clone, Debug)]
+struct Asked {
+    run: Arc<Run<LifeEntry>>,
+    filter: Arc<Filter>,
+}
+
+impl Asked {
+    fn new((run, filter): (Run<LifeEntry>, Filter)) -> Self {
+        Self { run: Arc::new(run), filter: Arc::new(filter) }
+    }
+}
+
+/// What is not durable yet.
+#[derive(Debug, Default)]
+struct Unfinished {
+    unwritten: Vec<LifeEntry>,
+    runs: Vec<Asked>,
+    /// For sorting them.
+    memory: Vec<LifeEntry>,
+}
+
+/// All lives of a store.
+#[derive(Debug)]
+pub(super) struct LifeRuns {
+    directory: PathBuf,
+    seed: Seed,
+    /// The oldest first.
+    asked: RwLock<Arc<[Asked]>>,
+    unfinished: Mutex<Unfinished>,
+}
+
+impl LifeRuns {
+    /// Opens the runs of a directory up to this number, making it if there is none; later ones are removed. `None` when one is damaged or missing. Blocks.
+    pub(super) fn open(directory: &Path, last: u64) -> io::Result<Option<Self>> {
+        if !directory.exists() {
+            fs::create_dir(directory)?;
+            directory.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
+        }
+        let Some(opened) = open_all(directory, Some(last), |_, _| true)? else { return Ok(None) };
+        let asked: Vec<_> =
+            opened.into_iter().map(|(run, filter)| Asked::new((run, filter.unwrap_or_default()))).collect();
+        let seed = asked.last().map_or_else(rand::random, |newest| newest.run.seed());
+        if asked.iter().any(|asked| asked.run.seed() != seed) {
+            tracing::warn!("runs of lives have filters that cannot be asked together; all are made again");
+            return Ok(None);
+        }
+        let (asked, unfinished) = (RwLock::new(asked.into()), Mutex::default());
+        Ok(Some(Self { directory: directory.to_owned(), seed, asked, unfinished }))
+    }
+
+    fn asked(&self) -> Arc<[Asked]> {
+        Arc::clone(&self.asked.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes lives of the next checkpoint, and writes those noted before where they are many. Blocks. `breathe` is called now and then.
+    pub(super) fn put(&self, lives: &[(TransferId, Life)], breathe: &impl Fn()) -> io::Result<()> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        unfinished.unwritten.extend(lives.iter().map(|(id, life)| LifeEntry { id: id.raw(), life: *life }));
+        if unfinished.unwritten.len() >= GATHERED { self.write(&mut unfinished, breathe) } else { Ok(()) }
+    }
+
+    /// Makes all that was noted durable, and answers the number of the last run. Blocks. `breathe` is called now and then.
+    pub(super) fn finish(&self, breathe: &impl Fn()) -> io::Result<u64> {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&mut unfinished, breathe)?;
+        Ok(self.last(&unfinished))
+    }
+
+    fn last(&self, unfinished: &Unfinished) -> u64 {
+        let of = |runs: &[Asked]| runs.last().map(|newest| newest.run.covers());
+        of(&unfinished.runs).or_else(|| of(&self.asked())).unwrap_or(0)
+    }
+
+    fn write(&self, unfinished: &mut Unfinished, breathe: &impl Fn()) -> io::Result<()> {
+        if unfinished.unwritten.is_empty() {
+            return Ok(());
+        }
+        let last = self.last(unfinished);
+        let Unfinished { unwritten, runs, memory } = unfinished;
+        let (entries, numbers) = (unwritten.iter().copied(), (last, last.saturating_add(1)));
+        let written = Run::write((&self.directory, self.seed), (entries, memory), numbers, &|_, _| breathe())?;
+        runs.push(Asked::new(written));
+        unwritten.clear();
+        Ok(())
+    }
+
+    /// From now on all that was finished is asked: its checkpoint is durable.
+    pub(super) fn publish(&self) {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let Unfinished { runs, .. } = std::mem::take(&mut *unfinished);
+        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+        *asked = asked.iter().cloned().chain(runs).collect();
+    }
+
+    /// What was given back of a transfer, as of the last checkpoint that is durable. Blocks where a run may have it.
+    pub(super) fn life(&self, id: TransferId) -> io::Result<Option<Life>> {
+        let (asked, id) = (self.asked(), id.raw());
+        // All of a store have one seed.
+        let key = Key::new(id, self.seed);
+        let may_have = |asked: &&Asked| asked.run.ranges().hold(id) && asked.filter.may_have(&key);
+        for Asked { run, .. } in asked.iter().rev().filter(may_have) {
+            if let Some(found) = run.look(id)? {
+                return Ok(Some(found.life));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Visits all lives, of each transfer the one that is right last. Blocks.
+    pub(super) fn visit(&self, mut visit: impl FnMut(TransferId, Life)) -> io::Result<()> {
+        let asked = self.asked();
+        visit_all(asked.iter().map(|asked| &*asked.run), |LifeEntry { id, life }| visit(TransferId::from_raw(id), life))
+    }
+
+    /// Makes one run of several if there are enough; answers whether there were. Blocks. `breathe` is called now and then, and ends it with an error.
+    pub(super) fn merge(&self, breathe: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
+        let runs: Vec<_> = self.asked().iter().map(|asked| Arc::clone(&asked.run)).collect();
+        let Some(merged) = to_merge(&runs, SMALLEST) else { return Ok(false) };
+        let mut made = Some(Asked::new(Run::merge((&self.directory, self.seed), merged, breathe)?));
+        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+        // It comes in the place of the first of them.
+        let next = asked.iter().filter_map(|known| {
+            let is_merged = merged.iter().any(|run| Arc::ptr_eq(run, &known.run));
+            if is_merged { made.take() } else { Some(known.clone()) }
+        });
+        let next = next.collect();
+        *asked = next;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// This much more is given back of a transfer, or so many.
+        Put(u8, u8),
+        /// What was noted is written, though no checkpoint is finished.
+        Write,
+        /// A checkpoint is finished; where it says no, the process ends before that is durable.
+        Checkpoint(bool),
+        Merge,
+        /// The process ends amid a merge: the merged run is there, and all or some that were merged, too.
+        EndAmidMerge(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            12 => (any::<u8>(), any::<u8>()).prop_map(|(id, count)| Step::Put(id, count)),
+            2 => Just(Step::Write),
+            6 => prop::bool::weighted(0.8).prop_map(Step::Checkpoint),
+            3 => Just(Step::Merge),
+            1 => any::<u8>().prop_map(Step::EndAmidMerge),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    fn files(directory: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    fn merge_all(runs: &LifeRuns) {
+        while runs.merge(|| Ok(())).unwrap() {}
+    }
+
+    proptest! {
+        /// Whatever is written, merged and left unfinished: what is asked is what checkpoints have, and after a start, too.
+        #[test]
+        fn lives_are_those_of_the_last_checkpoint(steps in steps()) {
+            let above = tempfile::tempdir().unwrap();
+            let directory = above.path().join("lives");
+            let mut runs = LifeRuns::open(&directory, 0).unwrap().unwrap();
+            let (mut durable, mut noted) = (BTreeMap::new(), BTreeMap::new());
+            let (mut last_run, mut sequence) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Put(first, count) => {
+                        for id in (u128::from(first)..).take(usize::from(count % 9)) {
+                            let id = TransferId::from_raw(1 + id % 40);
+                            // Of one checkpoint each is given once, as it is then.
+                            if let Entry::Vacant(free) = noted.entry(id) {
+                                sequence += 1;
+                                let life = Life { refunded: u128::from(sequence) * 3, is_over: sequence % 2 == 0, head: sequence };
+                                free.insert(life);
+                                runs.put(&[(id, life)], &|| ()).unwrap();
+                            }
+                        }
+                    }
+                    Step::Write => drop(runs.finish(&|| ()).unwrap()),
+                    Step::Checkpoint(is_durable) => {
+                        let last = runs.finish(&|| ()).unwrap();
+                        if is_durable {
+                            last_run = last;
+                            runs.publish();
+                            durable.append(&mut noted);
+                        } else {
+                            runs = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+                            noted.clear();
+                        }
+                    }
+                    Step::Merge => merge_all(&runs),
+                    Step::EndAmidMerge(which) => {
+                        let before: Vec<_> = files(&directory).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+                        merge_all(&runs);
+                        let kept = before.iter().skip(usize::from(which) % (before.len() + 1)).filter(|(_, path)| !path.exists());
+                        kept.for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+                        runs = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+                        noted.clear();
+                    }
+                }
+                for id in (1..=41).map(TransferId::from_raw) {
+                    prop_assert_eq!(runs.life(id).unwrap(), durable.get(&id).copied());
+                }
+            }
+            let again = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+            let mut read = BTreeMap::new();
+            again.visit(|id, life| { read.insert(id, life); }).unwrap();
+            prop_assert_eq!(read, durable);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The thread that merges runs of lives, beside the one that writes them: a merge may take long, and what is written meanwhile must not wait.
+//!
+//! # Invariants
+//!
+//! 1. A merge that does not come to its end leaves all runs as they are.
+//!
+//! # Not here
+//!
+//! Which runs are merged, and how: [`crate::store`] and the runs below it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::bounded;
+
+use super::open::{Store, StoreError};
+use crate::flow::{Helper, Helpers, Jobs};
+use crate::telemetry::chain;
+
+/// A merge rests so many times as long as it works: nobody waits for it. Up to a bound: a disk that stands still is no work.
+const RESTS: u32 = 4;
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// Has runs merged. When it is dropped, what is being merged is left.
+#[derive(Debug)]
+pub(super) struct Merger {
+    looks: Jobs<()>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Merger {
+    /// There are new runs.
+    pub(super) fn look(&self) {
+        // One look that waits finds them all.
+        let _waits_already = self.looks.give(());
+    }
+}
+
+impl Drop for Merger {
+    fn drop(&mut self) {
+        self.ends.store(true, Relaxed);
+    }
+}
+
+/// Starts the helper.
+pub(super) fn spawn_merger(store: Store, helpers: &Helpers) -> io::Result<(Merger, Helper)> {
+    let ends = Arc::new(AtomicBool::new(false));
+    let (is_ending, is_thread) = (Arc::clone(&ends), helpers.are_threads());
+    let (looks, helper) = helpers.start("heng-lives", bounded(1), move |()| {
+        let mut since = Instant::now();
+        let mut breathe = || {
+            if is_ending.load(Relaxed) {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
+            }
+            if is_thread {
+                rest(since.elapsed());
+            }
+            since = Instant::now();
+            Ok(())
+        };
+        while go_on(&store, &mut breathe) {}
+        true
+    })?;
+    Ok((Merger { looks, ends }, helper))
+}
+
+/// Merges some runs; answers whether there may be more.
+fn go_on(store: &Store, breathe: &mut impl FnMut() -> io::Result<()>) -> bool {
+    match store.merge_lives(breathe) {
+        Ok(merged) => merged,
+        Err(err @ StoreError::Damaged { .. }) => store.unreadable(&err),
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::Interrupted => false,
+        Err(err) => {
+            tracing::warn!(err = %chain(&err), "runs of lives are not merged, and read one by one; tried again at the next checkpoint");
+            false
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a thread of its own; who waits for its end waits for one rest at most"
+)]
+fn rest(worked: Duration) {
+    std::thread::sleep(worked.saturating_mul(RESTS).min(REST_MAX));
+}

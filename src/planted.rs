@@ -64,6 +64,8 @@ pub enum Bug {
     AccountsNotWritten,
     /// Checkpoints do not write what was given back of transfers.
     LivesNotWritten,
+    /// What an unfinished checkpoint wrote of what was given back is believed.
+    UnfinishedBelieved,
     /// A record is skipped while replaying.
     RecordSkipped,
     /// A limit on what a mirror account takes in is not kept.

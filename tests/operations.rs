@@ -419,7 +419,7 @@ fn what_the_store_lost_is_found(data: &std::path::Path) {
         assert!(report.ok && report.store.contains(where_it_is), "{report:?}");
         assert!(report.store.contains(data.to_str().unwrap()), "{report:?}");
     };
-    cannot_be_read("what was given back of transfers is not whole");
+    cannot_be_read(" is missing in ");
     std::fs::rename(store.join("lost"), &runs).unwrap();
     let run = std::fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&run).unwrap();

@@ -16,7 +16,7 @@ use crate::telemetry::{Telemetry, abort_on_panic, init_logs};
 const DEFAULT_CONFIG: &str = "config/heng.toml";
 
 /// Files beside the connections of gateways: those of the id runs when their merging is behind, of the journal, the store and the operations port.
-const OTHER_FILES: usize = BEHIND_APART + 192;
+const OTHER_FILES: usize = BEHIND_APART + 256;
 
 /// Start the server.
 #[derive(Debug, Args)]

@@ -217,7 +217,10 @@ impl Recovered {
         let sequence = self.book.sequence();
         let lives = &mut self.book.open_mut().lives;
         lives.begin(sequence);
-        self.store.put_lives(&lives.to_write(usize::MAX), &|| ())?;
+        let parts = std::iter::repeat_with(|| lives.to_write(LIVES_AT_ONCE)).take_while(|part| !part.is_empty());
+        for part in parts {
+            self.store.put_lives(&part, &|| ())?;
+        }
         if summary.policy.1 != 0 {
             self.store.put_policy(summary.policy.1, self.book.policy().text())?;
         }
@@ -267,6 +270,9 @@ struct Replay<'a> {
 
 /// Records looked up ahead while replaying.
 const LOOKUP_BLOCK: usize = 32;
+
+/// Lives that are given to the store at once.
+const LIVES_AT_ONCE: usize = 1 << 14;
 
 impl Replay<'_> {
     fn group(

@@ -90,7 +90,8 @@ impl KnownIds {
     pub fn open(directory: &Path, active_max: usize, helpers: &Helpers) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let whole = open_all(directory, None, Ranges::lie_beside)?;
-        if whole.is_none() {
+        if let Err(what) = &whole {
+            tracing::warn!(%what, "the known ids are made again from the journal");
             fs::remove_dir_all(directory)?;
             fs::create_dir_all(directory)?;
         }

@@ -17,8 +17,8 @@ pub(crate) type Opened<E> = (Run<E>, Option<Filter>);
 
 /// What is in a directory.
 struct Found<E> {
-    /// The runs, oldest first, and the filters that were wanted; `None` when one of them is damaged or missing.
-    whole: Option<Vec<Opened<E>>>,
+    /// The runs, oldest first, and the filters that were wanted; or which of them is damaged or missing.
+    whole: Result<Vec<Opened<E>>, String>,
     /// Files that nothing needs any more.
     leftovers: Vec<PathBuf>,
 }
@@ -53,27 +53,31 @@ fn look<E: Entry>(
                 wanted = Some(opened.0.after());
                 runs.push(opened);
             }
-            Err(err) => {
-                tracing::warn!(path = %path.display(), %err, "a run cannot be used; all are made again");
-                return Ok(Found { whole: None, leftovers });
-            }
+            Err(err) if is_damage(&err) => return Ok(Found { whole: Err(err.to_string()), leftovers }),
+            Err(err) => return Err(io::Error::new(err.kind(), format!("{}: {err}", path.display()))),
         }
     }
     if let Some(number) = wanted.filter(|&wanted| wanted > 0) {
-        tracing::warn!(number, kind = E::KIND.name, "the run that ends here is missing; all are made again");
-        return Ok(Found { whole: None, leftovers });
+        let whole =
+            Err(format!("the {} run that ends at {number} is missing in {}", E::KIND.name, directory.display()));
+        return Ok(Found { whole, leftovers });
     }
     runs.reverse();
-    Ok(Found { whole: Some(runs), leftovers })
+    Ok(Found { whole: Ok(runs), leftovers })
+}
+
+/// Whether an error tells of what a file has, and not of what the operating system refuses.
+fn is_damage(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
 }
 
 /// The runs in a directory, oldest first, with the filters that are wanted; those that cover more than `until`, if there is such a bound, and leftovers of writing
-/// are removed. `None` when one of them is damaged or missing. Blocks.
+/// are removed. Or which of them is damaged or missing. Blocks.
 pub(crate) fn open_all<E: Entry>(
     directory: &Path,
     until: Option<u64>,
     wants_filter: impl Fn(&Ranges, &Ranges) -> bool,
-) -> io::Result<Option<Vec<Opened<E>>>> {
+) -> io::Result<Result<Vec<Opened<E>>, String>> {
     let Found { whole, leftovers } = look(directory, until, wants_filter)?;
     leftovers.iter().try_for_each(fs::remove_file)?;
     Ok(whole)
@@ -82,7 +86,7 @@ pub(crate) fn open_all<E: Entry>(
 /// Reads all entries in the runs of a directory, and changes nothing; answers what the runs cover, or `None` when one
 /// is damaged or missing, so that the next start makes them again. One id may come twice. Blocks.
 pub(crate) fn read_all<E: Entry>(directory: &Path, visit: impl FnMut(E)) -> io::Result<Option<u64>> {
-    let Some(runs) = look(directory, None, |_, _| false)?.whole else { return Ok(None) };
+    let Ok(runs) = look(directory, None, |_, _| false)?.whole else { return Ok(None) };
     visit_all(runs.iter().map(|(run, _)| run), visit)?;
     Ok(Some(runs.last().map_or(0, |(newest, _)| newest.covers())))
 }

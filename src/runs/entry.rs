@@ -12,8 +12,10 @@ pub(crate) struct Kind {
     /// With what files begin, and older ones, which have no ranges.
     pub(crate) magic: [u8; 8],
     pub(crate) magic_before: Option<[u8; 8]>,
-    /// Whether what is written will be read soon, so that it may stay in the system's cache.
+    /// Whether what is written will be read soon, so that it stays in the system's cache.
     pub(crate) read_soon: bool,
+    /// Whether the checksum of a block is of its place and its run, too, so that one that belongs elsewhere is always noticed.
+    pub(crate) bound: bool,
 }
 
 /// An entry. Entries are ordered by id; of those with one id the first counts.
@@ -34,8 +36,14 @@ pub(crate) trait Entry: Copy + Debug + Ord + Send + Sync + 'static {
 pub(crate) type IdEntry = (u128, Sequence);
 
 impl Entry for IdEntry {
-    const KIND: Kind =
-        Kind { name: "id", extension: "ids", magic: *b"HENGIDS3", magic_before: Some(*b"HENGIDS2"), read_soon: false };
+    const KIND: Kind = Kind {
+        name: "id",
+        extension: "ids",
+        magic: *b"HENGIDS3",
+        magic_before: Some(*b"HENGIDS2"),
+        read_soon: false,
+        bound: false,
+    };
     const BYTES: usize = 24;
 
     #[inline]

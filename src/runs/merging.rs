@@ -39,6 +39,11 @@ pub(crate) fn to_merge<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> Option<&[
     alike(runs, unit).into_iter().find_map(|alike| beside(alike).or_else(|| apart(alike)))
 }
 
+/// Those of about one size, wherever their ids lie, the oldest first, if there are enough.
+pub(crate) fn to_merge_alike<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> Option<&[Arc<Run<E>>]> {
+    alike(runs, unit).into_iter().find(|alike| alike.len() >= MERGED)
+}
+
 /// In how many runs that are about as large as the newest one id may be.
 pub(crate) fn beside_newest<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> usize {
     let [newest, _] = alike(runs, unit);

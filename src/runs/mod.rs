@@ -23,7 +23,7 @@ mod run;
 pub(crate) use directory::{Opened, open_all, read_all, visit_all};
 pub(crate) use entry::{Entry, IdEntry, Kind};
 pub(crate) use filter::{Filter, Key, Seed};
-pub(crate) use merging::{APART, MERGED, beside_newest, to_merge};
+pub(crate) use merging::{APART, MERGED, beside_newest, to_merge, to_merge_alike};
 #[cfg(test)]
 pub(crate) use merging::{MERGED_APART, most_with_one_id};
 pub(crate) use ranges::{NONE, Range, Ranges};

@@ -86,12 +86,12 @@ impl<Entries> Part<Entries> {
 /// What is in order, as long as it is.
 fn parts<Entries: Iterator<Item: Entry> + Clone>(entries: Entries) -> Vec<Part<std::iter::Take<Entries>>> {
     let (mut parts, mut begin, mut len) = (Vec::new(), entries.clone(), 0_usize);
-    let (mut first, mut last) = (0, 0);
+    let (mut first, mut last, mut before) = (0, 0, None);
     let mut rest = entries;
     loop {
         let here = rest.clone();
         let next = rest.next();
-        if next.is_none_or(|next| next.id() < last) {
+        if next.is_none_or(|next| Some(next) < before) {
             parts.push(Part { entries: std::mem::replace(&mut begin, here).take(len), first, last });
             len = 0;
         }
@@ -99,7 +99,7 @@ fn parts<Entries: Iterator<Item: Entry> + Clone>(entries: Entries) -> Vec<Part<s
         if len == 0 {
             first = id;
         }
-        (len, last) = (len.saturating_add(1), id);
+        (len, last, before) = (len.saturating_add(1), id, next);
     }
 }
 

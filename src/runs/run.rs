@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! header   magic | entries (8) | covers (8) | seed (16) | filter words (8) | after (8) | ranges (8)                64 bytes
-//! blocks   as many whole entries as fit, zeros, CRC32C of all before (4)                                        4,096 bytes each
+//! blocks   as many whole entries as fit, zeros, CRC32C (4)                                                      4,096 bytes each
 //! tail     first id of each block (16 each) | ranges, first and last id (32 each) | filter (8 each word) | CRC32C of header and tail (4)
 //! ```
 //!
 //! What an entry is, the magic says ([`Entry`]). First ids and ranges are kept in memory, the filter where whoever asks wants it. An older kind was the
 //! same without ranges; such a run has one, from its first id to its last.
+//!
+//! The CRC32C of a block is of all before it; of a kind that is [bound](Kind), begun with the block's number, `after` and `covers`. Of any kind a block has the first id that is kept of it, its
+//! entries are in order, and none is beyond the next block's.
 //!
 //! A run says what it `covers`, and `after` what: the number with which the one before it ends, so that one that is missing is noticed. What the numbers are is up to
 //! whoever writes runs. All that is here can be made again from the journal. A run that is not whole is never believed.
@@ -17,7 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::filter::{Filter, Key, Seed, WORDS};
 use super::order::Looked;
@@ -32,8 +35,9 @@ const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 /// Entries after which who writes breathes, or only looks at them: about a quarter of a millisecond of work.
 pub(crate) const BREATHED_AFTER: usize = 1 << 11;
 const LOOKS_BREATHED_AFTER: usize = 1 << 14;
-/// Entries after which the disk has all that there is: some 6 MB.
+/// Entries after which the disk has all that there is: some 6 MB, or 1 MB of what is to stay in the cache.
 const PASSED_ON_AFTER: usize = 1 << 18;
+const PASSED_ON_CACHED_AFTER: usize = 1 << 15;
 /// Fences or words of the filter that are written at once, or words that are read: half a mebibyte, or one.
 const TAIL_PIECE: usize = 1 << 16;
 const RANGE_BYTES: usize = 32;
@@ -66,9 +70,22 @@ fn damaged<E: Entry>(path: &Path, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the {name} run {} is damaged: {what}", path.display()))
 }
 
+/// The checksum of a block of a run, by what it has before the checksum.
+fn block_crc<E: Entry>(content: &[u8], number: usize, (after, covers): (u64, u64)) -> u32 {
+    let mut crc = 0;
+    if E::KIND.bound {
+        for bound_to in [u64::try_from(number).unwrap_or(u64::MAX), after, covers] {
+            crc = crc32c::crc32c_append(crc, &bound_to.to_le_bytes());
+        }
+    }
+    crc32c::crc32c_append(crc, content)
+}
+
 /// Writes a run as its entries come, in order of id.
 struct Writer<E> {
     path: PathBuf,
+    /// After which number it is, and what it covers.
+    numbers: (u64, u64),
     out: BufWriter<File>,
     block: Vec<u8>,
     fences: Vec<u128>,
@@ -87,7 +104,7 @@ struct Writer<E> {
 impl<E: Entry> Writer<E> {
     /// For at most so many entries.
     fn new(
-        path: PathBuf,
+        (path, numbers): (PathBuf, (u64, u64)),
         (most, seed): (usize, Seed),
         breathe: &mut impl FnMut() -> io::Result<()>,
     ) -> io::Result<Self> {
@@ -95,6 +112,7 @@ impl<E: Entry> Writer<E> {
         out.write_all(&[0; HEADER_BYTES])?;
         Ok(Self {
             path,
+            numbers,
             out,
             block: Vec::with_capacity(BLOCK_BYTES),
             fences: Vec::new(),
@@ -129,7 +147,8 @@ impl<E: Entry> Writer<E> {
     fn end_block(&mut self) -> io::Result<()> {
         self.filter.add(&mut self.keys);
         self.block.resize(BLOCK_CRC_AT, 0);
-        let crc = crc32c::crc32c(&self.block);
+        let number = self.fences.len().saturating_sub(1);
+        let crc = block_crc::<E>(&self.block, number, self.numbers);
         self.block.extend_from_slice(&crc.to_le_bytes());
         self.out.write_all(&self.block)?;
         self.block.clear();
@@ -144,10 +163,15 @@ impl<E: Entry> Writer<E> {
             return Ok(());
         }
         self.breathed_at = self.written;
-        let bytes =
-            self.written.div_ceil(per_block::<E>()).saturating_mul(BLOCK_BYTES).saturating_sub(self.out.buffer().len());
-        self.trickle.written(self.out.get_ref(), u64::try_from(bytes).unwrap_or(u64::MAX));
-        if self.written.saturating_sub(self.passed_on) >= PASSED_ON_AFTER {
+        let passed_on_after = if E::KIND.read_soon {
+            PASSED_ON_CACHED_AFTER
+        } else {
+            let whole = self.written.div_ceil(per_block::<E>()).saturating_mul(BLOCK_BYTES);
+            let bytes = whole.saturating_sub(self.out.buffer().len());
+            self.trickle.written(self.out.get_ref(), u64::try_from(bytes).unwrap_or(u64::MAX));
+            PASSED_ON_AFTER
+        };
+        if self.written.saturating_sub(self.passed_on) >= passed_on_after {
             self.passed_on = self.written;
             self.out.get_ref().sync_data()?;
         }
@@ -156,15 +180,11 @@ impl<E: Entry> Writer<E> {
 
     /// Makes the file whole and durable, and gives it its name. What is kept of it in memory is there already, its filter too: to read that of a large run
     /// again took seconds of a processor, for memory that was used for the first time.
-    fn finish(
-        mut self,
-        (after, covers): (u64, u64),
-        name: &Path,
-        breathe: &mut impl FnMut() -> io::Result<()>,
-    ) -> io::Result<(Run<E>, Filter)> {
+    fn finish(mut self, name: &Path, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<(Run<E>, Filter)> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
+        let (after, covers) = self.numbers;
         let mut header = [0; HEADER_BYTES];
         set::<0, 8>(&mut header, E::KIND.magic);
         set::<8, 8>(&mut header, u64::try_from(self.written).unwrap_or(u64::MAX).to_le_bytes());
@@ -194,13 +214,15 @@ impl<E: Entry> Writer<E> {
         if !E::KIND.read_soon {
             let_cache_go(&file, WHOLE);
         }
+        // What may fail comes before it has its name.
+        let opened = File::open(&self.path)?;
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
             File::open(directory)?.sync_all()?;
         }
         let run = Run {
             path: name.to_owned(),
-            file: File::open(name)?,
+            file: opened,
             entries: self.written,
             after,
             covers,
@@ -273,15 +295,15 @@ impl<E: Entry> Run<E> {
         };
         let write = || {
             let looked = Looked::at(entries.clone());
-            let mut writer = Writer::new(unfinished.clone(), (looked.count, seed), &mut and_go_on)?;
+            let mut writer = Writer::new((unfinished.clone(), numbers), (looked.count, seed), &mut and_go_on)?;
             looked.in_order(entries, memory, |entry| writer.push_and_breathe(entry, &mut and_go_on))?;
-            writer.finish(numbers, &directory.join(file_name::<E>(numbers.1)), &mut and_go_on)
+            writer.finish(&directory.join(file_name::<E>(numbers.1)), &mut and_go_on)
         };
         or_removed(&unfinished, write())
     }
 
-    /// Writes one run with all that is in some, and removes those. Of what several have about one id, the first in [`Entry`]'s order stays. Blocks. `breathe` is called after each [`BREATHED_AFTER`] entries and some more times,
-    /// and ends it with an error.
+    /// Writes one run with all that is in some, and removes those. Of what several have about one id, the first in [`Entry`]'s order stays. Blocks.
+    /// `breathe` is called after each [`BREATHED_AFTER`] entries and some more times, and ends it with an error.
     pub(crate) fn merge(
         (directory, seed): (&Path, Seed),
         runs: &[std::sync::Arc<Self>],
@@ -292,8 +314,10 @@ impl<E: Entry> Run<E> {
         for run in runs.iter().filter(|run| run.path != merged.0.path) {
             match fs::remove_file(&run.path) {
                 // Gone since a merge that broke off just here.
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                removed => removed?,
+                Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %run.path.display(), %err, "a run that was merged is left; the next start removes it");
+                }
+                _ => {}
             }
         }
         Ok(merged)
@@ -307,7 +331,7 @@ impl<E: Entry> Run<E> {
         let after = runs.iter().map(|run| run.after).min().unwrap_or(0);
         let covers = runs.iter().map(|run| run.covers).max().unwrap_or(0);
         let entries = runs.iter().map(|run| run.entries).sum();
-        let mut writer = Writer::new(unfinished.to_owned(), (entries, seed), &mut breathe)?;
+        let mut writer = Writer::new((unfinished.to_owned(), (after, covers)), (entries, seed), &mut breathe)?;
         let mut readers = runs.iter().map(|run| Entries::new(run)).collect::<io::Result<Vec<_>>>()?;
         while let Some((least, until)) = least(&mut readers) {
             while let Some(entry) = least.next.filter(|entry| until.is_none_or(|until| *entry <= until)) {
@@ -316,7 +340,7 @@ impl<E: Entry> Run<E> {
             }
         }
         breathe()?;
-        writer.finish((after, covers), &unfinished.with_file_name(file_name::<E>(covers)), &mut breathe)
+        writer.finish(&unfinished.with_file_name(file_name::<E>(covers)), &mut breathe)
     }
 
     /// Opens a run and reads what is kept of it in memory, with its filter if whoever is told where its ids are wants that.
@@ -436,24 +460,42 @@ impl<E: Entry> Run<E> {
     pub(crate) fn look(&self, id: u128) -> io::Result<Option<E>> {
         let after = self.fences.partition_point(|&fence| fence <= id);
         let Some(number) = after.checked_sub(1) else { return Ok(None) };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(known, _)| *known != number) {
-            *last = Some((number, self.block(number)?));
+        let find = |block: &[E]| block.binary_search_by_key(&id, E::id).ok().and_then(|at| block.get(at)).copied();
+        // Nobody waits for another who reads.
+        if let Ok(last) = self.last.try_lock()
+            && let Some((_, block)) = last.as_ref().filter(|(known, _)| *known == number)
+        {
+            return Ok(find(block));
         }
-        let block = last.as_ref().map_or(&[][..], |(_, block)| block);
-        Ok(block.binary_search_by_key(&id, E::id).ok().and_then(|at| block.get(at)).copied())
+        let block = self.block(number)?;
+        let found = find(&block);
+        if let Ok(mut last) = self.last.try_lock() {
+            *last = Some((number, block));
+        }
+        Ok(found)
     }
 
     fn block(&self, number: usize) -> io::Result<Vec<E>> {
         let mut bytes = [0; BLOCK_BYTES];
         let at = number.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
-        self.file.read_exact_at(&mut bytes, u64::try_from(at).unwrap_or(u64::MAX))?;
+        let read = self.file.read_exact_at(&mut bytes, u64::try_from(at).unwrap_or(u64::MAX));
+        read.map_err(|err| {
+            let what = format!("the {} run {} cannot be read: {err}", E::KIND.name, self.path.display());
+            io::Error::new(err.kind(), what)
+        })?;
         let (content, crc) = bytes.split_at(BLOCK_CRC_AT);
-        if crc32c::crc32c(content).to_le_bytes() != crc {
+        if block_crc::<E>(content, number, (self.after, self.covers)).to_le_bytes() != crc {
             return Err(damaged::<E>(&self.path, "the checksum of a block is wrong"));
         }
         let count = self.entries.saturating_sub(number.saturating_mul(per_block::<E>())).min(per_block::<E>());
-        Ok(content.chunks_exact(E::BYTES).take(count).map(E::read).collect())
+        let entries: Vec<E> = content.chunks_exact(E::BYTES).take(count).map(E::read).collect();
+        let first_and_next = [number, number.saturating_add(1)].map(|number| self.fences.get(number));
+        let is_first = entries.first().map(E::id).as_ref() == first_and_next[0];
+        let is_before_next = first_and_next[1].is_none_or(|next| entries.last().map(E::id).as_ref() < Some(next));
+        if !is_first || !is_before_next || !entries.is_sorted_by(|entry, next| entry.id() < next.id()) {
+            return Err(damaged::<E>(&self.path, "a block is where another one belongs"));
+        }
+        Ok(entries)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::runs::IdEntry;
 type Run = super::Run<IdEntry>;
 
 fn open_all(directory: &Path) -> io::Result<Option<Vec<directory::Opened<IdEntry>>>> {
-    directory::open_all(directory, None, Ranges::lie_beside)
+    Ok(directory::open_all(directory, None, Ranges::lie_beside)?.ok())
 }
 
 fn spread(number: u64) -> u128 {
@@ -125,6 +125,22 @@ fn one_of_the_format_before_is_opened_and_has_one_range() {
     assert!(ids.clone().all(|(id, number)| find(&opened, id).unwrap() == Some(number)));
     let (merged, _) = Run::merge((directory.path(), (5, 6)), &[Arc::new(opened)], || Ok(())).unwrap();
     assert_eq!(merged.ranges, run.ranges);
+}
+
+#[test]
+fn a_block_in_another_ones_place_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), (1..=500).map(|number| (spread(number), number)), (0, 9)).path;
+    let whole = fs::read(&path).unwrap();
+    let at = |block: usize| HEADER_BYTES + block * BLOCK_BYTES..HEADER_BYTES + (block + 1) * BLOCK_BYTES;
+    for (from, to) in [(0, 1), (1, 0), (2, 1), (0, 2)] {
+        let mut bytes = whole.clone();
+        bytes.copy_within(at(from), at(to).start);
+        fs::write(&path, bytes).unwrap();
+        let (run, _) = Run::open(&path, |_| true).unwrap();
+        let noticed = (1..=500).filter(|number| find(&run, spread(*number)).is_err()).count();
+        assert_eq!(noticed, if to == 2 { 160 } else { 170 });
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
-use crate::runs::{Entry, Filter, Key, Kind, Run, Seed, open_all, to_merge, visit_all};
+use crate::planted::{self, Bug};
+use crate::runs::{Entry, Filter, Key, Kind, Run, Seed, open_all, to_merge_alike, visit_all};
 
 /// Lives that are gathered before they are written as a run: with what sorting them takes some 6 MB.
 const GATHERED: usize = 1 << 16;
@@ -50,8 +51,14 @@ impl PartialOrd for LifeEntry {
 }
 
 impl Entry for LifeEntry {
-    const KIND: Kind =
-        Kind { name: "life", extension: "lives", magic: *b"HENGLIF1", magic_before: None, read_soon: true };
+    const KIND: Kind = Kind {
+        name: "life",
+        extension: "lives",
+        magic: *b"HENGLIF1",
+        magic_before: None,
+        read_soon: true,
+        bound: true,
+    };
     const BYTES: usize = 16 + LIFE_BYTES;
 
     fn id(&self) -> u128 {
@@ -102,22 +109,25 @@ pub(super) struct LifeRuns {
 }
 
 impl LifeRuns {
-    /// Opens the runs of a directory up to this number, making it if there is none; later ones are removed. `None` when one is damaged or missing. Blocks.
-    pub(super) fn open(directory: &Path, last: u64) -> io::Result<Option<Self>> {
+    /// Opens the runs of a directory up to this number, making it if there is none; later ones are removed. Or says which is damaged or missing. Blocks.
+    pub(super) fn open(directory: &Path, last: u64) -> io::Result<Result<Self, String>> {
         if !directory.exists() {
             fs::create_dir(directory)?;
             directory.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
         }
-        let Some(opened) = open_all(directory, Some(last), |_, _| true)? else { return Ok(None) };
+        let until = Some(last).filter(|_| !planted::is(Bug::UnfinishedBelieved));
+        let opened = match open_all(directory, until, |_, _| true)? {
+            Ok(opened) => opened,
+            Err(what) => return Ok(Err(what)),
+        };
         let asked: Vec<_> =
             opened.into_iter().map(|(run, filter)| Asked::new((run, filter.unwrap_or_default()))).collect();
         let seed = asked.last().map_or_else(rand::random, |newest| newest.run.seed());
         if asked.iter().any(|asked| asked.run.seed() != seed) {
-            tracing::warn!("runs of lives have filters that cannot be asked together; all are made again");
-            return Ok(None);
+            return Ok(Err(format!("the life runs in {} do not belong together", directory.display())));
         }
         let (asked, unfinished) = (RwLock::new(asked.into()), Mutex::default());
-        Ok(Some(Self { directory: directory.to_owned(), seed, asked, unfinished }))
+        Ok(Ok(Self { directory: directory.to_owned(), seed, asked, unfinished }))
     }
 
     fn asked(&self) -> Arc<[Asked]> {
@@ -187,7 +197,7 @@ impl LifeRuns {
     /// Makes one run of several if there are enough; answers whether there were. Blocks. `breathe` is called now and then, and ends it with an error.
     pub(super) fn merge(&self, breathe: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
         let runs: Vec<_> = self.asked().iter().map(|asked| Arc::clone(&asked.run)).collect();
-        let Some(merged) = to_merge(&runs, SMALLEST) else { return Ok(false) };
+        let Some(merged) = to_merge_alike(&runs, SMALLEST) else { return Ok(false) };
         let mut made = Some(Asked::new(Run::merge((&self.directory, self.seed), merged, breathe)?));
         let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
         // It comes in the place of the first of them.
@@ -196,7 +206,10 @@ impl LifeRuns {
             if is_merged { made.take() } else { Some(known.clone()) }
         });
         let next = next.collect();
-        *asked = next;
+        let before = std::mem::replace(&mut *asked, next);
+        drop(asked);
+        // Who reads does not wait for what is given back now, filters and files.
+        drop((before, runs));
         Ok(true)
     }
 }
@@ -244,13 +257,123 @@ mod tests {
         while runs.merge(|| Ok(())).unwrap() {}
     }
 
+    fn life(sequence: u64) -> Life {
+        Life { refunded: u128::from(sequence) * 3, is_over: sequence.is_multiple_of(2), head: sequence }
+    }
+
+    fn open(directory: &Path, last: u64) -> LifeRuns {
+        LifeRuns::open(directory, last).unwrap().unwrap()
+    }
+
+    /// Makes a checkpoint with these lives; answers its last run.
+    fn checkpoint(runs: &LifeRuns, lives: impl Iterator<Item = (u128, u64)>) -> u64 {
+        let lives: Vec<_> = lives.map(|(id, head)| (TransferId::from_raw(id), life(head))).collect();
+        lives.chunks(1_000).for_each(|part| runs.put(part, &|| ()).unwrap());
+        let last = runs.finish(&|| ()).unwrap();
+        runs.publish();
+        last
+    }
+
+    #[test]
+    fn of_two_that_were_noted_for_one_checkpoint_the_later_counts() {
+        let above = tempfile::tempdir().unwrap();
+        let runs = open(&above.path().join("lives"), 0);
+        // In order of id, and in none.
+        for ids in [[1, 1, 2, 3, 3, 4], [14, 11, 11, 13, 12, 11]] {
+            checkpoint(&runs, ids.into_iter().zip(1..));
+            for id in ids {
+                let last = ids.iter().rposition(|other| *other == id).unwrap();
+                let expected = life(u64::try_from(last).unwrap() + 1);
+                assert_eq!(runs.life(TransferId::from_raw(id)).unwrap(), Some(expected), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_lives_of_one_checkpoint_are_several_runs() {
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("lives");
+        let runs = open(&directory, 0);
+        let many = u64::try_from(GATHERED).unwrap() * 5 / 2;
+        let spread = |number: u64| u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        let last = checkpoint(&runs, (1..=many).map(|number| (spread(number), number)));
+        assert_eq!(last, 3);
+        for number in (1..=many).step_by(101) {
+            assert_eq!(runs.life(TransferId::from_raw(spread(number))).unwrap(), Some(life(number)));
+        }
+        fs::remove_file(&files(&directory)[0]).unwrap();
+        let what = LifeRuns::open(&directory, last).unwrap().unwrap_err();
+        assert!(what.contains("the life run that ends at 1 is missing in "), "{what}");
+    }
+
+    #[test]
+    fn a_block_that_belongs_elsewhere_is_never_believed() {
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("lives");
+        let runs = open(&directory, 0);
+        let per_block = 110;
+        let at = |block: usize| 64 + block * 4_096..64 + (block + 1) * 4_096;
+        // Two runs with the same ids, and so the same first ones.
+        let last =
+            [1, 2].map(|round| checkpoint(&runs, (1..=330_u64).map(|id| (u128::from(id), round * 1_000 + id))))[1];
+        let paths = files(&directory);
+        let [first, second] = [0, 1].map(|place| fs::read(&paths[place]).unwrap());
+        let within = [at(0), at(1), at(2)].map(|place| second[place].to_vec());
+        for (place, block) in [(1, &within[0]), (0, &within[1]), (2, &within[1]), (1, &first[at(1)].to_vec())] {
+            let mut bytes = second.clone();
+            bytes[at(place)].copy_from_slice(block);
+            fs::write(&paths[1], bytes).unwrap();
+            let runs = open(&directory, last);
+            for id in 1..=330_u128 {
+                let is_there = usize::try_from(id - 1).unwrap() / per_block == place;
+                let found = runs.life(TransferId::from_raw(id));
+                assert_eq!(found.is_err(), is_there, "{id}: {found:?}");
+            }
+            assert!(runs.visit(|_, _| ()).is_err());
+        }
+    }
+
+    /// Threads that ask while runs are written, merged and replaced: what was durable before they asked is there, or something later.
+    #[test]
+    fn who_asks_amid_writing_and_merging_finds_what_was_durable() {
+        let above = tempfile::tempdir().unwrap();
+        let runs = open(&above.path().join("lives"), 0);
+        let durable = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for reader in 0..2_u128 {
+                let (runs, durable) = (&runs, &durable);
+                scope.spawn(move || {
+                    let mut asked = reader;
+                    loop {
+                        let before = durable.load(std::sync::atomic::Ordering::Acquire);
+                        asked = asked.wrapping_mul(5).wrapping_add(3) % 500;
+                        let found = runs.life(TransferId::from_raw(asked + 1)).unwrap();
+                        assert!(found.map_or(0, |found| found.head) >= before);
+                        if before == 60 {
+                            return;
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while durable.load(std::sync::atomic::Ordering::Acquire) < 60 {
+                    runs.merge(|| Ok(())).unwrap();
+                }
+            });
+            for round in 1..=60 {
+                checkpoint(&runs, (1..=500).map(|id| (id, round)));
+                durable.store(round, std::sync::atomic::Ordering::Release);
+            }
+        });
+    }
+
     proptest! {
         /// Whatever is written, merged and left unfinished: what is asked is what checkpoints have, and after a start, too.
         #[test]
         fn lives_are_those_of_the_last_checkpoint(steps in steps()) {
             let above = tempfile::tempdir().unwrap();
             let directory = above.path().join("lives");
-            let mut runs = LifeRuns::open(&directory, 0).unwrap().unwrap();
+            let mut runs = open(&directory, 0);
             let (mut durable, mut noted) = (BTreeMap::new(), BTreeMap::new());
             let (mut last_run, mut sequence) = (0, 0);
             for step in steps {
@@ -261,7 +384,7 @@ mod tests {
                             // Of one checkpoint each is given once, as it is then.
                             if let Entry::Vacant(free) = noted.entry(id) {
                                 sequence += 1;
-                                let life = Life { refunded: u128::from(sequence) * 3, is_over: sequence % 2 == 0, head: sequence };
+                                let life = life(sequence);
                                 free.insert(life);
                                 runs.put(&[(id, life)], &|| ()).unwrap();
                             }
@@ -275,7 +398,7 @@ mod tests {
                             runs.publish();
                             durable.append(&mut noted);
                         } else {
-                            runs = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+                            runs = open(&directory, last_run);
                             noted.clear();
                         }
                     }
@@ -285,7 +408,7 @@ mod tests {
                         merge_all(&runs);
                         let kept = before.iter().skip(usize::from(which) % (before.len() + 1)).filter(|(_, path)| !path.exists());
                         kept.for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
-                        runs = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+                        runs = open(&directory, last_run);
                         noted.clear();
                     }
                 }
@@ -293,7 +416,7 @@ mod tests {
                     prop_assert_eq!(runs.life(id).unwrap(), durable.get(&id).copied());
                 }
             }
-            let again = LifeRuns::open(&directory, last_run).unwrap().unwrap();
+            let again = open(&directory, last_run);
             let mut read = BTreeMap::new();
             again.visit(|id, life| { read.insert(id, life); }).unwrap();
             prop_assert_eq!(read, durable);

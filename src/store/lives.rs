@@ -60,10 +60,8 @@ impl Store {
         reason = "neither refusing for ever nor paying twice is right: stop whole, and make the store again"
     )]
     pub(super) fn unreadable(&self, err: &StoreError) -> ! {
-        if matches!(err, StoreError::Damaged { .. }) {
-            set_mark(self.path());
-        }
-        panic!("the store cannot be read: {}", chain(err))
+        set_mark(self.path());
+        panic!("the store cannot be read: {}; the next start makes it again from the journal", chain(err))
     }
 }
 

@@ -64,7 +64,10 @@ pub(super) fn spawn_merger(store: Store, helpers: &Helpers) -> io::Result<(Merge
         while go_on(&store, &mut breathe) {}
         true
     })?;
-    Ok((Merger { looks, ends }, helper))
+    let merger = Merger { looks, ends };
+    // What an end left unmerged.
+    merger.look();
+    Ok((merger, helper))
 }
 
 /// Merges some runs; answers whether there may be more.
@@ -86,4 +89,37 @@ fn go_on(store: &Store, breathe: &mut impl FnMut() -> io::Result<()>) -> bool {
 )]
 fn rest(worked: Duration) {
     std::thread::sleep(worked.saturating_mul(RESTS).min(REST_MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::{Life, LifeStore, TransferId};
+    use crate::store::Checkpoint;
+
+    /// Each life of a process may have no more than one checkpoint, that of its drain, after which nothing is merged.
+    #[test]
+    fn runs_that_an_end_left_are_merged_by_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let files = || fs::read_dir(path.join("lives")).unwrap().count();
+        let life = |head| Life { refunded: 1, is_over: false, head };
+        for sequence in 1..=8 {
+            let store = Store::open(&path, 1 << 20).unwrap();
+            store.put_lives(&[(TransferId::from_raw(u128::from(sequence)), life(sequence))], &|| ()).unwrap();
+            store.make_checkpoint(&Checkpoint { sequence, ..Checkpoint::default() }).unwrap();
+        }
+        assert_eq!(files(), 8);
+        let store = Store::open(&path, 1 << 20).unwrap();
+        let (helpers, stepper) = Helpers::stepped();
+        let (merger, _helper) = spawn_merger(store.clone(), &helpers).unwrap();
+        assert!(stepper.step(0));
+        assert_eq!(files(), 1);
+        assert!((1..=8).all(|head| store.life(TransferId::from_raw(u128::from(head))) == Some(life(head))));
+        assert!(!stepper.step(0), "once");
+        merger.look();
+        assert!(stepper.step(0) && files() == 1);
+    }
 }

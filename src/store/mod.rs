@@ -13,7 +13,7 @@
 //!
 //! Values stay below 7 KiB: sled puts larger ones into files of their own that it never syncs. Nothing of a
 //! transfer is there: a tree writes it several times, and keeps some thirty bytes in memory of each entry for ever. Previous records of debit and credit account, 16 bytes for each record, are in a file
-//! of ours (`index.rs`), what was given back of transfers in others, sorted by id (`lives/`, `life_runs.rs`). One thread writes ([`spawn_store_writer`]); anybody may read.
+//! of ours (`index.rs`), what was given back of transfers in others, sorted by id (`lives/`, `life_runs.rs`). One thread writes ([`spawn_store_writer`]), another merges runs (`merger.rs`); anybody may read.
 //!
 //! # Invariants
 //!

@@ -39,7 +39,7 @@ pub enum StoreError {
         what: String,
     },
     /// The file system refuses.
-    #[error("cannot prepare the store at {path}")]
+    #[error("the store at {path} cannot be read or written")]
     Io {
         /// Where it is.
         path: PathBuf,
@@ -128,7 +128,7 @@ impl Store {
         }
         let (checkpoint, last_run) = read_checkpoint(path, &meta)?.unwrap_or_default();
         let lives = LifeRuns::open(&path.join("lives"), last_run).map_err(io_error)?;
-        let lives = lives.ok_or_else(|| damaged(path, "what was given back of transfers is not whole"))?;
+        let lives = lives.map_err(|what| damaged(path, &what))?;
         let store = Self {
             path: Arc::new(path.to_owned()),
             file: Arc::new(File::open(path.join("db")).map_err(io_error)?),

@@ -11,7 +11,7 @@
 //! again, but one that contradicts the journal is an error. The same goes for id runs. Statements and payout files are compared with the
 //! journal too; damage there is told by itself, since the ledger is whole without them.
 //!
-//! Memory is that of a book, and of all that was ever given back: some 350 bytes of each transfer that was refunded or reversed. What is there of every
+//! Memory is that of a book, and of all that was ever given back: up to some 350 bytes of each transfer that was refunded or reversed. What is there of every
 //! record is read as the walk comes to it, or sorted in a file in the directory for temporary ones (`TMPDIR`; some systems have it in memory): 24 bytes for each transfer, and as many for each id in runs.
 //!
 //! Shares the book and the formats with the server; shares nothing with the account actor that decided, or with the index of ids.

@@ -40,6 +40,7 @@ const BUGS: &[Bug] = &[
     Bug::UncountLost,
     Bug::AccountsNotWritten,
     Bug::LivesNotWritten,
+    Bug::UnfinishedBelieved,
     Bug::RecordSkipped,
     Bug::MirrorIgnored,
     Bug::RepeatRestamped,

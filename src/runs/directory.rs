@@ -53,8 +53,8 @@ fn look<E: Entry>(
                 wanted = Some(opened.0.after());
                 runs.push(opened);
             }
-            Err(err) if is_damage(&err) => return Ok(Found { whole: Err(err.to_string()), leftovers }),
-            Err(err) => return Err(io::Error::new(err.kind(), format!("{}: {err}", path.display()))),
+            Err(err) if is_refused(&err) => return Err(at(&path, &err)),
+            Err(err) => return Ok(Found { whole: Err(at(&path, &err).to_string()), leftovers }),
         }
     }
     if let Some(number) = wanted.filter(|&wanted| wanted > 0) {
@@ -66,20 +66,28 @@ fn look<E: Entry>(
     Ok(Found { whole: Ok(runs), leftovers })
 }
 
-/// Whether an error tells of what a file has, and not of what the operating system refuses.
-fn is_damage(err: &io::Error) -> bool {
-    matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
+/// Whether an error tells nothing of what a file has: the operating system has no more of something, or does not permit it.
+pub(crate) fn is_refused(err: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::OutOfMemory];
+    let numbers = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    kinds.contains(&err.kind()) || err.raw_os_error().is_some_and(|number| numbers.contains(&number))
+}
+
+/// An error, with the file that it is about.
+fn at(path: &Path, err: &io::Error) -> io::Error {
+    io::Error::new(err.kind(), format!("{}: {err}", path.display()))
 }
 
 /// The runs in a directory, oldest first, with the filters that are wanted; those that cover more than `until`, if there is such a bound, and leftovers of writing
-/// are removed. Or which of them is damaged or missing. Blocks.
+/// are removed. Or which of them is damaged or missing; an error is one of a system that refuses. Blocks.
 pub(crate) fn open_all<E: Entry>(
     directory: &Path,
     until: Option<u64>,
     wants_filter: impl Fn(&Ranges, &Ranges) -> bool,
 ) -> io::Result<Result<Vec<Opened<E>>, String>> {
     let Found { whole, leftovers } = look(directory, until, wants_filter)?;
-    leftovers.iter().try_for_each(fs::remove_file)?;
+    leftovers.iter().try_for_each(|path| fs::remove_file(path).map_err(|err| at(path, &err)))?;
     Ok(whole)
 }
 
@@ -104,4 +112,21 @@ pub(crate) fn visit_all<'r, E: Entry>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_system_that_refuses_is_no_damage_and_a_disk_that_cannot_be_read_is() {
+        let refused = |err: Errno| is_refused(&io::Error::from_raw_os_error(err.raw_os_error()));
+        assert!(
+            [Errno::MFILE, Errno::NFILE, Errno::ACCESS, Errno::PERM, Errno::NOMEM].map(refused).iter().all(|is| *is)
+        );
+        assert!(![Errno::IO, Errno::NOENT, Errno::UCLEAN].map(refused).iter().any(|is| *is));
+        assert!(!is_refused(&io::ErrorKind::InvalidData.into()));
+    }
 }

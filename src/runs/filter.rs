@@ -17,6 +17,17 @@ const HASHES: u32 = 6;
 /// Lines that are made ready at once: a quarter of a mebibyte.
 const PIECE: usize = 1 << 12;
 
+/// Lines are a multiple of this, so that a filter can be folded as often as eight runs with the same ids need.
+const FOLDED: usize = 8;
+
+fn lines_for(ids: usize) -> usize {
+    ids.saturating_mul(BITS_PER_ID).div_ceil(WORDS.saturating_mul(64)).max(1)
+}
+
+fn at_of(line: &[u64; WORDS], at: usize) -> u64 {
+    line.get(at).copied().unwrap_or(0)
+}
+
 /// What keys the hash.
 pub(crate) type Seed = (u64, u64);
 
@@ -55,13 +66,21 @@ impl Filter {
     /// For at most so many ids, none of which is there. All of the memory is written once, with a breath between the pieces: a page that is read before
     /// it is written is one that many share, and when it is written then, all processors are stopped to forget where it was.
     pub(crate) fn with_room(ids: usize, seed: Seed, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Self> {
-        let whole = ids.saturating_mul(BITS_PER_ID).div_ceil(WORDS.saturating_mul(64)).max(1);
+        let whole = lines_for(ids).next_multiple_of(FOLDED);
         let mut lines = Vec::with_capacity(whole);
         while lines.len() < whole {
             lines.resize(lines.len().saturating_add(PIECE).min(whole), [0; WORDS]);
             breathe()?;
         }
         Ok(Self { lines, seed })
+    }
+
+    /// Makes it smaller where it has room for many more ids than these, which are all that were added. Whoever halves it halves where each line is.
+    pub(crate) fn fold(&mut self, ids: usize) {
+        while self.lines.len().is_multiple_of(2) && self.lines.len() / 2 >= lines_for(ids) {
+            let both = self.lines.as_chunks::<2>().0.iter();
+            self.lines = both.map(|[one, other]| std::array::from_fn(|at| at_of(one, at) | at_of(other, at))).collect();
+        }
     }
 
     /// One that is given so many words with [`Self::extend`].
@@ -125,6 +144,17 @@ mod tests {
         bytes.chunks(640).for_each(|piece| again.extend(piece));
         assert_eq!(again, filter);
         assert!((1..=100_000).all(|number| filter.may_have(&key(number))));
+        // With an eighth of them it is folded, three times.
+        let of = |room| {
+            let mut filter = Filter::with_room(room, seed, &mut || Ok(())).unwrap();
+            filter.add(&mut (1..=102_400).map(key).collect());
+            filter
+        };
+        let (mut folded, apart) = (of(819_200), of(102_400));
+        folded.fold(102_400);
+        assert!(folded == apart);
+        folded.fold(60_000);
+        assert!(folded == apart, "half would be too little");
         let wrong = (200_000..300_000).filter(|&number| filter.may_have(&key(number))).count();
         assert!(wrong < 600, "{wrong} of 100,000");
     }

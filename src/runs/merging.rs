@@ -1,4 +1,5 @@
-//! Which runs are merged into one: those of about one size in which one id may be, because each is asked; or the oldest of very many that lie apart.
+//! Which runs are merged into one: those of about one size in which one id may be, because each is asked; or the oldest of very many that lie apart. Or, where that is
+//! asked for, those of about one size wherever their ids lie.
 //!
 //! # Invariants
 //!
@@ -41,7 +42,8 @@ pub(crate) fn to_merge<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> Option<&[
 
 /// Those of about one size, wherever their ids lie, the oldest first, if there are enough.
 pub(crate) fn to_merge_alike<E: Entry>(runs: &[Arc<Run<E>>], unit: usize) -> Option<&[Arc<Run<E>>]> {
-    alike(runs, unit).into_iter().find(|alike| alike.len() >= MERGED)
+    let alike = alike(runs, unit).into_iter().find(|alike| alike.len() >= MERGED)?;
+    alike.get(..alike.len().min(MERGED_APART))
 }
 
 /// In how many runs that are about as large as the newest one id may be.

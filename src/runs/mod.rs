@@ -20,7 +20,7 @@ mod order;
 mod ranges;
 mod run;
 
-pub(crate) use directory::{Opened, open_all, read_all, visit_all};
+pub(crate) use directory::{Opened, is_refused, open_all, read_all, visit_all};
 pub(crate) use entry::{Entry, IdEntry, Kind};
 pub(crate) use filter::{Filter, Key, Seed};
 pub(crate) use merging::{APART, MERGED, beside_newest, to_merge, to_merge_alike};

@@ -184,6 +184,8 @@ impl<E: Entry> Writer<E> {
         if !self.block.is_empty() {
             self.end_block()?;
         }
+        // Of several entries with one id there was room for each.
+        self.filter.fold(self.written);
         let (after, covers) = self.numbers;
         let mut header = [0; HEADER_BYTES];
         set::<0, 8>(&mut header, E::KIND.magic);
@@ -479,10 +481,8 @@ impl<E: Entry> Run<E> {
         let mut bytes = [0; BLOCK_BYTES];
         let at = number.saturating_mul(BLOCK_BYTES).saturating_add(HEADER_BYTES);
         let read = self.file.read_exact_at(&mut bytes, u64::try_from(at).unwrap_or(u64::MAX));
-        read.map_err(|err| {
-            let what = format!("the {} run {} cannot be read: {err}", E::KIND.name, self.path.display());
-            io::Error::new(err.kind(), what)
-        })?;
+        // A file that is open and cannot be read is as good as damaged, whoever reads it.
+        read.map_err(|err| damaged::<E>(&self.path, &format!("a block cannot be read: {err}")))?;
         let (content, crc) = bytes.split_at(BLOCK_CRC_AT);
         if block_crc::<E>(content, number, (self.after, self.covers)).to_le_bytes() != crc {
             return Err(damaged::<E>(&self.path, "the checksum of a block is wrong"));

@@ -21,13 +21,21 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
 use crate::planted::{self, Bug};
-use crate::runs::{Entry, Filter, Key, Kind, Run, Seed, open_all, to_merge_alike, visit_all};
+use crate::runs::{Entry, Filter, Key, Kind, MERGED, Run, Seed, open_all, to_merge_alike, visit_all};
 
-/// Lives that are gathered before they are written as a run: with what sorting them takes some 6 MB.
+/// Lives that are gathered before they are written as a run, with what sorting them takes some 6 MB. Where a checkpoint has very many, as the first one of a store that
+/// is made again, twice as many from each eighth run on, up to some 100 MB: each run is an open file.
 const GATHERED: usize = 1 << 16;
+const GATHERED_MAX: usize = 1 << 20;
 
 /// Lives of the smallest runs that are told apart by their size.
 const SMALLEST: usize = 1 << 12;
+
+/// How many are gathered when the checkpoint has so many runs.
+fn gathered(runs: usize) -> usize {
+    let doubled = u32::try_from(runs / MERGED).unwrap_or(u32::MAX);
+    GATHERED.checked_shl(doubled).unwrap_or(GATHERED_MAX).min(GATHERED_MAX)
+}
 
 /// A life with its transfer's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +146,11 @@ impl LifeRuns {
     pub(super) fn put(&self, lives: &[(TransferId, Life)], breathe: &impl Fn()) -> io::Result<()> {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.unwritten.extend(lives.iter().map(|(id, life)| LifeEntry { id: id.raw(), life: *life }));
-        if unfinished.unwritten.len() >= GATHERED { self.write(&mut unfinished, breathe) } else { Ok(()) }
+        if unfinished.unwritten.len() >= gathered(unfinished.runs.len()) {
+            self.write(&mut unfinished, breathe)
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes all that was noted durable, and answers the number of the last run. Blocks. `breathe` is called now and then.
@@ -286,6 +298,37 @@ mod tests {
                 let expected = life(u64::try_from(last).unwrap() + 1);
                 assert_eq!(runs.life(TransferId::from_raw(id)).unwrap(), Some(expected), "{id}");
             }
+        }
+    }
+
+    #[test]
+    fn the_more_a_checkpoint_has_the_larger_are_its_runs() {
+        let k = [0, 7, 8, 16, 31, 32, 100, 1_000, usize::MAX].map(|runs| gathered(runs) >> 10);
+        assert_eq!(k, [64, 64, 128, 256, 512, 1_024, 1_024, 1_024, 1_024]);
+        // Forty million, as a store that is made again may have.
+        let most: usize = (0..70).map(gathered).sum();
+        assert!(most > 40_000_000, "{most}");
+    }
+
+    #[test]
+    fn many_that_wait_are_merged_in_parts() {
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("lives");
+        let runs = open(&directory, 0);
+        for sequence in 1..=70 {
+            checkpoint(&runs, [(u128::from(sequence % 50), sequence)].into_iter());
+        }
+        assert!(runs.merge(|| Ok(())).unwrap());
+        assert_eq!(files(&directory).len(), 7, "the oldest 64 are one");
+        for id in 0..50 {
+            let last = if id == 0 {
+                50
+            } else if id <= 20 {
+                id + 50
+            } else {
+                id
+            };
+            assert_eq!(runs.life(TransferId::from_raw(u128::from(id))).unwrap(), Some(life(last)));
         }
     }
 

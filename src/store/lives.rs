@@ -9,6 +9,7 @@ use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
 use super::reached::note_reached;
 use crate::ledger::{Life, LifeStore, Sequence, TransferId};
+use crate::runs::is_refused;
 use crate::telemetry::chain;
 
 impl Store {
@@ -60,34 +61,38 @@ impl Store {
         reason = "neither refusing for ever nor paying twice is right: stop whole, and make the store again"
     )]
     pub(super) fn unreadable(&self, err: &StoreError) -> ! {
-        set_mark(self.path());
-        panic!("the store cannot be read: {}; the next start makes it again from the journal", chain(err))
+        let again = if set_mark(self.path()) { "the next start" } else { "`heng rebuild`" };
+        panic!("the store cannot be read: {}; {again} makes it again from the journal", chain(err))
     }
 }
 
-/// The file that says that a store was found damaged while it was in use.
+/// The file that says that a store could not be read or written while it was in use.
 fn mark(path: &Path) -> PathBuf {
     path.with_extension("distrusted")
 }
 
-/// Whether a store was found damaged while it was in use, or may be.
+/// Whether a store could not be read or written while it was in use.
 pub(crate) fn is_marked(path: &Path) -> bool {
     mark(path).exists()
 }
 
-/// Has the next start make the store again from the journal.
-fn set_mark(path: &Path) {
+/// Has the next start make the store again from the journal; answers whether that could be noted.
+fn set_mark(path: &Path) -> bool {
     let marked = fs::write(mark(path), []);
-    tracing::error!(?marked, "the store is not to be trusted; the next start makes it again from the journal");
+    tracing::error!(
+        ?marked,
+        "the store is not to be trusted; once that is noted, the next start makes it again from the journal"
+    );
+    marked.is_ok()
 }
 
 /// After a write or a sync that failed the kernel may take for clean what the disk does not have, and nobody is told again: such a store is not
-/// trusted. A disk that is full says so before anything is taken.
+/// trusted. A disk that is full, or a system that refuses, says so before anything is taken.
 pub(super) fn distrust_after(path: &Path, err: &StoreError) {
     let (StoreError::Sled { source: sled::Error::Io(source), .. } | StoreError::Io { source, .. }) = err else {
         return;
     };
-    if !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+    if !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) && !is_refused(source) {
         set_mark(path);
     }
 }

@@ -20,7 +20,7 @@
 //! 1. Everything here can be made again from the journal. A store that does not open is set aside and made again.
 //! 2. sled's `flush` does not survive a power cut by itself; [`Store::sync`] follows it with `fdatasync`.
 //! 3. One that was written when the machine went down is not believed: sled may have lost what it had durably (`trust.rs`).
-//! 4. A life that cannot be read ends the process; when that is damage, the next start makes the store again.
+//! 4. A life that cannot be read ends the process, and the next start makes the store again.
 //! 5. The index entries of all records that an account has seen, and the levels that it had before, are durable before the account is written.
 //!
 //! # Not here

@@ -308,7 +308,7 @@ fn is_refused(err: &StoreError) -> bool {
     matches!(err, StoreError::Sled { source: sled::Error::Io(source), .. } if source.raw_os_error().is_some())
 }
 
-/// Opens the store and reads from it with `load`; when either fails for another reason than a newer format, moves the store
+/// Opens the store and reads from it with `load`; when either fails for another reason than a newer format or a system that refuses, moves the store
 /// aside, makes an empty one and loads that. Answers also whether that happened. So is one that was written in another boot of the machine and not
 /// closed ([`Store::close`]).
 pub fn open_or_set_aside<T>(

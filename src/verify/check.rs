@@ -331,7 +331,7 @@ impl<'a> Check<'a> {
         self.report.ids = match &read {
             Ok(Some(covers)) => format!("{entries} in runs, which have all up to record {covers}"),
             Ok(None) => "a run is damaged or missing; the next start makes all again from the journal".to_owned(),
-            Err(err) => format!("cannot be read ({err}); the next start makes them again from the journal"),
+            Err(err) => format!("cannot be read ({err})"),
         };
         Ok(match read {
             Ok(Some(covers)) => (known, covers),

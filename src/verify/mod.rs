@@ -33,7 +33,7 @@ use self::check::Check;
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{FileDisk, walk};
 use crate::ledger::{RECORD_BYTES, Record, Sequence};
-use crate::store::{Store, is_marked, machine_boot, reached, went_down};
+use crate::store::{Store, StoreError, is_marked, machine_boot, reached, went_down};
 use crate::telemetry::chain;
 
 pub use live::{LiveCheck, LiveError};
@@ -236,7 +236,7 @@ impl StoreCopy {
                     Ok(false) if !is_marked(&directory.store()) => {
                         return Ok(Some(Self { store, directory: copy }));
                     }
-                    Ok(false) => format!("not compared: it was found damaged while it was in use; {again}"),
+                    Ok(false) => format!("not compared: it could not be read or written while it was in use; {again}"),
                     Ok(true) => format!("not compared: the machine went down while it was written; {again}"),
                     Err(err) => format!(
                         "not compared: whether the machine went down while it was written cannot be read: {err}"
@@ -246,7 +246,11 @@ impl StoreCopy {
             }
             Err(err) => {
                 let why = in_place(copy.path(), directory, &chain(&err));
-                report.store = format!("cannot be used ({why}); the next start makes it again from the journal");
+                let again = match err {
+                    StoreError::Io { .. } | StoreError::Newer { .. } => "",
+                    _ => "; the next start makes it again from the journal",
+                };
+                report.store = format!("cannot be used ({why}){again}");
                 Ok(None)
             }
         }

@@ -18,6 +18,7 @@
 mod admission;
 mod awake;
 mod batch;
+mod breather;
 mod clock;
 mod decided;
 mod helpers;
@@ -31,6 +32,7 @@ mod work;
 pub use admission::{Admission, Permit};
 pub use awake::Awake;
 pub use batch::{Batch, Tagged};
+pub use breather::{Breather, REST_MAX};
 pub use clock::{Clock, wall_ns};
 pub use decided::{AuditReply, Decided};
 pub use helpers::{Helper, Helpers, Jobs, Stepper};

@@ -10,18 +10,16 @@
 //!
 //! When something is written ([`super::known`]); what is merged ([`crate::runs`]).
 
-use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, unbounded};
 
 use super::IdRun;
 use super::ids::IdIndex;
-use crate::flow::{Helper, Helpers, Jobs};
+use crate::flow::{Breather, Helper, Helpers, Jobs};
 use crate::ledger::Sequence;
 use crate::runs::{BREATHED_AFTER, Filter, IdEntry, Seed};
 
@@ -31,7 +29,6 @@ use crate::runs::{BREATHED_AFTER, Filter, IdEntry, Seed};
 const MERGE_RESTS: u32 = 2;
 const MERGE_RESTS_AHEAD: u32 = 8;
 const WRITE_RESTS: u32 = 4;
-const REST_MAX: Duration = Duration::from_millis(20);
 
 /// What the helpers are told while they are at work.
 #[derive(Debug, Default)]
@@ -83,9 +80,7 @@ pub(super) enum Done {
 /// What goes on between the parts of a job.
 struct Breath {
     signals: Arc<Signals>,
-    /// Whether this is a thread, which could rest.
-    is_thread: bool,
-    since: Cell<Instant>,
+    breather: Breather,
 }
 
 impl Breath {
@@ -94,7 +89,7 @@ impl Breath {
         self.unless_it_ends()?;
         let came = self.signals.came.load(Relaxed).saturating_sub(came_before);
         let times = merge_rests(merged, came, self.signals.is_due.load(Relaxed));
-        self.rest(times, self.signals.is_behind.load(Relaxed));
+        self.breather.rest(times, self.signals.is_behind.load(Relaxed));
         Ok(())
     }
 
@@ -111,18 +106,7 @@ impl Breath {
     fn amid_write(&self, done: usize, parts: usize) {
         let filled = self.signals.filled.load(Relaxed);
         let is_ahead = done.saturating_mul(FULL) > parts.saturating_mul(filled.saturating_mul(3));
-        self.rest(WRITE_RESTS, !is_ahead || self.signals.ends.load(Relaxed));
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "on a thread of its own; who waits for its end waits for one rest at most"
-    )]
-    fn rest(&self, times: u32, hurries: bool) {
-        if self.is_thread && !hurries {
-            std::thread::sleep(self.since.get().elapsed().saturating_mul(times).min(REST_MAX));
-        }
-        self.since.set(Instant::now());
+        self.breather.rest(WRITE_RESTS, !is_ahead || self.signals.ends.load(Relaxed));
     }
 }
 
@@ -141,12 +125,11 @@ pub(super) fn start(
     helpers: &Helpers,
 ) -> io::Result<(Jobs<Job>, Helper)> {
     let directory: PathBuf = directory.to_owned();
-    let (signals, since) = (Arc::clone(signals), Cell::new(Instant::now()));
-    let breath = Breath { signals, is_thread: helpers.are_threads(), since };
+    let breath = Breath { signals: Arc::clone(signals), breather: Breather::new(helpers) };
     // Kept from job to job: memory that is used for the first time is dear.
     let mut memory = Vec::new();
     helpers.start(name, unbounded(), move |job| {
-        breath.since.set(Instant::now());
+        breath.breather.begin();
         let done = perform((&directory, seed), job, &mut memory, &breath).unwrap_or_else(|err| Some(Done::Failed(err)));
         done.is_none_or(|done| told.send(done).is_ok())
     })

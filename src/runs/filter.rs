@@ -24,10 +24,6 @@ fn lines_for(ids: usize) -> usize {
     ids.saturating_mul(BITS_PER_ID).div_ceil(WORDS.saturating_mul(64)).max(1)
 }
 
-fn at_of(line: &[u64; WORDS], at: usize) -> u64 {
-    line.get(at).copied().unwrap_or(0)
-}
-
 /// What keys the hash.
 pub(crate) type Seed = (u64, u64);
 
@@ -79,7 +75,12 @@ impl Filter {
     pub(crate) fn fold(&mut self, ids: usize) {
         while self.lines.len().is_multiple_of(2) && self.lines.len() / 2 >= lines_for(ids) {
             let both = self.lines.as_chunks::<2>().0.iter();
-            self.lines = both.map(|[one, other]| std::array::from_fn(|at| at_of(one, at) | at_of(other, at))).collect();
+            let of_both = |[line, other]: &[[u64; WORDS]; 2]| {
+                let mut line = *line;
+                line.iter_mut().zip(other).for_each(|(word, bits)| *word |= bits);
+                line
+            };
+            self.lines = both.map(of_both).collect();
         }
     }
 

@@ -26,7 +26,7 @@ use super::filter::{Filter, Key, Seed, WORDS};
 use super::order::Looked;
 use super::ranges::{Gaps, Ranges};
 use super::{Entry, Kind};
-use crate::journal::{Trickle, WHOLE, let_cache_go};
+use crate::journal::{Trickle, WHOLE, let_cache_go, sync_directory};
 use crate::ledger::{get, set};
 
 const HEADER_BYTES: usize = 64;
@@ -220,7 +220,7 @@ impl<E: Entry> Writer<E> {
         let opened = File::open(&self.path)?;
         fs::rename(&self.path, name)?;
         if let Some(directory) = name.parent() {
-            File::open(directory)?.sync_all()?;
+            sync_directory(directory)?;
         }
         let run = Run {
             path: name.to_owned(),

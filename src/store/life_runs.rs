@@ -14,11 +14,12 @@
 //! 3. Runs are merged only once they are asked, so a start whose checkpoint is the last that was durable finds all of them.
 
 use std::cmp::Reverse;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::journal::sync_directory;
 use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
 use crate::planted::{self, Bug};
 use crate::runs::{Entry, Filter, Key, Kind, MERGED, Run, Seed, open_all, to_merge_alike, visit_all};
@@ -121,7 +122,7 @@ impl LifeRuns {
     pub(super) fn open(directory: &Path, last: u64) -> io::Result<Result<Self, String>> {
         if !directory.exists() {
             fs::create_dir(directory)?;
-            directory.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
+            directory.parent().map_or(Ok(()), sync_directory)?;
         }
         let until = Some(last).filter(|_| !planted::is(Bug::UnfinishedBelieved));
         let opened = match open_all(directory, until, |_, _| true)? {

@@ -12,17 +12,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 
 use super::open::{Store, StoreError};
-use crate::flow::{Helper, Helpers, Jobs};
+use crate::flow::{Breather, Helper, Helpers, Jobs};
 use crate::telemetry::chain;
 
-/// A merge rests so many times as long as it works: nobody waits for it. Up to a bound: a disk that stands still is no work.
+/// A merge rests so many times as long as it works: nobody waits for it.
 const RESTS: u32 = 4;
-const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Has runs merged. When it is dropped, what is being merged is left.
 #[derive(Debug)]
@@ -48,17 +46,14 @@ impl Drop for Merger {
 /// Starts the helper.
 pub(super) fn spawn_merger(store: Store, helpers: &Helpers) -> io::Result<(Merger, Helper)> {
     let ends = Arc::new(AtomicBool::new(false));
-    let (is_ending, is_thread) = (Arc::clone(&ends), helpers.are_threads());
+    let (is_ending, breather) = (Arc::clone(&ends), Breather::new(helpers));
     let (looks, helper) = helpers.start("heng-lives", bounded(1), move |()| {
-        let mut since = Instant::now();
+        breather.begin();
         let mut breathe = || {
             if is_ending.load(Relaxed) {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
             }
-            if is_thread {
-                rest(since.elapsed());
-            }
-            since = Instant::now();
+            breather.rest(RESTS, false);
             Ok(())
         };
         while go_on(&store, &mut breathe) {}
@@ -81,14 +76,6 @@ fn go_on(store: &Store, breathe: &mut impl FnMut() -> io::Result<()>) -> bool {
             false
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "on a thread of its own; who waits for its end waits for one rest at most"
-)]
-fn rest(worked: Duration) {
-    std::thread::sleep(worked.saturating_mul(RESTS).min(REST_MAX));
 }
 
 #[cfg(test)]

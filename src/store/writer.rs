@@ -14,7 +14,7 @@ use super::lives::distrust_after;
 use super::merger::spawn_merger;
 use super::open::{Store, StoreError};
 use super::pendings::OpenTree;
-use crate::flow::{Helper, Helpers, Jobs};
+use crate::flow::{Helper, Helpers, Jobs, REST_MAX};
 use crate::ledger::{FormerLevel, GatewayEntry, Life, Sequence, TransferId, WindowPieces};
 use crate::planted::{self, Bug};
 use crate::telemetry::{Telemetry, chain};
@@ -28,8 +28,6 @@ const RESTED_AFTER: Duration = Duration::from_micros(500);
 const RESTS: u32 = 2;
 /// Former levels that are written, or forgotten, between two looks at that.
 const LEVELS_AT_ONCE: usize = 64;
-/// A disk that stands still is no work.
-const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Something to write, in order.
 #[derive(Debug)]

@@ -1,10 +1,8 @@
 //! Asking the runs: what is kept of them in memory, and what they said of the ids that were touched last.
 //!
-//! The filter of a run takes two bytes for each of its ids, and says of nearly every id that is not there that it is not. It is needed while new ids come
-//! that lie where the run has some: those of the newest run tell. So when ids come in order (`UUIDv7`, ULID, counters), the filters of the newest runs are in
-//! memory, however many others there are; when they come in no order, all are, and so they are when more than some thirty of each run do, as those of settlement
-//! transfers. A filter that ruled out ids since the last run came stays, too. Where a run has no filter, it is read for each id that may be in it; once some
-//! were not there, a helper reads the filter again.
+//! A run's filter says of nearly every id that is not there that it is not. It is in memory while it is worth that ([`Worth`]): of ids in order only those of the
+//! newest runs are, of ids in no order all, and so they are when more than some thirty of each run come in none, as those of settlement transfers.
+//! What is wanted again a helper reads.
 //!
 //! # Invariants
 //!
@@ -20,12 +18,8 @@ use std::sync::Arc;
 
 use super::IdRun;
 use crate::ledger::{Sequence, TransferId};
-use crate::runs::{Filter, IdEntry, Key, NONE, Opened, Range, Ranges, Seed};
+use crate::runs::{Filter, IdEntry, Key, NONE, Opened, Range, Ranges, Seed, Worth};
 use crate::telemetry::chain;
-
-/// Ids that a run without its filter was read for in vain after which that is read again, or that a filter ruled out so that it stays: a few that come late
-/// cost less than a filter of some megabytes.
-const IN_VAIN: u32 = 16;
 
 /// All runs.
 #[derive(Debug)]
@@ -44,10 +38,7 @@ pub(super) struct Asking {
 struct Kept {
     run: Arc<IdRun>,
     filter: Option<Filter>,
-    /// How often it was read for an id that is not there, since it has no filter.
-    in_vain: Cell<u32>,
-    /// How many ids its filter ruled out since the last run came.
-    ruled_out: Cell<u32>,
+    worth: Worth,
     /// Whether its filter is being read.
     is_being_read: bool,
 }
@@ -75,8 +66,7 @@ struct AskedId {
 
 impl Kept {
     fn new((run, filter): Opened<IdEntry>) -> Self {
-        let (in_vain, ruled_out) = (Cell::new(0), Cell::new(0));
-        Self { run: Arc::new(run), filter, in_vain, ruled_out, is_being_read: false }
+        Self { run: Arc::new(run), filter, worth: Worth::default(), is_being_read: false }
     }
 
     /// The record of an id that is in this run.
@@ -86,13 +76,13 @@ impl Kept {
         }
         let filter = self.filter.as_ref();
         if filter.is_some_and(|filter| !filter.may_have(&Key::new(id.raw(), filter.seed()))) {
-            self.ruled_out.set(self.ruled_out.get().saturating_add(1));
+            self.worth.ruled_out(1);
             return None;
         }
         let found =
             self.run.look(id.raw()).unwrap_or_else(|err| damaged(&self.run, &err)).map(|(_, sequence)| sequence);
         if found.is_none() && filter.is_none() {
-            self.in_vain.set(self.in_vain.get().saturating_add(1));
+            self.worth.was_read_in_vain();
         }
         found
     }
@@ -136,8 +126,7 @@ impl Asking {
         self.asked.forget();
         if let Some(newest) = self.runs.last().map(|newest| Arc::clone(&newest.run)) {
             unneeded.extend(self.runs.iter_mut().filter_map(|kept| {
-                kept.in_vain.set(0);
-                let is_needed = kept.ruled_out.take() >= IN_VAIN || newest.ranges().lie_beside(kept.run.ranges());
+                let is_needed = kept.worth.is_filter_needed(newest.ranges(), kept.run.ranges());
                 if is_needed { None } else { kept.filter.take() }
             }));
         }
@@ -153,7 +142,7 @@ impl Asking {
     /// How many ids each filter ruled out since the last run came.
     #[cfg(test)]
     pub(super) fn ruled_out(&self) -> Vec<u32> {
-        self.runs.iter().map(|kept| kept.ruled_out.get()).collect()
+        self.runs.iter().map(|kept| kept.worth.all_ruled_out()).collect()
     }
 
     /// About which of the ids that were touched last runs were asked, and whether one may have it.
@@ -167,8 +156,7 @@ impl Asking {
         if !self.is_filter_wanted.get() {
             return None;
         }
-        let is_wanted =
-            |kept: &&mut Kept| kept.filter.is_none() && !kept.is_being_read && kept.in_vain.get() >= IN_VAIN;
+        let is_wanted = |kept: &&mut Kept| kept.filter.is_none() && !kept.is_being_read && kept.worth.wants_filter();
         let Some(kept) = self.runs.iter_mut().find(is_wanted) else {
             self.is_filter_wanted.set(false);
             return None;
@@ -199,7 +187,8 @@ impl Asking {
     /// A run whose filter is not being read any more, unless it is gone.
     fn was_read(&mut self, run: &Arc<IdRun>) -> Option<&mut Kept> {
         let kept = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run))?;
-        (kept.is_being_read, kept.in_vain) = (false, Cell::new(0));
+        kept.is_being_read = false;
+        kept.worth.filter_was_read();
         Some(kept)
     }
 
@@ -226,7 +215,7 @@ impl Asking {
         // The newest first: repeats are mostly young.
         self.runs.iter().rev().find_map(|kept| {
             let found = kept.find(id);
-            self.is_filter_wanted.set(self.is_filter_wanted.get() || kept.in_vain.get() >= IN_VAIN);
+            self.is_filter_wanted.set(self.is_filter_wanted.get() || kept.worth.wants_filter());
             found
         })
     }
@@ -243,7 +232,7 @@ impl Asked {
     fn ask<'r>(&mut self, runs: impl Iterator<Item = &'r Kept> + Clone, ids: impl Iterator<Item = TransferId>) {
         let mut seed = runs.clone().find_map(|kept| kept.filter.as_ref()).map_or((0, 0), Filter::seed);
         self.ids.extend(ids.map(|id| AskedId { id, key: Key::new(id.raw(), seed), may_be: false }));
-        for Kept { run, filter, ruled_out, .. } in runs {
+        for Kept { run, filter, worth, .. } in runs {
             let Some(filter) = filter else {
                 self.ids.iter_mut().for_each(|asked| asked.may_be |= run.ranges().hold(asked.id.raw()));
                 continue;
@@ -259,7 +248,7 @@ impl Asked {
                 asked.may_be |= is_held && may_have;
                 missing = missing.saturating_add(u32::from(is_held && !may_have));
             }
-            ruled_out.set(ruled_out.get().saturating_add(missing));
+            worth.ruled_out(missing);
         }
     }
 

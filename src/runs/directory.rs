@@ -7,10 +7,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::entries::Entries;
 use super::entry::Entry;
 use super::filter::Filter;
 use super::ranges::Ranges;
-use super::run::{Entries, Run};
+use super::run::Run;
 
 /// A run, and its filter if that was wanted.
 pub(crate) type Opened<E> = (Run<E>, Option<Filter>);

@@ -13,12 +13,16 @@
 //! When runs are written, merged and asked: [`crate::router`], [`crate::store`].
 
 mod directory;
+mod entries;
 mod entry;
+mod fences;
 mod filter;
 mod merging;
 mod order;
 mod ranges;
 mod run;
+mod worth;
+mod writer;
 
 pub(crate) use directory::{Opened, is_refused, open_all, read_all, visit_all};
 pub(crate) use entry::{Entry, IdEntry, Kind};
@@ -27,4 +31,6 @@ pub(crate) use merging::{APART, MERGED, beside_newest, to_merge, to_merge_alike}
 #[cfg(test)]
 pub(crate) use merging::{MERGED_APART, most_with_one_id};
 pub(crate) use ranges::{NONE, Range, Ranges};
-pub(crate) use run::{BREATHED_AFTER, Run};
+pub(crate) use run::Run;
+pub(crate) use worth::Worth;
+pub(crate) use writer::BREATHED_AFTER;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::directory;
 use super::super::ranges::Ranges;
 use super::*;
-use crate::ledger::Sequence;
-use crate::runs::IdEntry;
+use crate::ledger::{Sequence, set};
+use crate::runs::{IdEntry, Key};
 
 type Run = super::Run<IdEntry>;
 
@@ -161,6 +161,23 @@ fn damage_is_an_error_and_never_an_answer() {
                 assert!(found.is_err() || found.is_ok_and(|found| found == Some(number)), "byte {at}");
             }
         }
+    }
+    // What changes under one that is open, the first ids of its blocks among that.
+    fs::write(&path, &whole).unwrap();
+    let (run, _) = Run::open(&path, |_| false).unwrap();
+    let fences_at = HEADER_BYTES + 3 * BLOCK_BYTES;
+    for at in (HEADER_BYTES..fences_at + 3 * FENCE_BYTES).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x20;
+        fs::write(&path, &bytes).unwrap();
+        *run.last.lock().unwrap() = None;
+        let found: Vec<_> = (1..=500).map(|number| (number, run.look(spread(number)))).collect();
+        let is_right = |(number, found): &(u64, io::Result<Option<IdEntry>>)| match found {
+            Ok(found) => found.is_some_and(|entry| entry.1 == *number),
+            Err(_) => true,
+        };
+        assert!(found.iter().all(is_right), "byte {at}");
+        assert!(found.iter().all(|(_, found)| found.is_err()) == (at >= fences_at), "byte {at}");
     }
     // One that opens and cannot be read is set aside, so that the next start makes it again.
     let mut bytes = whole.clone();

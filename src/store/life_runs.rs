@@ -4,25 +4,27 @@
 //!  put ──► unwritten ──many, or all are there──► unfinished runs ──the checkpoint is durable──► runs that are asked ──► merged
 //! ```
 //!
-//! The runs are numbered from 1 on, and a checkpoint says how far they go. What is kept in memory of each is a filter, 2 bytes for each life: a transfer of which
-//! nothing was given back is mostly looked for in no file, others in one.
+//! The runs are numbered from 1 on, and a checkpoint says how far they go. A transfer of which nothing was given back is mostly looked for in no file, because a
+//! filter says so, others in one. Filters are in memory while they are worth it ([`Worth`]); others that are wanted again are read by whoever merges.
 //!
 //! # Invariants
 //!
 //! 1. A run is asked only once its checkpoint is durable; a start removes those of one that was not finished.
 //! 2. The newest run that has a life is the one that is right.
 //! 3. Runs are merged only once they are asked, so a start whose checkpoint is the last that was durable finds all of them.
+//! 4. What is answered does not depend on which filters are in memory.
 
 use std::cmp::Reverse;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
+use crate::flow::Jobs;
 use crate::journal::sync_directory;
 use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
 use crate::planted::{self, Bug};
-use crate::runs::{Entry, Filter, Key, Kind, MERGED, Run, Seed, open_all, to_merge_alike, visit_all};
+use crate::runs::{Entry, Filter, Key, Kind, MERGED, Ranges, Run, Seed, Worth, open_all, to_merge_alike, visit_all};
 
 /// Lives that are gathered before they are written as a run, with what sorting them takes some 6 MB. Where a checkpoint has very many, as the first one of a store that
 /// is made again, twice as many from each eighth run on, up to some 100 MB: each run is an open file.
@@ -89,12 +91,33 @@ impl Entry for LifeEntry {
 #[derive(Clone, Debug)]
 struct Asked {
     run: Arc<Run<LifeEntry>>,
-    filter: Arc<Filter>,
+    filter: Option<Arc<Filter>>,
+    worth: Arc<Worth>,
 }
 
 impl Asked {
-    fn new((run, filter): (Run<LifeEntry>, Filter)) -> Self {
-        Self { run: Arc::new(run), filter: Arc::new(filter) }
+    fn new(run: Run<LifeEntry>, filter: Option<Filter>) -> Self {
+        Self { run: Arc::new(run), filter: filter.map(Arc::new), worth: Arc::default() }
+    }
+
+    /// What it has of an id. Blocks where it may have it.
+    fn find(&self, id: u128, key: &Key) -> io::Result<Option<Life>> {
+        if !self.run.ranges().hold(id) {
+            return Ok(None);
+        }
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(key)) {
+            self.worth.ruled_out(1);
+            return Ok(None);
+        }
+        let found = self.run.look(id)?;
+        if found.is_none() && self.filter.is_none() {
+            self.worth.was_read_in_vain();
+        }
+        Ok(found.map(|entry| entry.life))
+    }
+
+    fn wants_filter(&self) -> bool {
+        self.filter.is_none() && self.worth.wants_filter()
     }
 }
 
@@ -115,6 +138,8 @@ pub(super) struct LifeRuns {
     /// The oldest first.
     asked: RwLock<Arc<[Asked]>>,
     unfinished: Mutex<Unfinished>,
+    /// Has filters read that are wanted.
+    reader: OnceLock<Weak<Jobs<()>>>,
 }
 
 impl LifeRuns {
@@ -125,18 +150,23 @@ impl LifeRuns {
             directory.parent().map_or(Ok(()), sync_directory)?;
         }
         let until = Some(last).filter(|_| !planted::is(Bug::UnfinishedBelieved));
-        let opened = match open_all(directory, until, |_, _| true)? {
+        let opened = match open_all(directory, until, Ranges::lie_beside)? {
             Ok(opened) => opened,
             Err(what) => return Ok(Err(what)),
         };
-        let asked: Vec<_> =
-            opened.into_iter().map(|(run, filter)| Asked::new((run, filter.unwrap_or_default()))).collect();
+        let asked: Vec<_> = opened.into_iter().map(|(run, filter)| Asked::new(run, filter)).collect();
         let seed = asked.last().map_or_else(rand::random, |newest| newest.run.seed());
         if asked.iter().any(|asked| asked.run.seed() != seed) {
             return Ok(Err(format!("the life runs in {} do not belong together", directory.display())));
         }
         let (asked, unfinished) = (RwLock::new(asked.into()), Mutex::default());
-        Ok(Ok(Self { directory: directory.to_owned(), seed, asked, unfinished }))
+        Ok(Ok(Self { directory: directory.to_owned(), seed, asked, unfinished, reader: OnceLock::new() }))
+    }
+
+    /// From now on whoever does these jobs reads the filters that are wanted.
+    pub(super) fn set_reader(&self, reader: Weak<Jobs<()>>) {
+        // The first one stays: a store has one.
+        let _first = self.reader.set(reader);
     }
 
     fn asked(&self) -> Arc<[Asked]> {
@@ -173,18 +203,30 @@ impl LifeRuns {
         let last = self.last(unfinished);
         let Unfinished { unwritten, runs, memory } = unfinished;
         let (entries, numbers) = (unwritten.iter().copied(), (last, last.saturating_add(1)));
-        let written = Run::write((&self.directory, self.seed), (entries, memory), numbers, &|_, _| breathe())?;
-        runs.push(Asked::new(written));
+        let (run, filter) = Run::write((&self.directory, self.seed), (entries, memory), numbers, &|_, _| breathe())?;
+        runs.push(Asked::new(run, Some(filter)));
         unwritten.clear();
         Ok(())
     }
 
-    /// From now on all that was finished is asked: its checkpoint is durable.
+    /// From now on all that was finished is asked: its checkpoint is durable. Filters that are not needed any more are given back.
     pub(super) fn publish(&self) {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let Unfinished { runs, .. } = std::mem::take(&mut *unfinished);
+        if runs.is_empty() {
+            return;
+        }
+        let new: Ranges = Ranges::of(runs.iter().flat_map(|new| new.run.ranges().iter()));
+        let still_needed = |asked: &Asked| {
+            let is_needed = asked.worth.is_filter_needed(&new, asked.run.ranges());
+            Asked { filter: asked.filter.clone().filter(|_| is_needed), ..asked.clone() }
+        };
         let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
-        *asked = asked.iter().cloned().chain(runs).collect();
+        let next = asked.iter().map(still_needed).chain(runs).collect();
+        let before = std::mem::replace(&mut *asked, next);
+        drop(asked);
+        // Who reads does not wait for that.
+        drop(before);
     }
 
     /// What was given back of a transfer, as of the last checkpoint that is durable. Blocks where a run may have it.
@@ -192,13 +234,48 @@ impl LifeRuns {
         let (asked, id) = (self.asked(), id.raw());
         // All of a store have one seed.
         let key = Key::new(id, self.seed);
-        let may_have = |asked: &&Asked| asked.run.ranges().hold(id) && asked.filter.may_have(&key);
-        for Asked { run, .. } in asked.iter().rev().filter(may_have) {
-            if let Some(found) = run.look(id)? {
-                return Ok(Some(found.life));
+        let (mut found, mut is_filter_wanted) = (None, false);
+        for asked in asked.iter().rev() {
+            found = asked.find(id, &key)?;
+            is_filter_wanted |= asked.wants_filter();
+            if found.is_some() {
+                break;
             }
         }
-        Ok(None)
+        if is_filter_wanted && let Some(reader) = self.reader.get().and_then(Weak::upgrade) {
+            // One job that waits is for all of them.
+            let _waits_already = reader.give(());
+        }
+        Ok(found)
+    }
+
+    /// Reads the filters that are wanted again. Blocks. `breathe` is called now and then, and ends it with an error.
+    pub(super) fn read_filters(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        let wanted: Vec<_> = self.asked().iter().filter(|asked| asked.wants_filter()).cloned().collect();
+        for Asked { run, worth, .. } in wanted {
+            worth.filter_was_read();
+            let is_grave = |err: &io::Error| {
+                matches!(
+                    err.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Interrupted
+                )
+            };
+            let filter = match run.filter(breathe) {
+                Ok(filter) => Arc::new(filter),
+                Err(err) if is_grave(&err) => return Err(err),
+                Err(err) => {
+                    tracing::warn!(%err, "the filter of a run of lives cannot be read now, so that refunds take longer; tried again after some more");
+                    continue;
+                }
+            };
+            let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+            let with_it = |asked: &Asked| {
+                let filter = Some(&filter).filter(|_| Arc::ptr_eq(&asked.run, &run)).or(asked.filter.as_ref()).cloned();
+                Asked { filter, ..asked.clone() }
+            };
+            *asked = asked.iter().map(with_it).collect();
+        }
+        Ok(())
     }
 
     /// Visits all lives, of each transfer the one that is right last. Blocks.
@@ -211,7 +288,8 @@ impl LifeRuns {
     pub(super) fn merge(&self, breathe: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
         let runs: Vec<_> = self.asked().iter().map(|asked| Arc::clone(&asked.run)).collect();
         let Some(merged) = to_merge_alike(&runs, SMALLEST) else { return Ok(false) };
-        let mut made = Some(Asked::new(Run::merge((&self.directory, self.seed), merged, breathe)?));
+        let (run, filter) = Run::merge((&self.directory, self.seed), merged, breathe)?;
+        let mut made = Some(Asked::new(run, Some(filter)));
         let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
         // It comes in the place of the first of them.
         let next = asked.iter().filter_map(|known| {
@@ -228,242 +306,5 @@ impl LifeRuns {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::collections::btree_map::Entry;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Clone, Copy, Debug)]
-    enum Step {
-        /// This much more is given back of a transfer, or so many.
-        Put(u8, u8),
-        /// What was noted is written, though no checkpoint is finished.
-        Write,
-        /// A checkpoint is finished; where it says no, the process ends before that is durable.
-        Checkpoint(bool),
-        Merge,
-        /// The process ends amid a merge: the merged run is there, and all or some that were merged, too.
-        EndAmidMerge(u8),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            12 => (any::<u8>(), any::<u8>()).prop_map(|(id, count)| Step::Put(id, count)),
-            2 => Just(Step::Write),
-            6 => prop::bool::weighted(0.8).prop_map(Step::Checkpoint),
-            3 => Just(Step::Merge),
-            1 => any::<u8>().prop_map(Step::EndAmidMerge),
-        ];
-        prop::collection::vec(step, 0..120)
-    }
-
-    fn files(directory: &Path) -> Vec<PathBuf> {
-        let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        files
-    }
-
-    fn merge_all(runs: &LifeRuns) {
-        while runs.merge(|| Ok(())).unwrap() {}
-    }
-
-    fn life(sequence: u64) -> Life {
-        Life { refunded: u128::from(sequence) * 3, is_over: sequence.is_multiple_of(2), head: sequence }
-    }
-
-    fn open(directory: &Path, last: u64) -> LifeRuns {
-        LifeRuns::open(directory, last).unwrap().unwrap()
-    }
-
-    /// Makes a checkpoint with these lives; answers its last run.
-    fn checkpoint(runs: &LifeRuns, lives: impl Iterator<Item = (u128, u64)>) -> u64 {
-        let lives: Vec<_> = lives.map(|(id, head)| (TransferId::from_raw(id), life(head))).collect();
-        lives.chunks(1_000).for_each(|part| runs.put(part, &|| ()).unwrap());
-        let last = runs.finish(&|| ()).unwrap();
-        runs.publish();
-        last
-    }
-
-    #[test]
-    fn of_two_that_were_noted_for_one_checkpoint_the_later_counts() {
-        let above = tempfile::tempdir().unwrap();
-        let runs = open(&above.path().join("lives"), 0);
-        // In order of id, and in none.
-        for ids in [[1, 1, 2, 3, 3, 4], [14, 11, 11, 13, 12, 11]] {
-            checkpoint(&runs, ids.into_iter().zip(1..));
-            for id in ids {
-                let last = ids.iter().rposition(|other| *other == id).unwrap();
-                let expected = life(u64::try_from(last).unwrap() + 1);
-                assert_eq!(runs.life(TransferId::from_raw(id)).unwrap(), Some(expected), "{id}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_more_a_checkpoint_has_the_larger_are_its_runs() {
-        let k = [0, 7, 8, 16, 31, 32, 100, 1_000, usize::MAX].map(|runs| gathered(runs) >> 10);
-        assert_eq!(k, [64, 64, 128, 256, 512, 1_024, 1_024, 1_024, 1_024]);
-        // Forty million, as a store that is made again may have.
-        let most: usize = (0..70).map(gathered).sum();
-        assert!(most > 40_000_000, "{most}");
-    }
-
-    #[test]
-    fn many_that_wait_are_merged_in_parts() {
-        let above = tempfile::tempdir().unwrap();
-        let directory = above.path().join("lives");
-        let runs = open(&directory, 0);
-        for sequence in 1..=70 {
-            checkpoint(&runs, [(u128::from(sequence % 50), sequence)].into_iter());
-        }
-        assert!(runs.merge(|| Ok(())).unwrap());
-        assert_eq!(files(&directory).len(), 7, "the oldest 64 are one");
-        for id in 0..50 {
-            let last = if id == 0 {
-                50
-            } else if id <= 20 {
-                id + 50
-            } else {
-                id
-            };
-            assert_eq!(runs.life(TransferId::from_raw(u128::from(id))).unwrap(), Some(life(last)));
-        }
-    }
-
-    #[test]
-    fn many_lives_of_one_checkpoint_are_several_runs() {
-        let above = tempfile::tempdir().unwrap();
-        let directory = above.path().join("lives");
-        let runs = open(&directory, 0);
-        let many = u64::try_from(GATHERED).unwrap() * 5 / 2;
-        let spread = |number: u64| u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        let last = checkpoint(&runs, (1..=many).map(|number| (spread(number), number)));
-        assert_eq!(last, 3);
-        for number in (1..=many).step_by(101) {
-            assert_eq!(runs.life(TransferId::from_raw(spread(number))).unwrap(), Some(life(number)));
-        }
-        fs::remove_file(&files(&directory)[0]).unwrap();
-        let what = LifeRuns::open(&directory, last).unwrap().unwrap_err();
-        assert!(what.contains("the life run that ends at 1 is missing in "), "{what}");
-    }
-
-    #[test]
-    fn a_block_that_belongs_elsewhere_is_never_believed() {
-        let above = tempfile::tempdir().unwrap();
-        let directory = above.path().join("lives");
-        let runs = open(&directory, 0);
-        let per_block = 110;
-        let at = |block: usize| 64 + block * 4_096..64 + (block + 1) * 4_096;
-        // Two runs with the same ids, and so the same first ones.
-        let last =
-            [1, 2].map(|round| checkpoint(&runs, (1..=330_u64).map(|id| (u128::from(id), round * 1_000 + id))))[1];
-        let paths = files(&directory);
-        let [first, second] = [0, 1].map(|place| fs::read(&paths[place]).unwrap());
-        let within = [at(0), at(1), at(2)].map(|place| second[place].to_vec());
-        for (place, block) in [(1, &within[0]), (0, &within[1]), (2, &within[1]), (1, &first[at(1)].to_vec())] {
-            let mut bytes = second.clone();
-            bytes[at(place)].copy_from_slice(block);
-            fs::write(&paths[1], bytes).unwrap();
-            let runs = open(&directory, last);
-            for id in 1..=330_u128 {
-                let is_there = usize::try_from(id - 1).unwrap() / per_block == place;
-                let found = runs.life(TransferId::from_raw(id));
-                assert_eq!(found.is_err(), is_there, "{id}: {found:?}");
-            }
-            assert!(runs.visit(|_, _| ()).is_err());
-        }
-    }
-
-    /// Threads that ask while runs are written, merged and replaced: what was durable before they asked is there, or something later.
-    #[test]
-    fn who_asks_amid_writing_and_merging_finds_what_was_durable() {
-        let above = tempfile::tempdir().unwrap();
-        let runs = open(&above.path().join("lives"), 0);
-        let durable = std::sync::atomic::AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for reader in 0..2_u128 {
-                let (runs, durable) = (&runs, &durable);
-                scope.spawn(move || {
-                    let mut asked = reader;
-                    loop {
-                        let before = durable.load(std::sync::atomic::Ordering::Acquire);
-                        asked = asked.wrapping_mul(5).wrapping_add(3) % 500;
-                        let found = runs.life(TransferId::from_raw(asked + 1)).unwrap();
-                        assert!(found.map_or(0, |found| found.head) >= before);
-                        if before == 60 {
-                            return;
-                        }
-                    }
-                });
-            }
-            scope.spawn(|| {
-                while durable.load(std::sync::atomic::Ordering::Acquire) < 60 {
-                    runs.merge(|| Ok(())).unwrap();
-                }
-            });
-            for round in 1..=60 {
-                checkpoint(&runs, (1..=500).map(|id| (id, round)));
-                durable.store(round, std::sync::atomic::Ordering::Release);
-            }
-        });
-    }
-
-    proptest! {
-        /// Whatever is written, merged and left unfinished: what is asked is what checkpoints have, and after a start, too.
-        #[test]
-        fn lives_are_those_of_the_last_checkpoint(steps in steps()) {
-            let above = tempfile::tempdir().unwrap();
-            let directory = above.path().join("lives");
-            let mut runs = open(&directory, 0);
-            let (mut durable, mut noted) = (BTreeMap::new(), BTreeMap::new());
-            let (mut last_run, mut sequence) = (0, 0);
-            for step in steps {
-                match step {
-                    Step::Put(first, count) => {
-                        for id in (u128::from(first)..).take(usize::from(count % 9)) {
-                            let id = TransferId::from_raw(1 + id % 40);
-                            // Of one checkpoint each is given once, as it is then.
-                            if let Entry::Vacant(free) = noted.entry(id) {
-                                sequence += 1;
-                                let life = life(sequence);
-                                free.insert(life);
-                                runs.put(&[(id, life)], &|| ()).unwrap();
-                            }
-                        }
-                    }
-                    Step::Write => drop(runs.finish(&|| ()).unwrap()),
-                    Step::Checkpoint(is_durable) => {
-                        let last = runs.finish(&|| ()).unwrap();
-                        if is_durable {
-                            last_run = last;
-                            runs.publish();
-                            durable.append(&mut noted);
-                        } else {
-                            runs = open(&directory, last_run);
-                            noted.clear();
-                        }
-                    }
-                    Step::Merge => merge_all(&runs),
-                    Step::EndAmidMerge(which) => {
-                        let before: Vec<_> = files(&directory).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
-                        merge_all(&runs);
-                        let kept = before.iter().skip(usize::from(which) % (before.len() + 1)).filter(|(_, path)| !path.exists());
-                        kept.for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
-                        runs = open(&directory, last_run);
-                        noted.clear();
-                    }
-                }
-                for id in (1..=41).map(TransferId::from_raw) {
-                    prop_assert_eq!(runs.life(id).unwrap(), durable.get(&id).copied());
-                }
-            }
-            let again = open(&directory, last_run);
-            let mut read = BTreeMap::new();
-            again.visit(|id, life| { read.insert(id, life); }).unwrap();
-            prop_assert_eq!(read, durable);
-        }
-    }
-}
+#[path = "life_runs_tests.rs"]
+mod tests;

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::blocks::Checkpoint;
 use super::open::{Store, StoreError};
 use super::reached::note_reached;
+use crate::flow::Jobs;
 use crate::ledger::{Life, LifeStore, Sequence, TransferId};
 use crate::runs::is_refused;
 use crate::telemetry::chain;
@@ -45,6 +47,16 @@ impl Store {
     /// Makes one run of several, if there are many; answers whether there were. Blocks. `breathe` is called now and then, and ends it with an error.
     pub(super) fn merge_lives(&self, breathe: impl FnMut() -> io::Result<()>) -> Result<bool, StoreError> {
         self.lives.merge(breathe).map_err(|source| self.runs_error(source))
+    }
+
+    /// Has filters of runs read by whoever does these jobs, once they are wanted.
+    pub(super) fn set_filter_reader(&self, reader: Weak<Jobs<()>>) {
+        self.lives.set_reader(reader);
+    }
+
+    /// Reads the filters of runs that are wanted again. Blocks. `breathe` is called now and then, and ends it with an error.
+    pub(super) fn read_life_filters(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> Result<(), StoreError> {
+        self.lives.read_filters(breathe).map_err(|source| self.runs_error(source))
     }
 
     fn runs_error(&self, source: io::Error) -> StoreError {

@@ -1,4 +1,5 @@
-//! The thread that merges runs of lives, beside the one that writes them: a merge may take long, and what is written meanwhile must not wait.
+//! The thread that merges runs of lives, beside the one that writes them: a merge may take long, and what is written meanwhile must not wait. It reads the
+//! filters that are wanted again, too, also amid a merge: until then refunds read runs in vain.
 //!
 //! # Invariants
 //!
@@ -25,7 +26,8 @@ const RESTS: u32 = 4;
 /// Has runs merged. When it is dropped, what is being merged is left.
 #[derive(Debug)]
 pub(super) struct Merger {
-    looks: Jobs<()>,
+    /// Whoever finds that a filter is wanted has it, too, as long as this is there.
+    looks: Arc<Jobs<()>>,
     ends: Arc<AtomicBool>,
 }
 
@@ -47,6 +49,7 @@ impl Drop for Merger {
 pub(super) fn spawn_merger(store: Store, helpers: &Helpers) -> io::Result<(Merger, Helper)> {
     let ends = Arc::new(AtomicBool::new(false));
     let (is_ending, breather) = (Arc::clone(&ends), Breather::new(helpers));
+    let read_by = store.clone();
     let (looks, helper) = helpers.start("heng-lives", bounded(1), move |()| {
         breather.begin();
         let mut breathe = || {
@@ -56,13 +59,29 @@ pub(super) fn spawn_merger(store: Store, helpers: &Helpers) -> io::Result<(Merge
             breather.rest(RESTS, false);
             Ok(())
         };
-        while go_on(&store, &mut breathe) {}
+        read_filters(&store, &mut breathe);
+        let mut and_read = || {
+            breathe()?;
+            read_filters(&store, &mut breathe);
+            Ok(())
+        };
+        while go_on(&store, &mut and_read) {}
         true
     })?;
+    let looks = Arc::new(looks);
+    read_by.set_filter_reader(Arc::downgrade(&looks));
     let merger = Merger { looks, ends };
     // What an end left unmerged.
     merger.look();
     Ok((merger, helper))
+}
+
+/// Reads the filters that are wanted.
+fn read_filters(store: &Store, breathe: &mut impl FnMut() -> io::Result<()>) {
+    // Another error is that the process ends.
+    if let Err(err @ StoreError::Damaged { .. }) = store.read_life_filters(breathe) {
+        store.unreadable(&err);
+    }
 }
 
 /// Merges some runs; answers whether there may be more.

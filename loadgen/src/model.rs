@@ -26,6 +26,20 @@ impl Model {
         Self { totals: (0..accounts).map(|_| Totals::default()).collect() }
     }
 
+    /// A model that goes on with what [`Self::all`] said.
+    pub(crate) fn going_on(all: &[[u64; 4]]) -> Self {
+        let totals = |of: &[u64; 4]| {
+            let [debits, credits, debits_pending, credits_pending] = of.map(AtomicU64::new);
+            Totals { debits, credits, debits_pending, credits_pending }
+        };
+        Self { totals: all.iter().map(totals).collect() }
+    }
+
+    /// Posted debits and credits, then pending ones, of every account.
+    pub(crate) fn all(&self) -> Vec<[u64; 4]> {
+        self.totals.iter().map(Totals::load).collect()
+    }
+
     /// Notes an accepted operation.
     #[inline]
     pub(crate) fn accepted(&self, planned: &Planned) {
@@ -55,10 +69,13 @@ impl Model {
 
     /// Posted debits and credits, then pending ones, of the account at a place.
     pub(crate) fn totals(&self, index: usize) -> [u128; 4] {
-        let totals = self.totals.get(index);
-        totals.map_or([0; 4], |totals| {
-            let all = [&totals.debits, &totals.credits, &totals.debits_pending, &totals.credits_pending];
-            all.map(|total| total.load(Relaxed).into())
-        })
+        self.totals.get(index).map_or([0; 4], |totals| totals.load().map(u128::from))
+    }
+}
+
+impl Totals {
+    fn load(&self) -> [u64; 4] {
+        let all = [&self.debits, &self.credits, &self.debits_pending, &self.credits_pending];
+        all.map(|total| total.load(Relaxed))
     }
 }

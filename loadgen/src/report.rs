@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::closing::ClosingReport;
 use crate::drive::Operations;
@@ -48,7 +48,7 @@ pub(crate) struct Report {
 }
 
 /// Percentiles, microseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50: u64,
     pub(crate) p90: u64,

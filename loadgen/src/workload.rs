@@ -74,6 +74,18 @@ impl Workload {
         Ok(Self { rng, accounts, first_account: base.wrapping_add(1), choose, ids, first_id, next_id: first_id, salt })
     }
 
+    /// With ids of time that come after those of so long.
+    pub(crate) fn after(self, ids: Duration) -> Self {
+        let later = (ids.as_nanos() / ID_TICK_NS).saturating_add(1).wrapping_mul(CONNECTIONS_MAX);
+        let first_id = self.first_id.wrapping_add(later);
+        Self { first_id, next_id: first_id, ..self }
+    }
+
+    /// For how long ids of time have come.
+    pub(crate) fn ids_came() -> Duration {
+        BEGUN.elapsed()
+    }
+
     fn pick(&mut self) -> u32 {
         match &self.choose {
             Choose::Uniform | Choose::Hot(_) => self.rng.random_range(0..self.accounts),

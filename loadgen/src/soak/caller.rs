@@ -11,6 +11,8 @@ use heng::client::{Client, ClientError, Credentials};
 use heng::ledger::{Code, Outcome, Transfer};
 use tokio::sync::watch;
 
+use super::report::Report;
+use super::standing::Standing;
 use crate::drive::Counts;
 use crate::measure::Recorder;
 use crate::mix::{Filling, Mixer};
@@ -38,6 +40,32 @@ pub(crate) struct Shared {
     /// Answers to what was sent again that were decided before the connection broke.
     pub(crate) decided_before: AtomicU64,
     pub(crate) stop: AtomicBool,
+    /// Windows that the parts before have closed.
+    pub(super) windows_before: u64,
+}
+
+impl Shared {
+    /// For so many accounts, or those of the parts before, from which everything is counted on.
+    pub(super) fn new(accounts: u64, earlier: Option<&Standing>) -> anyhow::Result<Self> {
+        let report = earlier.map(|earlier| &earlier.report);
+        let from = |count: fn(&Report) -> u64| AtomicU64::new(report.map_or(0, count));
+        Ok(Self {
+            model: earlier.map_or_else(|| Model::new(accounts), |earlier| Model::going_on(&earlier.totals)),
+            counts: Counts {
+                answered: from(|report| report.answered),
+                accepted: from(|report| report.accepted),
+                refused: from(|report| report.refused),
+                busy: from(|report| report.busy),
+                ..Counts::default()
+            },
+            recorder: Recorder::new()?,
+            reconnects: from(|report| report.reconnects),
+            reads: from(|report| report.reads),
+            decided_before: from(|report| report.decided_before),
+            stop: AtomicBool::new(false),
+            windows_before: report.map_or(0, |report| report.windows_closed),
+        })
+    }
 }
 
 /// When a caller sends.

@@ -2,16 +2,18 @@
 //! checkpoints, and a restart every few minutes, in turn a drain and a `kill -9`.
 //!
 //! It looks for what short runs do not show: memory and files that grow, latencies that drift, money that does. The ledger is one and
-//! the same from the beginning to the end, and is compared account by account and replayed beside itself at the end.
+//! the same from the beginning to the end, and is compared account by account and replayed beside itself at the end. A soak may go on with
+//! what another one left ([`standing`]): then it is a part of it.
 
 mod caller;
 mod report;
+mod standing;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -26,10 +28,8 @@ use tokio::task::JoinSet;
 use crate::accounts::Range;
 use crate::arguments::{Distribution, Ids};
 use crate::closing::{POLICY, register};
-use crate::drive::Counts;
-use crate::measure::{Recorder, histogram};
+use crate::measure::histogram;
 use crate::mix::{Due, Mix, Mixer};
-use crate::model::Model;
 use crate::office::Office;
 use crate::report::{Latency, grouped, whole};
 use crate::run::{ARRIVAL_SLACK, LIMITS, NOT_VERIFIED, nanoseconds, say, wait_until};
@@ -38,6 +38,7 @@ use crate::timeline::Sampler;
 use crate::workload::{ABROAD, Workload};
 use caller::{Caller, Pace, Shared};
 use report::{Life, Report};
+use standing::Standing;
 
 /// How long the most that the server takes is measured: a part of the soak, and long enough at best that checkpoints are in it.
 const MEASURED_PART: u32 = 20;
@@ -51,7 +52,7 @@ const SAMPLED: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(20);
 
 /// Drive a server at a part of what it can take for as long as you like, with restarts, and look for leaks and drift.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct SoakArguments {
     /// How long, minutes.
     #[arg(long, default_value_t = 60.0)]
@@ -90,6 +91,9 @@ pub(crate) struct SoakArguments {
     /// Data directory of the server, kept afterwards [default: a temporary one].
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Go on with the ledger that an earlier soak left in the data directory, at its rate: the result is of both together, and of those before.
+    #[arg(long, requires = "data_dir", conflicts_with_all = ["rate", "connections", "batch", "accounts", "participants", "seed"])]
+    go_on: bool,
 }
 
 /// Exit code when memory grew by more than it may.
@@ -125,44 +129,80 @@ pub(crate) fn run(arguments: &SoakArguments) -> ExitCode {
 fn soak(arguments: &SoakArguments) -> anyhow::Result<Report> {
     let temporary = tempfile::tempdir()?;
     let data = arguments.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    let earlier = if arguments.go_on { Some(Standing::read(&data)?) } else { None };
     anyhow::ensure!(
-        std::fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none()),
-        "{} is not empty: a soak begins with a ledger of its own",
+        earlier.is_some() || std::fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none()),
+        "{} is not empty: a soak begins with a ledger of its own, or with --go-on goes on with that of another one",
         data.display()
     );
+    let arguments = &arguments.going_on(earlier.as_ref());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let server = start(&data)?;
     let range = Range { first: 1, accounts: arguments.accounts, abroad: ABROAD };
-    runtime.block_on(async {
+    let shared = Arc::new(Shared::new(range.all(), earlier.as_ref())?);
+    let is_as_left = runtime.block_on(async {
         let mut client = Client::connect(server.address.as_str(), &Credentials::development()).await?;
-        range.open(&mut client).await
+        if earlier.is_some() {
+            return range.is_as_known(&mut client, &shared.model).await;
+        }
+        range.open(&mut client).await?;
+        Ok(true)
     })?;
-    register(&Office::new(&server.operations), range.first, arguments.participants.min(arguments.accounts))?;
+    anyhow::ensure!(is_as_left, "the ledger in {} is not as the part before left it; see above", data.display());
+    if earlier.is_none() {
+        let participants = arguments.participants.min(arguments.accounts);
+        register(&Office::new(&server.operations), range.first, participants)?;
+    }
     let (moved, address) = watch::channel(server.address.clone());
     let due = Due { after: Duration::from_secs(3), within: Duration::from_secs(2), last_ns: Arc::default() };
-    let shared = Arc::new(Shared {
-        model: Model::new(range.all()),
-        counts: Counts::default(),
-        recorder: Recorder::new()?,
-        reconnects: AtomicU64::new(0),
-        reads: AtomicU64::new(0),
-        decided_before: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-    });
+    let parts = earlier.as_ref().map_or(0, |earlier| earlier.report.parts);
+    let ids_came = Duration::from_nanos(earlier.as_ref().map_or(0, |earlier| earlier.ids_ns));
+    let seed = arguments.seed.wrapping_add(parts << 32);
     let callers = (0..arguments.connections).map(|number| {
-        let workload =
-            Workload::new((arguments.seed, number, 0), (arguments.accounts, Distribution::Uniform, Ids::Time))?;
-        let mixer = Mixer::new(workload, Mix::Full, due.clone());
+        let workload = Workload::new((seed, number, 0), (arguments.accounts, Distribution::Uniform, Ids::Time))?;
+        let mixer = Mixer::new(workload.after(ids_came), Mix::Full, due.clone());
         Ok(Caller { mixer, shared: Arc::clone(&shared), address: address.clone() })
     });
     let callers = callers.collect::<anyhow::Result<Vec<_>>>()?;
     let mut soak = Soak { arguments, runtime: &runtime, data, server: Some(server), moved, shared };
     let (callers, rate, reached) = soak.rate(callers)?;
-    let mut report = soak.go(callers, rate)?;
+    let mut latencies = earlier.as_ref().map_or_else(histogram, Standing::latencies)?;
+    let mut report = soak.go(callers, rate, &mut latencies)?;
     report.reached_per_s = reached;
     runtime.block_on(wait_until(Duration::from_nanos(due.last_ns.load(Relaxed)).saturating_add(ARRIVAL_SLACK)));
     soak.verify(&range, &mut report)?;
-    Ok(report)
+    let report = match earlier {
+        Some(earlier) => report.after(earlier.report),
+        None => report,
+    };
+    let standing = Standing::new(
+        report.concluded(&latencies),
+        ids_came.saturating_add(Workload::ids_came()),
+        soak.shared.model.all(),
+        &latencies,
+    );
+    standing.write(&soak.data)?;
+    Ok(standing.report)
+}
+
+impl SoakArguments {
+    /// The same as in the parts before, if there were some.
+    fn going_on(&self, earlier: Option<&Standing>) -> Self {
+        let Some(Report { accounts, participants, connections, batch, seed, rate, .. }) =
+            earlier.map(|earlier| &earlier.report)
+        else {
+            return self.clone();
+        };
+        Self {
+            accounts: *accounts,
+            participants: *participants,
+            connections: *connections,
+            batch: *batch,
+            seed: *seed,
+            rate: *rate,
+            ..self.clone()
+        }
+    }
 }
 
 /// A server with limits and a scheme.
@@ -235,7 +275,7 @@ impl Soak<'_> {
     }
 
     /// Drives, restarts, closes windows and takes samples until the time is over.
-    fn go(&mut self, callers: Vec<Caller>, rate: u64) -> anyhow::Result<Report> {
+    fn go(&mut self, callers: Vec<Caller>, rate: u64, total: &mut Histogram<u64>) -> anyhow::Result<Report> {
         let arguments = self.arguments;
         let begun = Instant::now();
         let counted = self.shared.counts.answered.load(Relaxed);
@@ -243,7 +283,7 @@ impl Soak<'_> {
         let restarts = Duration::from_secs(arguments.restart_every_s);
         let closes = Duration::from_secs(arguments.close_every_s);
         let mut sampler = Sampler::new(begun).probing(&self.data)?;
-        let (mut total, mut quiet) = (histogram()?, histogram()?);
+        let mut quiet = histogram()?;
         let (mut lives, mut life) = (Vec::new(), Life::new(0.0, None));
         let (mut next_sample, mut next_close, mut next_restart) = (SAMPLED, closes, restarts);
         let mut windows_closed = 0_u64;
@@ -288,8 +328,9 @@ impl Soak<'_> {
         }
         lives.push(life.end(&sampler, take(&mut quiet)?));
         drop(self.end(tasks)?);
-        self.shared.recorder.take(&mut total)?;
-        Ok(Report::new(arguments, rate, (sampler, lives, windows_closed), &total, &self.shared))
+        self.shared.recorder.take(total)?;
+        let windows_closed = self.shared.windows_before.saturating_add(windows_closed);
+        Ok(Report::new(arguments, rate, (sampler, lives, windows_closed), &self.shared))
     }
 
     /// Ends the server and starts it again; how long it was away.

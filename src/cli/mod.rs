@@ -21,6 +21,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::ledger::Operation;
 
@@ -116,8 +117,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// What a command comes to: whether all went well.
 type Done = Result<bool, Failure>;
 
+/// As many files may be open from now on as this process is permitted: a large ledger has hundreds of them.
+fn raise_open_files() -> std::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
+    // Where they are too few, whoever opens one more is told so.
+    let _raised = raise_open_files();
     let done = match Arguments::parse().command {
         Command::Serve(command) => serve(&command),
         Command::Account(command) => account::run(&command),

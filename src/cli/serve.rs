@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Done, Failure, print};
+use super::{Done, Failure, print, raise_open_files};
 use crate::config::{Config, Settings};
 use crate::router::BEHIND_APART;
 use crate::server::{self, Ready};
@@ -156,10 +157,7 @@ fn ignores_hangup() -> bool {
 
 /// Connections need files. Where there may not be so many, fewer are taken: without a file for its next segment the journal, and so the server, would stop.
 fn fit_open_files(config: &mut Config) {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(err) = setrlimit(Resource::Nofile, limit) {
+    if let Err(err) = raise_open_files() {
         tracing::warn!(%err, "cannot raise the limit of open files");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return };

@@ -167,28 +167,25 @@ impl Asking {
 
     /// Takes up a filter that was read, or answers it where its run is gone.
     pub(super) fn take_up_filter(&mut self, run: &Arc<IdRun>, filter: Filter) -> Option<Filter> {
-        match self.was_read(run) {
-            Some(kept) => kept.filter.replace(filter),
-            None => Some(filter),
-        }
+        let Some(kept) = self.was_read(run) else { return Some(filter) };
+        kept.worth.filter_was_read();
+        kept.filter.replace(filter)
     }
 
     /// A filter could not be read. Without it the run can be asked all the same, unless it is damaged.
     pub(super) fn go_on_without_filter(&mut self, run: &Arc<IdRun>, err: &io::Error) {
-        if self.was_read(run).is_none() {
-            return;
-        }
+        let Some(kept) = self.was_read(run) else { return };
+        kept.worth.give_up();
         if matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
             damaged(run, err);
         }
-        tracing::warn!(%err, "the filter of an id run cannot be read now, so that new ids of old times take longer; tried again after some more");
+        tracing::warn!(%err, "the filter of an id run cannot be read now, so that new ids of old times take longer; tried again once another run came");
     }
 
     /// A run whose filter is not being read any more, unless it is gone.
     fn was_read(&mut self, run: &Arc<IdRun>) -> Option<&mut Kept> {
         let kept = self.runs.iter_mut().find(|kept| Arc::ptr_eq(&kept.run, run))?;
         kept.is_being_read = false;
-        kept.worth.filter_was_read();
         Some(kept)
     }
 

@@ -1,7 +1,7 @@
 //! With which id each block of a run begins.
 //!
 //! Fences are in the file, one after the other. In memory is only the first of each [`GROUP`], with the checksum of the whole group; the others are read
-//! when somebody looks for an id: so a billion ids take two megabytes, and not ninety.
+//! when somebody looks for an id: so a billion ids take three megabytes, and not ninety.
 //!
 //! # Invariants
 //!

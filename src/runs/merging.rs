@@ -7,7 +7,7 @@
 //!
 //! # Not here
 //!
-//! How they are merged ([`super::run`]), and how fast.
+//! How they are merged ([`super::writer`]), and how fast.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@
 //!
 //! # Not here
 //!
-//! What becomes of them ([`super::run`]).
+//! What becomes of them ([`super::writer`]).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

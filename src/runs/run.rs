@@ -25,6 +25,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use super::directory::is_refused;
 use super::fences::{Between, FENCE_BYTES, Fences, Group, decode};
 use super::filter::{Filter, Seed, WORDS};
 use super::ranges::Ranges;
@@ -101,10 +102,15 @@ impl<E: Entry> Run<E> {
     }
 
     /// Its filter, read again, from the file as it was opened, which may have another name or none by now. Blocks. `breathe` is called between its parts,
-    /// and ends it with an error.
+    /// and ends it with an error of its own; what the disk does not give is damage, and a system that refuses is none ([`is_refused`]).
     pub(crate) fn filter(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<Filter> {
-        let (_, filter) = Self::read((&self.path, self.file.try_clone()?), |_| true, breathe)?;
-        Ok(filter.unwrap_or_default())
+        let read = self.file.try_clone().and_then(|file| Self::read((&self.path, file), |_| true, breathe));
+        match read {
+            Ok((_, filter)) => Ok(filter.unwrap_or_default()),
+            Err(err) if is_refused(&err) => Err(err),
+            Err(err) if matches!(err.kind(), io::ErrorKind::Interrupted | io::ErrorKind::InvalidData) => Err(err),
+            Err(err) => Err(self.unreadable(&err)),
+        }
     }
 
     fn read(
@@ -228,7 +234,7 @@ impl<E: Entry> Run<E> {
 
     /// A file that is open and cannot be read is as good as damaged, whoever reads it.
     fn unreadable(&self, err: &io::Error) -> io::Error {
-        damaged::<E>(&self.path, &format!("a block cannot be read: {err}"))
+        damaged::<E>(&self.path, &format!("it cannot be read: {err}"))
     }
 
     pub(super) fn group_of(&self, block: usize) -> io::Result<Group> {

@@ -13,7 +13,10 @@ use super::ranges::Ranges;
 /// cost less than a filter of some megabytes.
 const IN_VAIN: u32 = 16;
 
-/// What a run was asked for and does not have. Where several threads count, a few may be missing.
+/// A filter that cannot be read is not wanted before the next run comes, however often its run is read in vain.
+const GIVEN_UP: u32 = u32::MAX;
+
+/// What a run was asked for and does not have. Where several threads count, a few may be missing, or of those before the last run came.
 #[derive(Debug, Default)]
 pub(crate) struct Worth {
     /// How often the run was read for an id that is not there, since it has no filter.
@@ -32,21 +35,28 @@ impl Worth {
         add(&self.in_vain, 1);
     }
 
-    /// So many ids were ruled out by the filter.
+    /// So many ids were ruled out by the filter. Where that is known to be worth it, nothing is written that other threads read.
     #[inline]
     pub(crate) fn ruled_out(&self, ids: u32) {
-        add(&self.ruled_out, ids);
+        if ids > 0 && self.ruled_out.load(Relaxed) < IN_VAIN {
+            add(&self.ruled_out, ids);
+        }
     }
 
     /// Whether the filter, which is not in memory, should be read again.
     #[inline]
     pub(crate) fn wants_filter(&self) -> bool {
-        self.in_vain.load(Relaxed) >= IN_VAIN
+        (IN_VAIN..GIVEN_UP).contains(&self.in_vain.load(Relaxed))
     }
 
-    /// The filter was read, or could not be: what was read in vain before does not count any more.
+    /// The filter was read: what was read in vain before does not count any more.
     pub(crate) fn filter_was_read(&self) {
         self.in_vain.store(0, Relaxed);
+    }
+
+    /// The filter could not be read, and is not wanted before the next run comes.
+    pub(crate) fn give_up(&self) {
+        self.in_vain.store(GIVEN_UP, Relaxed);
     }
 
     /// A newer run came, whose ids lie there: whether the filter of this one stays. It is counted anew from here on.
@@ -90,5 +100,12 @@ mod tests {
         assert!(worth.wants_filter());
         worth.filter_was_read();
         assert!(!worth.wants_filter());
+        // One that cannot be read is asked for once for each run that comes.
+        worth.give_up();
+        read(3 * IN_VAIN);
+        assert!(!worth.wants_filter());
+        worth.is_filter_needed(&Ranges::default(), &Ranges::default());
+        read(IN_VAIN);
+        assert!(worth.wants_filter());
     }
 }

@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! 1. A file has the name of a run only once all of it is durable; what is left when writing ends before that is removed.
+//! 2. A merge, which can wait, leaves room on the disk for those who cannot.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -27,6 +28,9 @@ const LOOKS_BREATHED_AFTER: usize = 1 << 14;
 /// Entries after which the disk has all that there is: some 6 MB, or 1 MB of what is to stay in the cache.
 const PASSED_ON_AFTER: usize = 1 << 18;
 const PASSED_ON_CACHED_AFTER: usize = 1 << 15;
+
+/// Bytes that a merge leaves free: some segments of the journal, and what a checkpoint writes.
+const LEFT_FREE: u64 = 256 << 20;
 
 /// Writes a run as its entries come, in order of id.
 struct Writer<E> {
@@ -193,6 +197,19 @@ impl<E: Entry> Writer<E> {
     }
 }
 
+/// An error where a directory's disk has no room for so much, with so much left.
+fn has_room(directory: &Path, bytes: u64, left: u64) -> io::Result<()> {
+    let disk = rustix::fs::statvfs(directory)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= bytes.saturating_add(left) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::StorageFull,
+        format!("it takes {bytes} bytes and leaves {left} to others, and {free} are free in {}", directory.display()),
+    ))
+}
+
 /// What was written, or the file removed: only so that it takes no room, the next start removes it, too.
 fn or_removed<T>(unfinished: &Path, written: io::Result<T>) -> io::Result<T> {
     if written.is_err() {
@@ -235,13 +252,18 @@ impl<E: Entry> Run<E> {
     }
 
     /// Writes one run with all that is in some, and removes those. Of what several have about one id, the first in [`Entry`]'s order stays. Blocks.
-    /// `breathe` is called after each [`BREATHED_AFTER`] entries and some more times, and ends it with an error.
+    /// Where there is no room for it and for others beside it, the error is [`io::ErrorKind::StorageFull`]. `breathe` is called after each [`BREATHED_AFTER`] entries and some more times, and ends it with an error.
     pub(crate) fn merge(
         (directory, seed): (&Path, Seed),
         runs: &[Arc<Self>],
         breathe: impl FnMut() -> io::Result<()>,
     ) -> io::Result<(Self, Filter)> {
         let unfinished = directory.join("merged.tmp");
+        let mut bytes = 0_u64;
+        for run in runs {
+            bytes = bytes.saturating_add(run.file.metadata()?.len());
+        }
+        has_room(directory, bytes, LEFT_FREE)?;
         let merged = or_removed(&unfinished, Self::write_merged((&unfinished, seed), runs, breathe))?;
         for run in runs.iter().filter(|run| run.path != merged.0.path) {
             match fs::remove_file(&run.path) {
@@ -273,5 +295,21 @@ impl<E: Entry> Run<E> {
         }
         breathe()?;
         writer.finish(&unfinished.with_file_name(file_name::<E>(covers)), &mut breathe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_only_where_some_is_left_for_others() {
+        let directory = tempfile::tempdir().unwrap();
+        has_room(directory.path(), 1, 0).unwrap();
+        for (bytes, left) in [(u64::MAX, 0), (0, u64::MAX), (1 << 62, 1 << 62)] {
+            let refused = has_room(directory.path(), bytes, left).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+            assert!(refused.to_string().contains(&format!("it takes {bytes} bytes and leaves {left} to others")));
+        }
     }
 }

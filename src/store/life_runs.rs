@@ -24,7 +24,9 @@ use crate::flow::Jobs;
 use crate::journal::sync_directory;
 use crate::ledger::{LIFE_BYTES, Life, TransferId, get};
 use crate::planted::{self, Bug};
-use crate::runs::{Entry, Filter, Key, Kind, MERGED, Ranges, Run, Seed, Worth, open_all, to_merge_alike, visit_all};
+use crate::runs::{
+    Entry, Filter, Key, Kind, MERGED, Ranges, Run, Seed, Worth, is_refused, open_all, to_merge_alike, visit_all,
+};
 
 /// Lives that are gathered before they are written as a run, with what sorting them takes some 6 MB. Where a checkpoint has very many, as the first one of a store that
 /// is made again, twice as many from each eighth run on, up to some 100 MB: each run is an open file.
@@ -221,12 +223,7 @@ impl LifeRuns {
             let is_needed = asked.worth.is_filter_needed(&new, asked.run.ranges());
             Asked { filter: asked.filter.clone().filter(|_| is_needed), ..asked.clone() }
         };
-        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
-        let next = asked.iter().map(still_needed).chain(runs).collect();
-        let before = std::mem::replace(&mut *asked, next);
-        drop(asked);
-        // Who reads does not wait for that.
-        drop(before);
+        self.change(|asked| asked.iter().map(still_needed).chain(runs).collect());
     }
 
     /// What was given back of a transfer, as of the last checkpoint that is durable. Blocks where a run may have it.
@@ -249,33 +246,37 @@ impl LifeRuns {
         Ok(found)
     }
 
-    /// Reads the filters that are wanted again. Blocks. `breathe` is called now and then, and ends it with an error.
+    /// Reads the filters that are wanted again; one that the system does not let it read now is not wanted before the next checkpoint. Blocks. `breathe` is called
+    /// now and then, and ends it with an error.
     pub(super) fn read_filters(&self, breathe: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
         let wanted: Vec<_> = self.asked().iter().filter(|asked| asked.wants_filter()).cloned().collect();
         for Asked { run, worth, .. } in wanted {
-            worth.filter_was_read();
-            let is_grave = |err: &io::Error| {
-                matches!(
-                    err.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Interrupted
-                )
-            };
             let filter = match run.filter(breathe) {
                 Ok(filter) => Arc::new(filter),
-                Err(err) if is_grave(&err) => return Err(err),
-                Err(err) => {
-                    tracing::warn!(%err, "the filter of a run of lives cannot be read now, so that refunds take longer; tried again after some more");
+                Err(err) if is_refused(&err) => {
+                    worth.give_up();
+                    tracing::warn!(%err, "the filter of a run of lives cannot be read now, so that refunds take longer; tried again after the next checkpoint");
                     continue;
                 }
+                Err(err) => return Err(err),
             };
-            let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+            worth.filter_was_read();
             let with_it = |asked: &Asked| {
                 let filter = Some(&filter).filter(|_| Arc::ptr_eq(&asked.run, &run)).or(asked.filter.as_ref()).cloned();
                 Asked { filter, ..asked.clone() }
             };
-            *asked = asked.iter().map(with_it).collect();
+            self.change(|asked| asked.iter().map(with_it).collect());
         }
         Ok(())
+    }
+
+    /// Puts others in the place of the runs that are asked. What is given back then, filters and files, mostly nobody waits for who reads.
+    fn change(&self, next: impl FnOnce(&[Asked]) -> Arc<[Asked]>) {
+        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+        let next = next(&asked);
+        let before = std::mem::replace(&mut *asked, next);
+        drop(asked);
+        drop(before);
     }
 
     /// Visits all lives, of each transfer the one that is right last. Blocks.
@@ -290,17 +291,12 @@ impl LifeRuns {
         let Some(merged) = to_merge_alike(&runs, SMALLEST) else { return Ok(false) };
         let (run, filter) = Run::merge((&self.directory, self.seed), merged, breathe)?;
         let mut made = Some(Asked::new(run, Some(filter)));
-        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
         // It comes in the place of the first of them.
-        let next = asked.iter().filter_map(|known| {
+        let in_its_place = |known: &Asked| {
             let is_merged = merged.iter().any(|run| Arc::ptr_eq(run, &known.run));
             if is_merged { made.take() } else { Some(known.clone()) }
-        });
-        let next = next.collect();
-        let before = std::mem::replace(&mut *asked, next);
-        drop(asked);
-        // Who reads does not wait for what is given back now, filters and files.
-        drop((before, runs));
+        };
+        self.change(|asked| asked.iter().filter_map(in_its_place).collect());
         Ok(true)
     }
 }

@@ -186,7 +186,7 @@ fn filters_of_runs_that_lie_apart_are_given_back_and_read_again_when_they_are_wa
 }
 
 #[test]
-fn a_filter_that_cannot_be_read_is_wanted_again_and_a_damaged_one_is_an_error() {
+fn a_filter_that_the_system_does_not_let_be_read_is_wanted_later_and_a_damaged_one_is_an_error() {
     let above = tempfile::tempdir().unwrap();
     let directory = above.path().join("lives");
     let runs = open(&directory, 0);
@@ -202,8 +202,13 @@ fn a_filter_that_cannot_be_read_is_wanted_again_and_a_damaged_one_is_an_error() 
     assert!(runs.read_filters(&mut || Err(io::ErrorKind::Interrupted.into())).is_err(), "who ends reads no further");
     in_vain();
     runs.read_filters(&mut || Err(io::ErrorKind::OutOfMemory.into())).unwrap();
-    assert_eq!(filters(&runs), [false, true]);
     in_vain();
+    runs.read_filters(&mut || Ok(())).unwrap();
+    assert_eq!(filters(&runs), [false, true], "not before another checkpoint");
+    checkpoint(&runs, [(9_000, 7)].into_iter());
+    in_vain();
+    let disk = runs.read_filters(&mut || Err(io::ErrorKind::Other.into())).unwrap_err();
+    assert_eq!(disk.kind(), io::ErrorKind::InvalidData, "what a disk does not give is damage");
     let path = &files(&directory)[0];
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.len() - 20;

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{TestServer, account, run, runtime, settings, text, transfer};
-use heng::backup::{BackupError, Until, backup, check, restore};
+use heng::backup::{BackupError, Until, backup, check, restore, take_over};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, Code, LINKED, Outcome, Record, Transfer};
 use heng::verify::{Report, verify};
@@ -312,11 +312,80 @@ fn a_segment_with_nothing_but_its_header_is_no_damage() {
     bytes[128..].fill(0);
     bytes[5_000..6_000].fill(7);
     fs::write(segment(2), bytes).unwrap();
+    // There was no checkpoint since.
+    fs::remove_file(path("data").join("store.reached")).unwrap();
     assert_eq!(backup(&path("data"), &path("backup")).unwrap().sequence, first);
     assert_eq!(restore(&path("backup"), &path("new"), Until::End).unwrap().sequence, first);
     // But what followed in the backup is not there any more.
     assert!(backup(&path("data"), &path("whole")).is_err());
     check(&path("whole")).unwrap();
+}
+
+/// Where a header is damaged, groups may follow: a copy that ended before it would be sound, and without what was acknowledged.
+#[test]
+fn damage_is_not_taken_for_the_end_of_the_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut small = settings(&path("data"));
+    small.segment_bytes = Some(1 << 20);
+    small.group_transfers_max = Some(1_024);
+    let server = TestServer::start(small);
+    load(&server, 12, 1);
+    backup(&path("data"), &path("older")).unwrap();
+    load(&server, 60, 10_000);
+    server.stop().unwrap();
+    let older = fs::read(path("older").join("manifest.json")).unwrap();
+    let segment = |number: usize| path("data").join(format!("journal/{number:012}.journal"));
+    let made = backup(&path("data"), &path("whole")).unwrap();
+    let used = check(&path("whole")).unwrap().segments.len();
+    assert!(used >= 4 && segment(used + 1).exists(), "{used}");
+    let reached = path("data").join("store.reached");
+    let reached_bytes = fs::read(&reached).unwrap();
+    let refused = |what: &str, also: bool| {
+        let new = backup(&path("data"), &path("new"));
+        assert!(
+            matches!(new, Err(BackupError::Damaged { .. } | BackupError::Lost { .. } | BackupError::Missing(_))),
+            "{what}: {new:?}"
+        );
+        assert!(!path("new").join("manifest.json").exists(), "{what}");
+        fs::remove_dir_all(path("new")).unwrap();
+        assert!(backup(&path("data"), &path("older")).is_err(), "{what}");
+        assert!(fs::read(path("older").join("manifest.json")).unwrap() == older, "{what}");
+        let taken = take_over(&path("data"), &path("new"));
+        assert!(taken.is_err() && !path("data").join("FENCED").exists(), "{what}: {taken:?}");
+        fs::remove_dir_all(path("new")).unwrap();
+        // A start refuses the same.
+        if also {
+            assert!(!verify(&path("data")).unwrap().ok, "{what}");
+        }
+    };
+    for number in 1..=used {
+        let sound = fs::read(segment(number)).unwrap();
+        for (what, range, flip) in [
+            ("flipped", 0..1, 1_u8),
+            ("first sector", 0..512, 0),
+            ("first pages", 0..9_000, 0),
+            ("all", 0..sound.len(), 0),
+        ] {
+            let mut bytes = sound.clone();
+            bytes[range].iter_mut().for_each(|byte| *byte = if flip > 0 { *byte ^ flip } else { 0 });
+            fs::write(segment(number), bytes).unwrap();
+            refused(&format!("segment {number}, {what}"), true);
+        }
+        fs::remove_file(segment(number)).unwrap();
+        refused(&format!("segment {number}, removed"), true);
+        fs::write(segment(number), &sound).unwrap();
+        // Without what the last checkpoint tells, all but the end of the journal is missed all the same.
+        if number < used {
+            fs::remove_file(&reached).unwrap();
+            fs::write(segment(number), vec![0; sound.len()]).unwrap();
+            refused(&format!("segment {number}, all, and nothing tells how far it reached"), false);
+            fs::write(segment(number), &sound).unwrap();
+            fs::write(&reached, &reached_bytes).unwrap();
+        }
+    }
+    assert_eq!(backup(&path("data"), &path("older")).unwrap().sequence, made.sequence);
+    check(&path("older")).unwrap();
 }
 
 #[test]

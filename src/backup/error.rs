@@ -31,6 +31,21 @@ pub enum BackupError {
         /// Which byte.
         offset: usize,
     },
+    /// A segment is not there.
+    #[error("{0} is missing: nothing more was copied; see `heng verify`, and keep the backups that are there")]
+    Missing(PathBuf),
+    /// The journal has lost its end.
+    #[error(
+        "the journal of {path} ends at sequence {ledger}, but was durable up to {reached} when the last checkpoint was made: its end is lost, and nothing is made of the rest; see `heng verify`, and keep the backups that are there"
+    )]
+    Lost {
+        /// Of which data directory.
+        path: PathBuf,
+        /// Its last record.
+        ledger: Sequence,
+        /// What was durable.
+        reached: Sequence,
+    },
     /// The backup is of something else.
     #[error("{0} is a backup of another ledger: choose another directory")]
     AnotherLedger(PathBuf),

@@ -17,6 +17,7 @@
 //! 1. The manifest is written last: a backup that was interrupted is the one before it, and what it left is made again.
 //! 2. A backup goes on only if the ledger is the one that it was made of, by the hash chain; nothing of it is written over before that is known.
 //! 3. What it has, it keeps: also statements that the data directory has lost.
+//! 4. It has all that its ledger has, or there is none: where the journal ends is where recovery finds its end. Damage is never taken for that.
 //!
 //! # Not here
 //!
@@ -34,8 +35,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{DataDir, DataDirError};
-use crate::journal::{Disk, FileDisk, SegmentPart, head_at, sound_part, sync_directory};
+use crate::journal::{Beginning, Disk, FileDisk, SegmentPart, beginning, head_at, sound_part, sync_directory};
 use crate::ledger::Sequence;
+use crate::store::reached;
 
 pub use error::BackupError;
 use error::io_error;
@@ -199,8 +201,13 @@ fn copy(data: &Path, to: &Path, may: impl Fn() -> Result<(), DataDirError>) -> R
     fs::create_dir_all(to.join("journal")).map_err(io_error(to))?;
     let mut made = Made::default();
     let mut manifest = Manifest::empty();
+    // Asked before the journal is looked at: so much of it was durable then.
+    let durable = reached(&data.join("store")).map_err(io_error(data))?;
     copy_segments(data, to, &known, &mut manifest, &mut made)?;
     shorter(&manifest, &known)?;
+    if manifest.sequence < durable {
+        return Err(BackupError::Lost { path: data.to_owned(), ledger: manifest.sequence, reached: durable });
+    }
     // After the journal: a statement is kept before the record that names it is written.
     copy_statements(data, to, &known, &mut manifest, &mut made)?;
     may()?;
@@ -225,6 +232,11 @@ fn copy_segments(
     made: &mut Made,
 ) -> Result<(), BackupError> {
     let numbers = FileDisk::read_only(&data.join("journal")).list().map_err(io_error(data))?;
+    for (number, expected) in numbers.iter().zip(1..) {
+        if *number != expected {
+            return Err(BackupError::Missing(segment_path(data, expected)));
+        }
+    }
     let another = || BackupError::AnotherLedger(to.to_owned());
     let mut head = hex([0; 32]);
     for (place, &number) in numbers.iter().enumerate() {
@@ -249,6 +261,7 @@ fn copy_segments(
             if before.is_some() || next.is_some() {
                 return Err(BackupError::Damaged { path, offset: 0 });
             }
+            nothing_follows(data, &numbers, place)?;
             break;
         };
         if next.is_some() && !part.is_whole {
@@ -270,6 +283,7 @@ fn copy_segments(
             return Err(another());
         }
         if next.is_none() {
+            nothing_follows(data, &numbers, place)?;
             shorter(manifest, known)?;
         }
         head = hex(part.last_hash);
@@ -290,6 +304,35 @@ fn copy_segments(
     Ok(())
 }
 
+/// An error where the segment in a place is not the last one that was written to, although the next has no header: what recovery would refuse is not copied
+/// as if it ended there. What is being written while it is looked at is looked at again.
+fn nothing_follows(data: &Path, numbers: &[u64], place: usize) -> Result<(), BackupError> {
+    let mut found = Ok(());
+    for _ in 0..READS {
+        found = nothing_follows_now(data, numbers.get(place.saturating_add(1)..).unwrap_or_default());
+        if found.is_ok() {
+            break;
+        }
+    }
+    found
+}
+
+fn nothing_follows_now(data: &Path, later: &[u64]) -> Result<(), BackupError> {
+    for (place, number) in later.iter().enumerate() {
+        let path = segment_path(data, *number);
+        match beginning(&fs::read(&path).map_err(io_error(&path))?) {
+            Beginning::Blank => {}
+            // It was begun meanwhile, and is for the next backup.
+            Beginning::Header if place == 0 => return Ok(()),
+            Beginning::Torn if place == 0 => {}
+            Beginning::Header | Beginning::Torn | Beginning::Damaged => {
+                return Err(BackupError::Damaged { path, offset: 0 });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Reads a segment and its sound groups; none when no group was written there yet, or the first one was torn. What is being written while it is read looks like damage, so that is
 /// looked at again.
 fn read_part(path: &Path) -> Result<(Vec<u8>, Option<SegmentPart>), BackupError> {
@@ -298,8 +341,7 @@ fn read_part(path: &Path) -> Result<(Vec<u8>, Option<SegmentPart>), BackupError>
         let bytes = read_durable(path)?;
         let begun = sound_part(&bytes);
         let part = begun.filter(|part| part.next_sequence > part.base_sequence);
-        let is_blank = bytes.iter().take(128).all(|byte| *byte == 0);
-        if begun.map_or(is_blank, |part| !part.goes_on) {
+        if begun.map_or_else(|| beginning(&bytes) == Beginning::Blank, |part| !part.goes_on) {
             return Ok((bytes, part));
         }
         offset = part.map_or(0, |part| part.end);

@@ -1,6 +1,6 @@
 //! The data directory, its lock, and how it is given up.
 //!
-//! Two processes never write one directory: the lock is of the file `LOCK`, and who has it serves. Where that one cannot be ended (it stands still, or is
+//! Two processes never write one directory: the lock is of the file `LOCK`, and of the directory, and who has it serves. Where that one cannot be ended (it stands still, or is
 //! another machine's), its directory is given up instead, for good: `FENCED` says to which directory its ledger goes, and no start takes it any more;
 //! then `LOCK` is written to, by which the process that has it knows ([`Guard`]). Its lock stays: as long as it lives, nobody else writes there. The directory
 //! to which a ledger goes has `TAKING_OVER` until it is whole, and is served by nobody before.
@@ -93,6 +93,8 @@ pub struct DataDir {
     path: PathBuf,
     /// Locked until dropped.
     lock: File,
+    /// The directory itself, locked, too, by who writes: somebody may remove `LOCK`.
+    _itself: Option<File>,
     /// Its length when it was taken.
     lock_bytes: u64,
 }
@@ -134,7 +136,12 @@ impl DataDir {
             }
         }
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io_error)?;
-        let taken = Self::locked(path, lock, File::try_lock)?;
+        let itself = File::open(path).map_err(io_error)?;
+        if matches!(itself.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(DataDirError::InUse(path.to_owned()));
+        }
+        // Where directories cannot be locked, the file alone is.
+        let taken = Self { _itself: Some(itself), ..Self::locked(path, lock, File::try_lock)? };
         // Now, and not before: who gives it up from now on makes the file longer than it was when it was locked.
         Self::check_not_fenced(path)?;
         Ok(taken)
@@ -236,7 +243,7 @@ impl DataDir {
             Ok(()) => {
                 let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
                 let lock_bytes = lock.metadata().map_err(io_error)?.len();
-                Ok(Self { path: path.to_owned(), lock, lock_bytes })
+                Ok(Self { path: path.to_owned(), lock, _itself: None, lock_bytes })
             }
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Io { path: path.to_owned(), source }),

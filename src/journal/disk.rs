@@ -22,6 +22,9 @@ const FILL_SYNC_BYTES: u64 = 1 << 20;
 /// Segments kept open; a long history has more than a process may open.
 const OPEN_FILES_MAX: usize = 64;
 
+/// Of these, the newest stay open: an error of the disk is told to the files that were open when it came, so what is written by one must be synced by the same.
+const NEWEST_OPEN: u64 = 2;
+
 /// Numbered segment files.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// The numbers that exist, in order.
@@ -90,7 +93,8 @@ impl FileDisk {
         }
         let file = Arc::new(OpenOptions::new().read(true).write(self.writable).open(self.path(number))?);
         if files.len() >= OPEN_FILES_MAX {
-            files.clear();
+            let newest = files.keys().copied().max().unwrap_or(0);
+            files.retain(|known, _| known.saturating_add(NEWEST_OPEN) > newest);
         }
         files.insert(number, Arc::clone(&file));
         Ok(file)
@@ -241,6 +245,20 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn what_is_written_is_synced_by_the_same_file_however_many_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FileDisk::create(directory.path()).unwrap();
+        let last = u64::try_from(OPEN_FILES_MAX).unwrap() * 2;
+        (1..=last).for_each(|number| fs::write(disk.path(number), [0; 8]).unwrap());
+        let written = disk.open(last).unwrap();
+        for number in 1..last {
+            disk.read_at(number, 0, &mut [0; 8]).unwrap();
+            assert!(Arc::ptr_eq(&disk.open(last).unwrap(), &written));
+        }
+        assert!(disk.files.lock().unwrap().len() <= OPEN_FILES_MAX);
+    }
 
     #[test]
     fn what_trickles_to_the_disk_is_what_was_written() {

@@ -151,8 +151,8 @@ impl Journal for FileJournal {
         }
         group.seal(epoch, &self.tail.previous_hash);
         let bytes = u64::try_from(group.bytes().len()).unwrap_or(u64::MAX);
-        // A segment that holds nothing is never left: what follows it would look like damage.
-        if self.tail.offset > 0
+        // A segment that holds nothing, or only its header after its first group was cut, is never left: what follows it would look like damage.
+        if self.tail.offset > header_bytes()
             && self.tail.offset.saturating_add(bytes) > self.segment_bytes
             && let Err(err) = self.roll()
         {

@@ -40,7 +40,7 @@ pub(crate) use disk::{Trickle, WHOLE, let_cache_go, rename_new, replace_file, sy
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run, Spares};
 pub use guard::{Guard, TAKEN_OVER};
-pub use part::{SegmentPart, cut_after, head_at, sound_part};
+pub use part::{Beginning, SegmentPart, beginning, cut_after, head_at, sound_part};
 pub use reader::JournalReader;
 pub use recovery::{JournalError, Recovered, Tail, recover, walk};
 pub use segment::FORMAT_VERSION;

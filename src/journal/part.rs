@@ -1,6 +1,6 @@
 //! What a segment holds, as far as it is sound: for copies of it, whole or up to a point.
 
-use super::group::{GROUP_HEADER_BYTES, Hash, PendingGroup};
+use super::group::{GROUP_HEADER_BYTES, GroupHeader, Hash, PendingGroup};
 use super::segment::{Found, SegmentHeader, group_at, header_after, is_blank};
 use crate::ledger::{RECORD_BYTES, Sequence, is_joined_to_next};
 
@@ -27,6 +27,35 @@ pub struct SegmentPart {
     pub is_whole: bool,
     /// Whether sound groups follow something that is not sound.
     pub goes_on: bool,
+}
+
+/// How a segment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// With a header.
+    Header,
+    /// Nothing was ever written to it.
+    Blank,
+    /// Its first group was being written, with the header, when the power went; or is being written now. If none after it was ever written to, it is as good as blank.
+    Torn,
+    /// The header is damaged: groups are there without it, or the file is cut off.
+    Damaged,
+}
+
+/// How a segment begins, by all of its bytes: a damaged header must not make it look fresh.
+pub fn beginning(segment: &[u8]) -> Beginning {
+    if SegmentHeader::decode(segment).is_some() {
+        Beginning::Header
+    } else if segment.len() < GROUP_HEADER_BYTES {
+        Beginning::Damaged
+    } else if is_blank(segment) {
+        Beginning::Blank
+    } else if GroupHeader::decode(segment).is_some() || header_after(segment, 0).is_some() {
+        // A group stands behind a segment's header; one at the very beginning went astray.
+        Beginning::Damaged
+    } else {
+        Beginning::Torn
+    }
 }
 
 /// Looks through a segment's bytes; none when nothing was written there, or its header is not sound.

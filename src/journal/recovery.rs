@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::group::{GROUP_HEADER_BYTES, GroupHeader, Hash};
+use super::part::{Beginning, beginning};
 use super::reader::JournalReader;
 use super::segment::{FORMAT_VERSION, Found, SegmentHeader, group_at, header_after, is_blank};
 use crate::ledger::Sequence;
+
+/// What is said of a segment that lost its header.
+const HEADER_DAMAGED: &str = "the segment header is damaged";
 
 /// Where the next group goes and what it must link to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +202,14 @@ impl<'a> Walk<'a> {
                 return Err(self.damaged(*number, 0, &format!("segment {expected} is missing")));
             }
         }
+        // Also where nothing is read at first: records are looked for by what these say.
+        let used = self.headers.iter().rposition(Option::is_some).unwrap_or(0);
+        for (number, header) in self.segments.iter().zip(&self.headers).take(used) {
+            match header {
+                None => return Err(self.damaged(*number, 0, HEADER_DAMAGED)),
+                Some(header) => self.is_own(*number, header)?,
+            }
+        }
         if let (Some(reader), headers) = (reader, &self.headers) {
             headers.iter().flatten().for_each(|header| reader.note_segment(header.number, header.base_sequence));
         }
@@ -239,9 +251,7 @@ impl<'a> Walk<'a> {
         let Some(header) = SegmentHeader::decode(bytes) else {
             return self.unused_segment(number, bytes, later_is_used);
         };
-        if header.number != number {
-            return Err(self.damaged(number, 0, &format!("this is segment {}", header.number)));
-        }
+        self.is_own(number, &header)?;
         if length < header.segment_bytes {
             let what = format!("the file is cut off: it was made with {} bytes", header.segment_bytes);
             return Err(self.damaged(number, length, &what));
@@ -279,12 +289,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// An error where a header belongs to another segment.
+    fn is_own(&self, number: u64, header: &SegmentHeader) -> Result<(), JournalError> {
+        if header.number == number {
+            return Ok(());
+        }
+        Err(self.damaged(number, 0, &format!("this is segment {}", header.number)))
+    }
+
     /// A segment that no group begins: fresh, or torn with its first group.
     fn unused_segment(&mut self, number: u64, bytes: &[u8], later_is_used: bool) -> Result<bool, JournalError> {
         (self.recovered.tail.segment, self.recovered.tail.offset) = (number, 0);
-        // A group stands behind a segment's header; one at the very beginning went astray.
-        if later_is_used || GroupHeader::decode(bytes).is_some() || header_after(bytes, 0).is_some() {
-            return Err(self.damaged(number, 0, "the segment header is damaged"));
+        if later_is_used || beginning(bytes) == Beginning::Damaged {
+            return Err(self.damaged(number, 0, HEADER_DAMAGED));
         }
         self.recovered.torn_bytes = written_bytes(bytes);
         Ok(false)

@@ -69,7 +69,11 @@ impl Disk for MemoryDisk {
     fn write_at(&self, number: u64, offset: u64, written: &[u8]) -> io::Result<()> {
         self.spend()?;
         let offset = usize::try_from(offset).unwrap();
-        self.with(number, |bytes| bytes[offset..offset + written.len()].copy_from_slice(written))
+        self.with(number, |bytes| {
+            let end = offset + written.len();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[offset..end].copy_from_slice(written);
+        })
     }
     fn sync(&self, _: u64) -> io::Result<()> {
         self.spend()
@@ -212,6 +216,52 @@ fn recovery_from_a_later_sequence_begins_at_its_segment_and_reads_older_records_
 }
 
 /// A reader that recovered from the end only, so that it knows nothing of older segments than where they begin.
+/// A start that begins at a late segment finds earlier records by the headers of theirs.
+#[test]
+fn a_header_that_is_damaged_is_refused_also_where_nothing_is_read_at_first() {
+    let (memory, disk) = start();
+    let last = fill(&disk, &[7; 40]);
+    let used: Vec<u64> = {
+        let segments = memory.segments.lock().unwrap();
+        segments.iter().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)).map(|(number, _)| *number).collect()
+    };
+    assert!(used.len() >= 4, "{used:?}");
+    let from_the_end = || recover(&disk, &JournalReader::new(Arc::clone(&disk)), (last, 0), &mut |_, _| Ok(()));
+    from_the_end().unwrap();
+    for &number in &used {
+        let sound = memory.segments.lock().unwrap()[&number].clone();
+        let other = memory.segments.lock().unwrap()[&if number == 1 { 2 } else { number - 1 }].clone();
+        let mut flipped = sound.clone();
+        flipped[3] ^= 1;
+        let mut of_another = sound.clone();
+        of_another[..128].copy_from_slice(&other[..128]);
+        for damaged in [flipped, of_another] {
+            memory.segments.lock().unwrap().insert(number, damaged);
+            let refused = from_the_end();
+            assert!(matches!(refused, Err(JournalError::Damaged { .. })), "segment {number}: {refused:?}");
+        }
+        memory.segments.lock().unwrap().insert(number, sound);
+    }
+    from_the_end().unwrap();
+}
+
+/// The first group of a segment was torn, and its header stayed.
+#[test]
+fn a_segment_with_nothing_but_its_header_is_written_to_also_by_what_does_not_fit() {
+    let (memory, disk) = start();
+    fill(&disk, &[3; 2]);
+    {
+        let mut segments = memory.segments.lock().unwrap();
+        let bytes = segments.get_mut(&1).unwrap();
+        bytes[128..].fill(0);
+        bytes[300] = 1;
+    }
+    let many = 2 * SEGMENT_BYTES / 128;
+    assert_eq!(fill_with(&disk, 8 * SEGMENT_BYTES, &[many]), many);
+    let (ids, _, _, recovered) = reopen(&disk).unwrap();
+    assert_eq!((ids.len() as u64, recovered.tail.segment), (many, 1));
+}
+
 fn at_the_end(disk: &Arc<dyn Disk>, last: u64) -> Arc<JournalReader> {
     let reader = JournalReader::new(Arc::clone(disk));
     recover(disk, &reader, (last + 1, last), &mut |_, _| Ok(())).unwrap();

@@ -99,7 +99,7 @@ fn set_mark(path: &Path) -> bool {
 }
 
 /// After a write or a sync that failed the kernel may take for clean what the disk does not have, and nobody is told again: such a store is not
-/// trusted. A disk that is full, or a system that refuses, says so before anything is taken.
+/// trusted. A disk that is full, or a system that refuses, says so to a write before anything is taken; whose sync failed is another kind of error.
 pub(super) fn distrust_after(path: &Path, err: &StoreError) {
     let (StoreError::Sled { source: sled::Error::Io(source), .. } | StoreError::Io { source, .. }) = err else {
         return;
@@ -134,7 +134,19 @@ impl LifeStore for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::open::unsynced;
     use crate::store::open_or_set_aside;
+
+    #[test]
+    fn a_store_is_trusted_after_a_write_that_found_no_room_and_not_after_a_sync() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let no_room = || io::Error::from(io::ErrorKind::StorageFull);
+        distrust_after(&path, &StoreError::Io { path: path.clone(), source: no_room() });
+        assert!(!is_marked(&path));
+        distrust_after(&path, &StoreError::Io { path: path.clone(), source: unsynced(no_room()) });
+        assert!(is_marked(&path));
+    }
 
     #[test]
     fn lives_are_as_of_the_last_checkpoint_and_a_distrusted_store_is_set_aside() {

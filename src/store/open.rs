@@ -163,12 +163,13 @@ impl Store {
         let indexed = self.index.written();
         if indexed > self.last_index()? {
             // First the entries, then up to where they reach.
-            self.index.sync().map_err(|source| self.index_error(source.into()))?;
+            self.index.sync().map_err(|source| self.index_error(unsynced(source).into()))?;
             let put = self.meta.insert(INDEXED_KEY, &indexed.to_be_bytes());
             put.map_err(|source| self.error(source))?;
         }
         self.db.flush().map_err(|source| self.error(source))?;
-        self.file.sync_data().map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
+        let synced = self.file.sync_data().map_err(unsynced);
+        synced.map_err(|source| StoreError::Io { path: self.path.to_path_buf(), source })?;
         crate::journal::let_cache_go(&self.file, crate::journal::WHOLE);
         Ok(())
     }
@@ -275,6 +276,11 @@ impl Store {
     pub(crate) fn damaged(&self, what: &str) -> StoreError {
         damaged(&self.path, what)
     }
+}
+
+/// A sync that failed, for whatever reason: what was written before may be lost, also where the disk is full, which a write would have said before it took anything.
+pub(super) fn unsynced(source: io::Error) -> io::Error {
+    io::Error::other(source)
 }
 
 fn damaged(path: &Path, what: &str) -> StoreError {

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::calendar::{Calendar, CalendarError};
 use crate::ledger::{
-    Book, DistributionState, PayoutFormat, Policy, Record, Scheme, Sequence, StoredRecord, WindowState,
+    Book, DistributionState, Netting, PayoutFormat, Policy, Record, Scheme, Sequence, StoredRecord, WindowState,
 };
 
 /// The longest name of a mapping: an import is recorded with it.
@@ -137,6 +137,11 @@ pub fn check_change(
             Some(scheme) if scheme.currency != before.currency => {
                 return Err(wrong(before, "its number stands for another currency already; use another number"));
             }
+            // Who paid whom was not counted so far, and would be settled as if it had not been.
+            Some(scheme) if is_used && scheme.netting == Netting::Bilateral && before.netting != Netting::Bilateral => {
+                let what = "it has positions already, which bilateral netting would not settle; close its window before its netting is changed";
+                return Err(wrong(before, what));
+            }
             None if is_used || waiting => {
                 let what = "it has positions or payouts that are not finished; close its window and let the bank answer before it is removed";
                 return Err(wrong(before, what));
@@ -169,7 +174,9 @@ pub fn check_change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{AccountId, GatewayId, NewAccount, PolicyPart, WindowEntry};
+    use crate::ledger::{
+        AccountId, Code, GatewayId, NewAccount, ParticipantEntry, PolicyPart, Transfer, TransferId, WindowEntry,
+    };
 
     #[expect(clippy::unnecessary_wraps, reason = "stands for what reads the journal")]
     fn none(_: (Sequence, Sequence)) -> Result<Option<Policy>, String> {
@@ -193,6 +200,41 @@ mod tests {
         assert!(error.contains("needs a payer"), "{error}");
         let csv = Policy::parse(&policy("currency = \"EUR\"\npayout_format = \"csv\"")).unwrap();
         assert_eq!(check_schemes(&csv), Ok(()));
+    }
+
+    #[test]
+    fn a_window_that_is_in_use_does_not_become_bilateral() {
+        let mut book = Book::new();
+        let mut sequence = 0;
+        let mut append = |book: &mut Book, record: Record| {
+            sequence += 1;
+            book.apply(sequence, &record).unwrap();
+        };
+        let [debtor, creditor] = [1, 2].map(AccountId::from_raw);
+        for (id, account) in [(1, debtor), (2, creditor)] {
+            let opened = NewAccount { id: account, currency: 978, code: 1, ..NewAccount::default() };
+            append(&mut book, Record::Account { account: opened, gateway: GatewayId(1) });
+            let (name, iban, bic) = ([0; ParticipantEntry::NAME_BYTES], [0; 34], [0; 11]);
+            let participant = ParticipantEntry { id, account, name, iban, bic, is_proposed: false };
+            append(&mut book, Record::Participant(participant, GatewayId(1)));
+        }
+        let with = |netting: &str| policy(&format!("currency = \"EUR\"\nnetting = \"{netting}\""));
+        for part in PolicyPart::split(&with("multilateral")) {
+            append(&mut book, Record::Policy(part));
+        }
+        let [bilateral, gross] = ["bilateral", "gross"].map(|netting| Policy::parse(&with(netting)).unwrap());
+        assert_eq!(check_change(&book, &bilateral, none), Ok(()), "nothing is in its window yet");
+        let paid = Transfer {
+            id: TransferId::from_raw(7),
+            debit: debtor,
+            credit: creditor,
+            amount: 100,
+            ..Transfer::default()
+        };
+        append(&mut book, Record::Transfer { transfer: paid, outcome: Code::Accepted, gateway: GatewayId(1) });
+        let error = check_change(&book, &bilateral, none).unwrap_err().to_string();
+        assert!(error.contains("close its window before its netting is changed"), "{error}");
+        assert_eq!(check_change(&book, &gross, none), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
 
+use super::alike::Alike;
 use super::breaks::{Break, BreakKind, BreakState, Tolerated};
 use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason, Tolerance};
 use crate::backoffice::calendar::{Calendar, day_of};
@@ -226,7 +227,9 @@ impl BankSide {
 
     /// How many lines of a file were imported before.
     pub fn lines_known(&self, read: &ReadStatements) -> usize {
-        fingerprints(read).into_iter().filter(|fingerprint| self.known_lines.contains(fingerprint)).count()
+        let mut seen = HashMap::new();
+        let lines = read.statements.iter().flat_map(|statement| &statement.lines);
+        lines.filter(|line| self.known_lines.contains(&Alike::of(line, &mut seen).next())).count()
     }
 
     /// How many breaks nobody has resolved.
@@ -245,12 +248,18 @@ impl BankSide {
             self.latest_day = self.latest_day.max(statement.until.unwrap_or(i32::MIN).min(ahead));
             self.closing = statement.closing.or(self.closing);
         }
-        let fingerprints = fingerprints(&read);
+        let mut seen = HashMap::new();
         // Lines go as they are taken over: there may be millions.
         let lines = read.statements.into_iter().flat_map(|statement| statement.lines);
-        for ((place, line), fingerprint) in (1_u32..).zip(lines).zip(fingerprints) {
+        for (place, line) in (1_u32..).zip(lines) {
             self.latest_day = self.latest_day.max(line.day.min(ahead));
-            if !self.known_lines.insert(fingerprint) && entry.skips_known {
+            let mut alike = Alike::of(&line, &mut seen);
+            let mut is_new = self.known_lines.insert(alike.next());
+            while !is_new && !entry.skips_known {
+                // One more than earlier files have: a later file that has all of them has no new one.
+                is_new = self.known_lines.insert(alike.next());
+            }
+            if !is_new {
                 continue;
             }
             let Named { names, maybe, batches } = names_in(&line);
@@ -495,24 +504,6 @@ fn break_key(tag: u128) -> Option<BreakKey> {
         2 => Some(BreakKey::Entry(low)),
         _ => None,
     }
-}
-
-/// What tells the lines of files apart: day, amount and texts, and how many such lines came before it in the same file.
-fn fingerprints(read: &ReadStatements) -> Vec<u64> {
-    let mut seen: HashMap<u64, u32> = HashMap::new();
-    let hash = |bytes: &[u8]| blake3::hash(bytes).as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
-    let lines = read.statements.iter().flat_map(|statement| &statement.lines);
-    let each = lines.map(|line| {
-        let mut bytes = [line.day.to_le_bytes().as_slice(), &line.amount.to_le_bytes()].concat();
-        bytes.extend_from_slice(line.reference.as_bytes());
-        bytes.push(0);
-        bytes.extend_from_slice(line.text.as_bytes());
-        let same = seen.entry(hash(&bytes)).or_default();
-        *same = same.saturating_add(1);
-        bytes.extend_from_slice(&same.to_le_bytes());
-        hash(&bytes)
-    });
-    each.collect()
 }
 
 /// What a line names.

@@ -363,12 +363,15 @@ impl Matcher {
     fn fitting(&self, line: &BankLine, named: &[u32], tolerance: Tolerance) -> Option<(Reason, Vec<u32>)> {
         let off = |place: u32| line.amount.abs_diff(self.amount(place));
         let away = |place: u32| self.expected(place).map_or(u32::MAX, |expected| expected.day.abs_diff(line.day));
-        let fit = named.iter().copied().filter(|place| off(*place) <= tolerance.amount);
+        // What goes the other way is no payment of it, however small it is.
+        let same_way = |amount: i128| (amount > 0) == (line.amount > 0);
+        let fit =
+            named.iter().copied().filter(|place| off(*place) <= tolerance.amount && same_way(self.amount(*place)));
         if let Some(one) = fit.min_by_key(|place| (off(*place), away(*place), *place)) {
             return Some((Reason::Reference, vec![one]));
         }
         let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
-        let all = named.len() > 1 && line.amount.abs_diff(sum) <= tolerance.amount;
+        let all = named.len() > 1 && line.amount.abs_diff(sum) <= tolerance.amount && same_way(sum);
         all.then(|| (Reason::References, named.to_vec()))
     }
 

@@ -89,6 +89,17 @@ fn entries_of_one_reference_are_told_apart_by_amount_and_day() {
     assert_eq!((matches, troubles), (vec![reference(1, 0), reference(0, 1), reference(2, 2)], vec![]));
 }
 
+/// Of a small payment a tolerance may be more than twice as much.
+#[test]
+fn what_comes_the_other_way_does_not_pay_however_small_it_is() {
+    let five = Tolerance { amount: 5, days: 3 };
+    let (matches, troubles) = run(vec![expected(7, -2, 1)], vec![line(2, 1, &[7]), line(-2, 1, &[7])], five);
+    assert_eq!(matches, [matched(Reason::Reference, &[0], &[1])]);
+    assert_eq!(troubles, [(0, LineTrouble::Returned)]);
+    let both = vec![expected(7, -1, 1), expected(8, -1, 1)];
+    assert_eq!(run(both, vec![line(2, 1, &[7, 8])], five).0, []);
+}
+
 #[test]
 fn what_the_bank_gives_back_is_no_duplicate() {
     let (_, troubles) = run(vec![expected(7, -10, 1)], vec![line(-10, 1, &[7]), line(10, 3, &[7])], NEAR);

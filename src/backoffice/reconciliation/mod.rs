@@ -12,6 +12,7 @@
 //!
 //! Not here: reading files ([`super::statement`]).
 
+mod alike;
 mod breaks;
 mod ledger_side;
 mod matching;

@@ -486,6 +486,40 @@ mod tests {
         assert_eq!(desk.next_due().map(|due| due.id.raw()), Some(2));
     }
 
+    /// Many may be due at once, as after a pause, and are done one after the other.
+    #[test]
+    fn what_is_due_is_neither_cancelled_nor_captured_before_its_turn() {
+        let (mut accounts, [debtor, creditor]) = pair();
+        let mut desk = Desk::new(Arc::default());
+        let mut decide = |desk: &mut Desk, id: u128, operation: Operation, transfer: Transfer| {
+            let id = TransferId::from_raw(id);
+            let transfer = Transfer { id, debit: debtor, credit: creditor, flags: operation as u16, ..transfer };
+            let order = Order {
+                transfer,
+                gateway: GatewayId(1),
+                grant: Grant::ALL,
+                original: Original::NotAsked,
+                refused: None,
+            };
+            desk.decide(&mut accounts, &[order]).map_err(|refusal| refusal.code)
+        };
+        let until = Transfer { amount: 1, time_ns: 50, ..Transfer::default() };
+        let of = |related| Transfer { related, ..Transfer::default() };
+        for (id, operation) in [(1, Operation::Delayed), (2, Operation::Delayed), (3, Operation::Hold)] {
+            decide(&mut desk, id, operation, until).unwrap();
+        }
+        desk.set_time(49);
+        assert_eq!(decide(&mut desk, 11, Operation::Void, of(1)), Ok(()));
+        desk.set_time(50);
+        for (id, operation, related) in
+            [(12, Operation::Void, 2), (13, Operation::Void, 3), (14, Operation::Capture, 3)]
+        {
+            let transfer = Transfer { amount: u128::from(operation == Operation::Capture), ..of(related) };
+            assert_eq!(decide(&mut desk, id, operation, transfer), Err(Code::HoldNotOpen), "{operation:?}");
+        }
+        assert_eq!(desk.next_due().map(|due| due.id.raw()), Some(2), "it arrives");
+    }
+
     #[test]
     fn what_the_store_has_is_forgotten_and_still_counts() {
         let (mut accounts, [debtor, creditor]) = pair();

@@ -190,8 +190,8 @@ impl Desk {
     /// The hold or delayed transfer that an operation names.
     fn named(&self, transfer: &Transfer) -> Result<Pending, Code> {
         let pending = self.pending(TransferId::from_raw(transfer.related)).ok_or(Code::HoldNotOpen)?;
-        if pending.kind == PendingKind::Hold && pending.time_ns != 0 && pending.time_ns <= self.now_ns {
-            // Its expiry is recorded next.
+        if pending.kind != PendingKind::Reserve && pending.time_ns != 0 && pending.time_ns <= self.now_ns {
+            // Its expiry, or arrival, is recorded next, however many are due before it.
             return Err(Code::HoldNotOpen);
         }
         let suits = match pending.kind {

@@ -18,8 +18,8 @@ use common::{TestServer, account, runtime, settings, transfer};
 use heng::client::{Answer, Client, ClientError, Credentials};
 use heng::config::Settings;
 use heng::ledger::{
-    AccountChange, AccountClass, AccountFlags, AccountId, BALANCING, Code, Grant, LINKED, NewAccount, Operation,
-    Record, Transfer, TransferId,
+    AccountChange, AccountClass, AccountFlags, AccountId, BALANCING, Code, Grant, GrantChange, LINKED, NewAccount,
+    Operation, Record, Transfer, TransferId,
 };
 use heng::protocol::{AccountRequest, Kind, Query, QueryKind, encode_frame, encode_ids};
 
@@ -354,8 +354,9 @@ fn what_is_due_while_the_server_is_down_arrives_after_the_start() {
 fn a_gateway_does_what_its_key_permits_and_refusals_are_recorded() {
     let directory = tempfile::tempdir().unwrap();
     let server = TestServer::start(settings(directory.path()));
-    let grant = Grant { operations: Grant::parse_operations("transfer,hold").unwrap(), amount_max: 100 };
-    let added = heng::server::add_gateway(directory.path(), "shop", Some(grant), 2 << 20).unwrap();
+    let operations = Some(Grant::parse_operations("transfer,hold").unwrap());
+    let grant = GrantChange { operations, amount_max: Some(100) };
+    let added = heng::server::add_gateway(directory.path(), "shop", grant, 2 << 20).unwrap();
     runtime().block_on(async {
         prepare(&mut server.client().await).await;
         let who = Credentials::from_hex("shop", &added.key).unwrap();

@@ -541,7 +541,7 @@ mod server {
     use std::path::Path;
 
     pub(crate) fn add(data_dir: &Path, name: &str) -> heng::server::NewGateway {
-        heng::server::add_gateway(data_dir, name, None, 2 << 20).unwrap()
+        heng::server::add_gateway(data_dir, name, heng::ledger::GrantChange::default(), 2 << 20).unwrap()
     }
 }
 

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use super::table::{money, signed, table};
 use super::{Done, Failure, print, print_json};
 use crate::engine::{DataDir, DataDirError, RecoverOptions, recover};
-use crate::ledger::{Code, Grant};
-use crate::money::{AMOUNT_MAX, Currency};
+use crate::ledger::{Code, Grant, GrantChange};
+use crate::money::Currency;
 use crate::server::{AdminError, add_gateway};
 use crate::store::set_aside;
 use crate::telemetry::{LogFormat, init_logs};
@@ -37,7 +37,7 @@ enum GatewayAction {
         /// change, open-accounts, or all; and clearing, for people, which `all` does not contain. A known gateway keeps what it had; a new one may do everything.
         #[arg(long)]
         allow: Option<String>,
-        /// The most that one transfer may move, minor units.
+        /// The most that one transfer may move, minor units. A known gateway keeps what it had; a new one may move any amount.
         #[arg(long)]
         amount_max: Option<u128>,
         /// Print JSON.
@@ -81,8 +81,9 @@ pub(super) struct CodesCommand {
 
 pub(super) fn gateway(command: &GatewayCommand) -> Done {
     let GatewayAction::Add { name, data_dir, allow, amount_max, json } = &command.action;
-    let grant = (allow.is_some() || amount_max.is_some()).then(|| parse_grant(allow.as_deref(), *amount_max));
-    let added = add_gateway(data_dir, name, grant.transpose()?, SEGMENT_BYTES).map_err(|err| match err {
+    let operations = allow.as_deref().map(parse_operations).transpose()?;
+    let change = GrantChange { operations, amount_max: *amount_max };
+    let added = add_gateway(data_dir, name, change, SEGMENT_BYTES).map_err(|err| match err {
         AdminError::Name(_) | AdminError::DataDir(_) => Failure::configuration(err),
         err => err.into(),
     })?;
@@ -97,14 +98,12 @@ pub(super) fn gateway(command: &GatewayCommand) -> Done {
     Ok(true)
 }
 
-fn parse_grant(allow: Option<&str>, amount_max: Option<u128>) -> Result<Grant, Failure> {
-    let operations = Grant::parse_operations(allow.unwrap_or("all"));
-    let operations = operations.map_err(|name| {
+fn parse_operations(allow: &str) -> Result<u32, Failure> {
+    Grant::parse_operations(allow).map_err(|name| {
         Failure::configuration(anyhow::anyhow!(
             "`{name}` is nothing that a gateway could be allowed; see `heng gateway add --help`"
         ))
-    })?;
-    Ok(Grant { operations, amount_max: amount_max.unwrap_or(AMOUNT_MAX) })
+    })
 }
 
 /// Checks every invariant of a stopped server's data. Blocks.

@@ -15,6 +15,25 @@ pub struct Grant {
     pub amount_max: u128,
 }
 
+/// What is said of a gateway's grant; what is not said stays as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrantChange {
+    /// See [`Grant::operations`].
+    pub operations: Option<u32>,
+    /// See [`Grant::amount_max`].
+    pub amount_max: Option<u128>,
+}
+
+impl GrantChange {
+    /// The grant after it.
+    pub fn of(self, before: Grant) -> Grant {
+        Grant {
+            operations: self.operations.unwrap_or(before.operations),
+            amount_max: self.amount_max.unwrap_or(before.amount_max),
+        }
+    }
+}
+
 impl Default for Grant {
     fn default() -> Self {
         Self::ALL

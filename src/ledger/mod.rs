@@ -89,7 +89,7 @@ pub use code::Code;
 pub use desk::{Accounts, Desk, Made, Order, Refusal};
 pub use distribution::{Distribution, DistributionEntry, DistributionState};
 pub use fields::{get, set};
-pub use grant::Grant;
+pub use grant::{Grant, GrantChange};
 pub use id::{AccountId, GatewayId, Sequence, TransferId, parse_id};
 pub use life::{LIFE_BYTES, Life, LifeStore};
 pub use operation::{AccountChange, BALANCING, ExchangeRate, LINKED, MORE, Operation, Rounding, TRANSACTION_MAX};

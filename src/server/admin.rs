@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 use crate::engine::{DataDir, DataDirError, RecoverError, RecoverOptions, Surroundings, append_offline, recover};
-use crate::ledger::{GatewayEntry, GatewayId, Grant, Record};
+use crate::ledger::{GatewayEntry, GatewayId, Grant, GrantChange, Record};
 use crate::settlement::{SettlementHandle, SettlementMessage};
 use crate::store::Gateways;
 use crate::telemetry::{Health, HealthState};
@@ -78,10 +78,12 @@ pub struct NewGateway {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AddRequest {
     add: String,
-    /// Which operations and how much at once; what it had before, or everything, when not said.
-    grant: Option<(u32, u128)>,
+    /// Which operations, and how much at once; of each what it had before, or everything, when not said.
+    operations: Option<u32>,
+    amount_max: Option<u128>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,7 +94,7 @@ enum AddReply {
 }
 
 /// Makes an entry with a new key. A known name keeps its number: that is how a key is changed.
-fn new_entry(name: &str, grant: Option<Grant>, gateways: &Gateways) -> Result<(GatewayEntry, NewGateway), AdminError> {
+fn new_entry(name: &str, change: GrantChange, gateways: &Gateways) -> Result<(GatewayEntry, NewGateway), AdminError> {
     let padded = GatewayEntry::pad_name(name).filter(|_| name != crate::protocol::DEVELOPMENT_GATEWAY);
     let padded = padded.ok_or_else(|| AdminError::Name(name.to_owned()))?;
     let known = gateways.list();
@@ -100,49 +102,47 @@ fn new_entry(name: &str, grant: Option<Grant>, gateways: &Gateways) -> Result<(G
     let last = registered.clone().map(|entry| entry.id.0).max().unwrap_or(0);
     let before = registered.clone().find(|entry| entry.name() == name);
     let id = before.map_or(last.saturating_add(1), |entry| entry.id.0);
-    let grant = grant.unwrap_or(before.map_or(Grant::ALL, |entry| entry.grant));
+    let grant = change.of(before.map_or(Grant::ALL, |entry| entry.grant));
     let key: [u8; crate::protocol::KEY_BYTES] = rand::random();
     let entry = GatewayEntry { id: GatewayId(id), name: padded, key_hash: *blake3::hash(&key).as_bytes(), grant };
     let key = blake3::Hash::from_bytes(key).to_hex().to_string();
     Ok((entry, NewGateway { id, name: name.to_owned(), key }))
 }
 
-/// Adds a gateway, or gives a known one a new key and, when said, another grant, durably: by way of the server that runs on the directory, or directly. Blocks.
+/// Adds a gateway, or gives a known one a new key and, as far as it is said, another grant, durably: by way of the server that runs on the directory, or directly. Blocks.
 pub fn add_gateway(
     data_dir: &Path,
     name: &str,
-    grant: Option<Grant>,
+    change: GrantChange,
     segment_bytes: u64,
 ) -> Result<NewGateway, AdminError> {
     match DataDir::create(data_dir) {
-        Ok(directory) => add_offline(&directory, (name, grant), segment_bytes),
-        Err(DataDirError::InUse(_)) => add_online(&DataDir::admin_socket(data_dir), name, grant),
+        Ok(directory) => add_offline(&directory, (name, change), segment_bytes),
+        Err(DataDirError::InUse(_)) => add_online(&DataDir::admin_socket(data_dir), name, change),
         Err(err) => Err(err.into()),
     }
 }
 
 fn add_offline(
     directory: &DataDir,
-    (name, grant): (&str, Option<Grant>),
+    (name, change): (&str, GrantChange),
     segment_bytes: u64,
 ) -> Result<NewGateway, AdminError> {
     let recovered = recover(directory, RecoverOptions::default())?;
-    let (entry, added) = new_entry(name, grant, &recovered.gateways)?;
+    let (entry, added) = new_entry(name, change, &recovered.gateways)?;
     append_offline(recovered, &[Record::Gateway(entry)], segment_bytes, &Surroundings::default())
         .map_err(|err| AdminError::Record(format!("the gateway could not be recorded: {err}")))?;
     Ok(added)
 }
 
-fn add_online(path: &Path, name: &str, grant: Option<Grant>) -> Result<NewGateway, AdminError> {
+fn add_online(path: &Path, name: &str, change: GrantChange) -> Result<NewGateway, AdminError> {
     let socket_error = |source| AdminError::Socket { path: path.to_owned(), source };
     let mut stream =
         UnixStream::connect(path).map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
     let mut ask = || -> io::Result<String> {
         stream.set_read_timeout(Some(ADDED_TIMEOUT))?;
-        let mut line = serde_json::to_string(&AddRequest {
-            add: name.to_owned(),
-            grant: grant.map(|grant| (grant.operations, grant.amount_max)),
-        })?;
+        let GrantChange { operations, amount_max } = change;
+        let mut line = serde_json::to_string(&AddRequest { add: name.to_owned(), operations, amount_max })?;
         line.push('\n');
         stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
@@ -224,9 +224,9 @@ async fn add_here(
     settlement: &SettlementHandle,
     health: &Health,
 ) -> Result<NewGateway, String> {
-    let grant = request.grant.map(|(operations, amount_max)| Grant { operations, amount_max });
-    let name = request.add.as_str();
-    let (entry, added) = new_entry(name, grant, gateways).map_err(|err| err.to_string())?;
+    let AddRequest { add: name, operations, amount_max } = request;
+    let change = GrantChange { operations: *operations, amount_max: *amount_max };
+    let (entry, added) = new_entry(name, change, gateways).map_err(|err| err.to_string())?;
     let (reply, durable) = crossbeam::channel::bounded(1);
     let record = Box::new(Record::Gateway(entry));
     let sent = settlement.send(SettlementMessage::Record { record, not_before_ns: 0, reply });
@@ -250,5 +250,31 @@ async fn add_here(
         }
         _ => Err("the server stopped; whether the gateway has another key now is not known: start it, and do it again"
             .to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new key must not come with more than the old one had.
+    #[test]
+    fn what_is_not_said_of_a_known_gateways_grant_stays() {
+        let gateways = Gateways::default();
+        let add = |change: GrantChange| {
+            let (entry, added) = new_entry("refunds", change, &gateways).unwrap();
+            gateways.put(0, entry);
+            (entry.grant, added.id)
+        };
+        let nothing = GrantChange::default();
+        let [refund, hold] = ["refund", "hold"].map(|name| Grant::parse_operations(name).unwrap());
+        let everything = (Grant::ALL, 1);
+        assert_eq!(add(nothing), everything);
+        assert_eq!(add(GrantChange { operations: Some(refund), amount_max: Some(100) }).0.amount_max, 100);
+        let limited = |operations, amount_max| (Grant { operations, amount_max }, 1);
+        assert_eq!(add(nothing), limited(refund, 100));
+        assert_eq!(add(GrantChange { amount_max: Some(5_000), ..nothing }), limited(refund, 5_000));
+        assert_eq!(add(GrantChange { operations: Some(hold), ..nothing }), limited(hold, 5_000));
+        assert_eq!(add(GrantChange { operations: Some(Grant::ALL.operations), ..nothing }), limited(u32::MAX, 5_000));
     }
 }

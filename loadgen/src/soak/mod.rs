@@ -21,6 +21,7 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use heng::client::{Client, Credentials};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -99,37 +100,51 @@ pub(crate) struct SoakArguments {
 /// Exit code when memory grew by more than it may.
 const GREW: u8 = 3;
 
+/// What a soak came to.
+enum Ended {
+    /// What it knows, and the data directory, which goes with it where that is a temporary one.
+    Whole { standing: Box<Standing>, data: PathBuf, _temporary: TempDir },
+    /// The ledger that it was to go on with is not as it was left.
+    NotAsLeft,
+}
+
 /// Runs; 2 when money drifted, 3 when memory grew by more than it may, 1 when the run failed.
 pub(crate) fn run(arguments: &SoakArguments) -> ExitCode {
-    let told = soak(arguments).and_then(|report| {
-        if let Some(path) = &arguments.json {
-            let text = serde_json::to_string_pretty(&report)?;
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        std::io::stdout().write_all(report.describe().as_bytes())?;
-        Ok((report.is_verified(), report.grew(arguments.most_bytes_per_operation)))
-    });
-    match told {
-        Ok((true, None)) => ExitCode::SUCCESS,
-        Ok((true, Some(bytes))) => {
-            let most = arguments.most_bytes_per_operation;
+    soak(arguments).and_then(|ended| tell(arguments, &ended)).unwrap_or_else(|err| {
+        say(&format!("heng-loadgen: {err:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(arguments: &SoakArguments, ended: &Ended) -> anyhow::Result<ExitCode> {
+    let Ended::Whole { standing, data, .. } = ended else { return Ok(ExitCode::from(NOT_VERIFIED)) };
+    let report = &standing.report;
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    std::io::stdout().write_all(report.describe().as_bytes())?;
+    // What is not as it should be must not be what another part begins with.
+    if !report.is_verified() {
+        return Ok(ExitCode::from(NOT_VERIFIED));
+    }
+    standing.write(data)?;
+    let most = arguments.most_bytes_per_operation;
+    Ok(match report.grew(most) {
+        None => ExitCode::SUCCESS,
+        Some(bytes) => {
             say(&format!(
                 "heng-loadgen: memory grew by {bytes:.1} B with each operation from life to life; {most:.1} are allowed"
             ));
             ExitCode::from(GREW)
         }
-        Ok((false, _)) => ExitCode::from(NOT_VERIFIED),
-        Err(err) => {
-            say(&format!("heng-loadgen: {err:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
-fn soak(arguments: &SoakArguments) -> anyhow::Result<Report> {
+fn soak(arguments: &SoakArguments) -> anyhow::Result<Ended> {
     let temporary = tempfile::tempdir()?;
     let data = arguments.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
-    let earlier = if arguments.go_on { Some(Standing::read(&data)?) } else { None };
+    let mut earlier = if arguments.go_on { Some(Standing::read(&data)?) } else { None };
     anyhow::ensure!(
         earlier.is_some() || std::fs::read_dir(&data).map_or(true, |mut entries| entries.next().is_none()),
         "{} is not empty: a soak begins with a ledger of its own, or with --go-on goes on with that of another one",
@@ -148,8 +163,13 @@ fn soak(arguments: &SoakArguments) -> anyhow::Result<Report> {
         range.open(&mut client).await?;
         Ok(true)
     })?;
-    anyhow::ensure!(is_as_left, "the ledger in {} is not as the part before left it; see above", data.display());
-    if earlier.is_none() {
+    if !is_as_left {
+        say(&format!("heng-loadgen: the ledger in {} is not as the part before left it; see above", data.display()));
+        return Ok(Ended::NotAsLeft);
+    }
+    if let Some(earlier) = &mut earlier {
+        earlier.go_on(&data)?;
+    } else {
         let participants = arguments.participants.min(arguments.accounts);
         register(&Office::new(&server.operations), range.first, participants)?;
     }
@@ -175,14 +195,9 @@ fn soak(arguments: &SoakArguments) -> anyhow::Result<Report> {
         Some(earlier) => report.after(earlier.report),
         None => report,
     };
-    let standing = Standing::new(
-        report.concluded(&latencies),
-        ids_came.saturating_add(Workload::ids_came()),
-        soak.shared.model.all(),
-        &latencies,
-    );
-    standing.write(&soak.data)?;
-    Ok(standing.report)
+    let ids_came = ids_came.saturating_add(Workload::ids_came());
+    let standing = Standing::new(report.concluded(&latencies), ids_came, soak.shared.model.all(), &latencies);
+    Ok(Ended::Whole { standing: Box::new(standing), data: soak.data, _temporary: temporary })
 }
 
 impl SoakArguments {
@@ -316,7 +331,7 @@ impl Soak<'_> {
                 next_close = now.saturating_add(closes);
             }
             if now >= next_restart {
-                lives.push(life.end(&sampler, take(&mut quiet)?));
+                lives.push(life.end((counted, &sampler), take(&mut quiet)?));
                 let is_kill = lives.len().is_multiple_of(2);
                 let what = if is_kill { "kill -9" } else { "drain" };
                 let begun_s = sampler.at_s();
@@ -326,7 +341,7 @@ impl Soak<'_> {
                 next_restart = begun.elapsed().saturating_add(restarts);
             }
         }
-        lives.push(life.end(&sampler, take(&mut quiet)?));
+        lives.push(life.end((counted, &sampler), take(&mut quiet)?));
         drop(self.end(tasks)?);
         self.shared.recorder.take(total)?;
         let windows_closed = self.shared.windows_before.saturating_add(windows_closed);

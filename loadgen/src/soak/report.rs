@@ -34,7 +34,7 @@ const DRIFT_LIVES: usize = 6;
 pub(super) struct Life {
     /// Seconds since the soak began.
     pub(super) begun_s: f64,
-    /// How the life before it ended; none before the first.
+    /// How the life before it ended; none before the first of a part.
     after: Option<String>,
     /// From the order to end to being ready again, milliseconds.
     away_ms: u64,
@@ -60,14 +60,14 @@ impl Life {
         }
     }
 
-    /// The life as it was when it ended.
-    pub(super) fn end(self, sampler: &Sampler, latency: Latency) -> Self {
+    /// The life as it was when it ended; so much had been answered before there were samples.
+    pub(super) fn end(self, (before, sampler): (u64, &Sampler), latency: Latency) -> Self {
         let warm_s = self.begun_s + (sampler.at_s() - self.begun_s) * WARMING;
         let later = || sampler.timeline.samples.iter().filter(|sample| sample.at_s > warm_s);
         let point = |sample: &Sample| (sample.at_s / HOUR_S, megabytes(sample.rss_bytes));
         let last = later().next_back().copied().unwrap_or_default();
         Self {
-            answered: sampler.answered(),
+            answered: before.saturating_add(sampler.answered()),
             rss_bytes: last.rss_bytes,
             rss_mb_per_hour: slope(&later().map(point).collect::<Vec<_>>()),
             files: last.files,
@@ -182,12 +182,7 @@ impl Report {
         let later = |sample: Sample| Sample { at_s: sample.at_s + earlier_s, ..sample };
         samples.extend(self.timeline.samples.into_iter().map(later));
         let mut lives = earlier.lives;
-        let answered = |life: &Life| life.answered.saturating_add(earlier.answered);
-        lives.extend(self.lives.into_iter().map(|life| Life {
-            begun_s: life.begun_s + earlier_s,
-            answered: answered(&life),
-            ..life
-        }));
+        lives.extend(self.lives.into_iter().map(|life| Life { begun_s: life.begun_s + earlier_s, ..life }));
         for (operation, outcomes) in earlier.operations {
             let known = self.operations.entry(operation).or_default();
             for (outcome, count) in outcomes {
@@ -213,7 +208,9 @@ impl Report {
         let ends = || self.lives.iter().filter(|life| life.rss_bytes > 0);
         let over_time: Vec<_> = ends().map(|life| (life.begun_s / HOUR_S, megabytes(life.rss_bytes))).collect();
         let over_work: Vec<_> = ends().map(|life| (megabytes(life.answered), megabytes(life.rss_bytes))).collect();
-        let p99: Vec<_> = self.lives.iter().filter_map(|life| life.latency_us.as_ref()).map(|of| of.p99).collect();
+        // A short one has no quiet time.
+        let quiet = self.lives.iter().filter_map(|life| life.latency_us.as_ref()).filter(|latency| latency.count > 0);
+        let p99: Vec<_> = quiet.map(|latency| latency.p99).collect();
         Self {
             latency_us: Latency::from(latencies),
             rss_mb_per_hour: slope(&over_time),
@@ -333,7 +330,7 @@ mod tests {
         let whole = part(450, 1).after(Report { verified: false, ..second });
         assert_eq!((whole.minutes, whole.parts, whole.answered, whole.verified), (6.0, 3, 450, false));
         let lives: Vec<_> = whole.lives.iter().map(|life| (life.begun_s, life.answered)).collect();
-        assert_eq!(lives, [(60.0, 7), (180.0, 107), (300.0, 307)]);
+        assert_eq!(lives, [(60.0, 7), (180.0, 7), (300.0, 7)]);
         let at: Vec<_> = whole.timeline.samples.iter().map(|sample| sample.at_s).collect();
         assert_eq!(at, [5.0, 125.0, 245.0]);
         let marks: Vec<_> = whole.timeline.marks.iter().map(|mark| (mark.at_s, mark.what.as_str())).collect();

@@ -372,6 +372,10 @@ fn damage_is_not_taken_for_the_end_of_the_ledger() {
             fs::write(segment(number), bytes).unwrap();
             refused(&format!("segment {number}, {what}"), true);
         }
+        for length in [50, 300_000] {
+            fs::write(segment(number), &sound[..length]).unwrap();
+            refused(&format!("segment {number}, cut off at {length}"), true);
+        }
         fs::remove_file(segment(number)).unwrap();
         refused(&format!("segment {number}, removed"), true);
         fs::write(segment(number), &sound).unwrap();
@@ -386,6 +390,12 @@ fn damage_is_not_taken_for_the_end_of_the_ledger() {
     }
     assert_eq!(backup(&path("data"), &path("older")).unwrap().sequence, made.sequence);
     check(&path("older")).unwrap();
+    // A backup that has lost its end is sound by itself; its manifest tells.
+    assert!(verify(&path("whole")).unwrap().ok);
+    let last = path("whole").join(format!("journal/{used:012}.journal"));
+    fs::remove_file(last).unwrap();
+    let report = verify(&path("whole")).unwrap();
+    assert!(!report.ok && report.violations[0].contains("the backup's manifest says"), "{:?}", report.violations);
 }
 
 #[test]

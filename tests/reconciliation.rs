@@ -449,60 +449,26 @@ fn a_payout_that_was_refused_before_it_was_booked_leaves_no_break() {
     assert_eq!(open.len(), 1 + 8 + 2, "the line, the incoming payments, the two other payouts");
 }
 
-fn take(
-    office: &mut Office<Fused>,
-    content: &str,
-    incomplete: bool,
-    overlap: Option<Overlap>,
-) -> Result<Answer, Problem> {
-    let (account, mapping) = ("custody".to_owned(), Some("bank".to_owned()));
-    let content = content.as_bytes().to_vec();
-    office.perform(Command::Import(Import { account, mapping, incomplete, overlap, content }), &person(1))
-}
-
-/// How many lines of an import were matched.
-fn matches(answer: Result<Answer, Problem>) -> u64 {
-    match answer.unwrap() {
-        Answer::Imported { matched, .. } => matched,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Two payments of one amount on one day, each in a file of its own, and then both in the file of the week.
-#[test]
-fn a_line_that_was_kept_beside_one_like_it_is_known_to_later_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let ports = ledger(directory.path());
-    let more = |id: u128| {
-        let mut network = ports.network.lock().unwrap();
-        network.submit(&[Transfer { user_data_128: 900 + id, ..transfer(id, (900, 800), 800, 8) }]);
-        network.settle();
-    };
-    more(199);
-    let mut office = Office::new(ports.clone(), directory.path());
-    let file = |lines: usize| csv(&["2026-11-24;8,00;"].repeat(lines));
-    assert_eq!(matches(take(&mut office, &file(1), false, None)), 1);
-    // With other bytes than the first file, which would be known as a whole.
-    let second = csv(&["2026-11-24;8,00;", "2026-11-24;0,01;"]);
-    assert_eq!(take(&mut office, &second, false, None).unwrap_err().code, "overlap");
-    assert_eq!(matches(take(&mut office, &second, false, Some(Overlap::Keep))), 1);
-    // One that the bank never got.
-    more(198);
-    assert_eq!(matches(take(&mut office, &file(2), false, Some(Overlap::Skip))), 0, "both are known");
-    assert_eq!(matches(take(&mut office, &file(3), false, Some(Overlap::Skip))), 1, "a third one is new");
-}
-
 #[test]
 fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
     let directory = tempfile::tempdir().unwrap();
     let ports = ledger(directory.path());
-    {
-        // Another incoming payment of 8.00, which the bank never got.
+    // Another incoming payment of 8.00, which the bank never got.
+    let one_more = |id: u128| {
         let mut network = ports.network.lock().unwrap();
-        network.submit(&[Transfer { user_data_128: 1_099, ..transfer(199, (900, 800), 800, 8) }]);
+        network.submit(&[Transfer { user_data_128: 900 + id, ..transfer(id, (900, 800), 800, 8) }]);
         network.settle();
-    }
+    };
+    one_more(199);
     let mut office = Office::new(ports.clone(), directory.path());
+    let take = |office: &mut Office<Fused>, content: &str, incomplete: bool, overlap: Option<Overlap>| {
+        let (account, mapping, content) = ("custody".to_owned(), Some("bank".to_owned()), content.as_bytes().to_vec());
+        office.perform(Command::Import(Import { account, mapping, incomplete, overlap, content }), &person(1))
+    };
+    let matches = |answer: Result<Answer, Problem>| match answer.unwrap() {
+        Answer::Imported { matched, .. } => matched,
+        other => panic!("{other:?}"),
+    };
     let bad = csv(&["2026-11-24;8,00;", "2026-11-24;7,oo;"]);
     assert_eq!(import(&mut office, &bad).unwrap_err().code, "unreadable_lines");
     assert_eq!(matches(take(&mut office, &bad, true, None)), 1);
@@ -510,6 +476,10 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
     assert_eq!(take(&mut office, &mended, false, None).unwrap_err().code, "overlap");
     assert_eq!(matches(take(&mut office, &mended, false, Some(Overlap::Skip))), 1, "the 7.00, not the other 8.00");
     assert_eq!(matches(take(&mut office, &csv(&["2026-11-24;8,00;"]), false, Some(Overlap::Keep))), 1);
+    // The file of the week has the two that are known, and not the third, which the bank never got either.
+    one_more(198);
+    let week = csv(&["2026-11-24;8,00;", "2026-11-24;8,00;", "2026-11-24;7,00;"]);
+    assert_eq!(matches(take(&mut office, &week, false, Some(Overlap::Skip))), 0);
     let far = import(&mut office, &csv(&["2062-11-24;8,00;"])).unwrap_err();
     assert!(far.detail.contains("more than a month ahead"), "{far:?}");
     let extra = csv(&["2026-11-24;9,99;"]);
@@ -544,7 +514,7 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
         while again.look().unwrap() {}
         assert_ne!(breaks(&mut again, None), breaks(&mut office, None), "its lines are left out");
         for (content, incomplete) in
-            [(&bad, true), (&mended, false), (&csv(&["2026-11-24;8,00;"]), false), (&extra, false)]
+            [(&bad, true), (&mended, false), (&csv(&["2026-11-24;8,00;"]), false), (&week, false), (&extra, false)]
         {
             take(&mut again, content, incomplete, None).unwrap();
         }

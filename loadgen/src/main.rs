@@ -67,6 +67,12 @@ enum Command {
     /// What `torture` has checked between two breaks: the same as `heng verify`.
     #[command(hide = true)]
     Verify(heng::cli::VerifyCommand),
+    /// What `torture` makes backups with: the same as `heng backup`.
+    #[command(hide = true)]
+    Backup(heng::cli::BackupCommand),
+    /// What `torture` restores with: the same as `heng restore`.
+    #[command(hide = true)]
+    Restore(heng::cli::RestoreCommand),
     /// What `torture` takes a ledger over with: the same as `heng take-over`.
     #[command(hide = true)]
     TakeOver(heng::cli::TakeOverCommand),
@@ -88,6 +94,8 @@ fn main() -> ExitCode {
         Command::Overload(arguments) => overload::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Verify(command) => heng::cli::finish(heng::cli::verify(&command)),
+        Command::Backup(command) => heng::cli::finish(heng::cli::make_backup(&command)),
+        Command::Restore(command) => heng::cli::finish(heng::cli::restore_backup(&command)),
         Command::TakeOver(command) => heng::cli::finish(heng::cli::take_over(&command)),
         Command::Serve(command) => heng::cli::finish(heng::cli::serve(&command)),
     }

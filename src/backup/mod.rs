@@ -109,6 +109,12 @@ impl Manifest {
         DataDir::manifest(directory)
     }
 
+    /// Where its segments end: number, sequence and hash of the last group of each.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, Sequence, [u8; 32])> + '_ {
+        let hash = |segment: &SegmentCopy| blake3::Hash::from_hex(&segment.head).map(|head| *head.as_bytes());
+        self.segments.iter().filter_map(move |segment| Some((segment.number, segment.last, hash(segment).ok()?)))
+    }
+
     /// Reads the manifest of a backup; none when there is none yet.
     pub fn read(directory: &Path) -> Result<Option<Self>, BackupError> {
         let path = Self::path(directory);
@@ -266,6 +272,10 @@ fn copy_segments(
         };
         if next.is_some() && !part.is_whole {
             return Err(BackupError::Damaged { path, offset: part.end });
+        }
+        // Segments are made at their full length: what is shorter was cut off.
+        if u64::try_from(bytes.len()).is_ok_and(|length| length < part.segment_bytes) {
+            return Err(BackupError::Damaged { path, offset: bytes.len() });
         }
         if hex(part.previous_hash) != head {
             return Err(if known.segments.is_empty() { BackupError::Damaged { path, offset: 0 } } else { another() });

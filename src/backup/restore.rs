@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{BackupError, Manifest, SegmentCopy, hash_file, hex, io_error, patiently, segment_path, write_file};
 use crate::engine::DataDir;
-use crate::journal::{cut_after, sound_part, sync_directory};
+use crate::journal::{cut_after, head_at, sound_part, sync_directory};
 use crate::ledger::Sequence;
 
 /// The point up to which is restored.
@@ -155,7 +155,11 @@ fn copy(from: &Path, to: &Path, manifest: &Manifest, until: Until) -> Result<Res
     let statements = to.join("statements");
     fs::create_dir_all(&statements).map_err(io_error(&statements))?;
     for name in &manifest.statements {
-        let bytes = fs::read(from.join("statements").join(name)).map_err(io_error(from))?;
+        let path = from.join("statements").join(name);
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        if blake3::hash(&bytes).to_hex().as_str() != name {
+            return Err(BackupError::Changed { path, what: "its bytes are not those of its name" });
+        }
         write_file(&statements.join(name), &bytes, 0)?;
     }
     let journal = to.join("journal");
@@ -163,6 +167,11 @@ fn copy(from: &Path, to: &Path, manifest: &Manifest, until: Until) -> Result<Res
     for segment in &manifest.segments {
         let path = segment_path(from, segment.number);
         let bytes = fs::read(&path).map_err(io_error(&path))?;
+        // It was compared before; what is believed is what was read now.
+        let is_end = || head_at(&bytes, segment.last).is_some_and(|head| hex(head) == segment.head);
+        if blake3::hash(&bytes).to_hex().as_str() != segment.blake3 && !is_end() {
+            return Err(BackupError::Changed { path, what: "it has other bytes" });
+        }
         let changed = || BackupError::Changed { path: path.clone(), what: "it has no sound header" };
         let (kept, is_all) =
             cut_after(&bytes, |sequence, time_ns| sequence <= manifest.sequence && until.keeps(sequence, time_ns))

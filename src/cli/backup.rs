@@ -13,7 +13,7 @@ use crate::verify::verify;
 
 /// Copy the ledger, also while a server writes it. A directory that has a backup of it gets what is new.
 #[derive(Debug, Args)]
-pub(super) struct BackupCommand {
+pub struct BackupCommand {
     /// The backup's directory.
     #[arg(long)]
     to: PathBuf,
@@ -30,7 +30,7 @@ pub(super) struct BackupCommand {
 
 /// Make a data directory of a backup, whole or as it was at a point, and check every invariant of it.
 #[derive(Debug, Args)]
-pub(super) struct RestoreCommand {
+pub struct RestoreCommand {
     /// The backup's directory.
     #[arg(long)]
     from: PathBuf,
@@ -101,7 +101,8 @@ fn print_statements(made: &Made) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn make(command: &BackupCommand) -> Done {
+/// Makes it, or goes on with it; whether all of it is whole.
+pub fn make_backup(command: &BackupCommand) -> Done {
     let made = backup(&command.data_dir, &command.to).map_err(failure)?;
     if !command.json {
         print(&format!(
@@ -129,7 +130,8 @@ pub(super) fn make(command: &BackupCommand) -> Done {
     Ok(is_whole && report.ok)
 }
 
-pub(super) fn restored(command: &RestoreCommand) -> Done {
+/// Restores; whether what was restored is sound.
+pub fn restore_backup(command: &RestoreCommand) -> Done {
     let until = match (command.sequence, command.time) {
         (Some(sequence), _) => Until::Sequence(sequence),
         (None, Some(time)) => Until::Time(u64::try_from(time.as_nanosecond()).unwrap_or(0)),

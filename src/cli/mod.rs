@@ -26,7 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::ledger::Operation;
 
 pub use admin::{VerifyCommand, verify};
-pub use backup::{TakeOverCommand, take_over};
+pub use backup::{BackupCommand, RestoreCommand, TakeOverCommand, make_backup, restore_backup, take_over};
 pub use serve::{ServeCommand, serve};
 
 /// Heng (衡, a balance): a durable, high-throughput transaction processor.
@@ -78,9 +78,9 @@ enum Command {
     /// Check every invariant of a stopped server's data, read-only.
     Verify(VerifyCommand),
     /// Copy the ledger, also while a server writes it.
-    Backup(backup::BackupCommand),
+    Backup(BackupCommand),
     /// Make a data directory of a backup, whole or as it was at a point.
-    Restore(backup::RestoreCommand),
+    Restore(RestoreCommand),
     /// Give a data directory up whose server cannot be ended, and make another of it.
     TakeOver(TakeOverCommand),
     /// Make the store again from the journal.
@@ -147,8 +147,8 @@ pub fn run() -> ExitCode {
         Command::Check(command) => check::run(&command),
         Command::Gateway(command) => admin::gateway(&command),
         Command::Verify(command) => verify(&command),
-        Command::Backup(command) => backup::make(&command),
-        Command::Restore(command) => backup::restored(&command),
+        Command::Backup(command) => make_backup(&command),
+        Command::Restore(command) => restore_backup(&command),
         Command::TakeOver(command) => take_over(&command),
         Command::Rebuild(command) => admin::rebuild(&command),
         Command::Codes(command) => admin::codes(&command),

@@ -18,6 +18,7 @@ mod start;
 mod wire;
 
 pub use datadir::{DataDir, DataDirError};
+pub(crate) use recover::Stored;
 pub use recover::{RecoverError, RecoverOptions, Recovered, Surroundings, append_offline, recover, recover_with};
 pub use start::{Engine, EngineOptions};
 pub use wire::{Part, wire};

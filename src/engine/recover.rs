@@ -95,37 +95,57 @@ pub struct Recovered {
     pub store_rebuilt: bool,
 }
 
-/// What the store had.
-struct Loaded {
-    book: Book,
-    ids: KnownIds,
-    links: LinkLog,
+/// The book as a store has it.
+pub(crate) struct Stored {
+    /// Without the records after [`Self::applied`].
+    pub(crate) book: Book,
     checkpoint: Sequence,
     indexed: Sequence,
     /// Windows are as of this record.
     windows_at: Sequence,
 }
 
+/// What a directory had beside the journal.
+struct Loaded {
+    stored: Stored,
+    ids: KnownIds,
+    links: LinkLog,
+}
+
+impl Stored {
+    /// Reads it. Records after [`Self::applied`] are to be applied to it. Blocks.
+    pub(crate) fn load(store: &Store) -> Result<Self, StoreError> {
+        let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
+        let mut book = Book::new();
+        let policy = match summary.policy.1 {
+            0 => Policy::default(),
+            sequence => Policy::parse(&store.policy(sequence)?).map_err(|err| store.damaged(&err.to_string()))?,
+        };
+        store.read_accounts(accounts, |account| book.load_account(account))?;
+        store.read_open(book.open_mut())?;
+        store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
+        let indexed = store.last_index()?;
+        book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
+        book.load_lives(Arc::new(store.clone()));
+        book.open_mut().levels.load(store.levels()?);
+        let windows = store.windows()?;
+        book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
+        book.start_at(checkpoint.min(indexed));
+        Ok(Self { book, checkpoint, indexed, windows_at: windows.as_of })
+    }
+
+    /// All records up to this one are in it.
+    fn applied(&self) -> Sequence {
+        self.checkpoint.min(self.indexed)
+    }
+}
+
 fn load(store: &Store, ids: &Path, (ids_in_memory, helpers): (usize, &Helpers)) -> Result<Loaded, StoreError> {
-    let Checkpoint { sequence: checkpoint, accounts, summary } = store.checkpoint()?.unwrap_or_default();
-    let mut book = Book::new();
-    let policy = match summary.policy.1 {
-        0 => Policy::default(),
-        sequence => Policy::parse(&store.policy(sequence)?).map_err(|err| store.damaged(&err.to_string()))?,
-    };
-    store.read_accounts(accounts, |account| book.load_account(account))?;
-    store.read_open(book.open_mut())?;
-    store.gateways()?.into_iter().for_each(|gateway| book.load_gateway(gateway));
-    let indexed = store.last_index()?;
-    let links = LinkLog::new(store.clone(), indexed)?;
-    book.load_summary((checkpoint, indexed), summary, Arc::new(policy));
-    book.load_lives(Arc::new(store.clone()));
-    book.open_mut().levels.load(store.levels()?);
-    let windows = store.windows()?;
-    book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
+    let stored = Stored::load(store)?;
+    let links = LinkLog::new(store.clone(), stored.indexed)?;
     let opened = KnownIds::open(ids, ids_in_memory, helpers);
     let ids = opened.map_err(|source| StoreError::Io { path: ids.to_owned(), source })?;
-    Ok(Loaded { book, ids, links, checkpoint, indexed, windows_at: windows.as_of })
+    Ok(Loaded { stored, ids, links })
 }
 
 /// Recovers a directory. Blocks for as long as reading takes: about a second per two million records to replay,
@@ -148,11 +168,11 @@ pub fn recover_with(
     let load = |store: &Store| load(store, &ids_path, (options.ids_in_memory, &surroundings.helpers));
     let use_of = (options.store_cache_bytes, surroundings.boot.as_deref());
     let (store, loaded, store_rebuilt) = open_or_set_aside(&directory.store(), use_of, load)?;
-    let Loaded { mut book, mut ids, links, checkpoint, indexed, windows_at } = loaded;
+    let Loaded { stored, mut ids, links } = loaded;
     let links = Arc::new(links);
     let reader = JournalReader::new(Arc::clone(&disk));
-    let applied = checkpoint.min(indexed);
-    book.start_at(applied);
+    let applied = stored.applied();
+    let Stored { mut book, checkpoint, indexed, windows_at } = stored;
     let covered = ids.covers();
     // Of records that the book has seen only the ids are wanted, as far as they are in no run.
     let from = applied.min(covered).saturating_add(1);

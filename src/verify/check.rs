@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::ids::{Entry, SortedIds};
 use super::{CurrencyReport, Report};
 use crate::backoffice::check_files;
+use crate::engine::Stored;
 use crate::ledger::{
     AccountId, Applied, Book, BookAccount, Code, Life, RECORD_BYTES, Record, Sequence, TransferId, is_joined_to_next,
 };
@@ -55,8 +56,12 @@ pub(super) struct Check<'a> {
     trouble: Option<io::Error>,
     /// What the accounts below are those of.
     whose: &'static str,
-    /// The store's or server's accounts, by id, each to be met at its head; removed when met.
-    stored: HashMap<AccountId, BookAccount>,
+    /// What a start would find: what the store has, and the records after that.
+    found: Option<Book>,
+    /// The store's or server's accounts, by id, each to be met at its head, and whether it was.
+    stored: HashMap<AccountId, (BookAccount, bool)>,
+    /// What these accounts have for sure: all records up to this one. A start goes on from here.
+    stored_until: Sequence,
     /// What the store says was given back of transfers, to be met at its checkpoint; removed when met.
     lives: HashMap<TransferId, Life>,
     /// Sequence of the store's checkpoint.
@@ -81,7 +86,7 @@ struct GivenBack {
 impl<'a> Check<'a> {
     /// Compares with a store, if there is one.
     pub(super) fn with_store(store: Option<&'a Store>, report: &'a mut Report) -> Self {
-        let mut check = Self::new("the store", HashMap::new(), report);
+        let mut check = Self::new("the store", (HashMap::new(), 0), report);
         if let Some(store) = store
             && let Err(err) = check.load(store)
         {
@@ -95,19 +100,26 @@ impl<'a> Check<'a> {
         self.report.store = format!("cannot be read ({}); `heng rebuild` makes it again from the journal", chain(err));
         self.stored.clear();
         self.lives.clear();
-        self.checkpoint = 0;
+        (self.checkpoint, self.stored_until) = (0, 0);
+        self.found = None;
         self.links = None;
     }
 
-    /// Compares with these accounts.
-    pub(super) fn new(whose: &'static str, stored: HashMap<AccountId, BookAccount>, report: &'a mut Report) -> Self {
+    /// Compares with these accounts, which have all up to a record, and perhaps more.
+    pub(super) fn new(
+        whose: &'static str,
+        (stored, stored_until): (HashMap<AccountId, BookAccount>, Sequence),
+        report: &'a mut Report,
+    ) -> Self {
         Self {
             report,
             book: Book::new(),
             whose,
+            found: None,
             ids: SortedIds::default(),
             trouble: None,
-            stored,
+            stored: stored.into_iter().map(|(id, account)| (id, (account, false))).collect(),
+            stored_until,
             lives: HashMap::new(),
             checkpoint: 0,
             links: None,
@@ -122,15 +134,23 @@ impl<'a> Check<'a> {
         self.checkpoint = checkpoint.sequence;
         let stored = &mut self.stored;
         store.read_accounts(checkpoint.accounts, |account| {
-            stored.insert(account.properties.id, *account);
+            stored.insert(account.properties.id, (*account, false));
         })?;
         let lives = &mut self.lives;
         store.read_lives(|id, life| {
             lives.insert(id, life);
         })?;
+        self.found = Some(Stored::load(store)?.book);
         let last = store.last_index()?;
-        // Whether all can be read: of a store that is damaged anywhere nothing is compared.
-        store.read_index((1, last), |_, _| ())?;
+        self.stored_until = checkpoint.sequence.min(last);
+        // Whether all can be read: of a store that is damaged anywhere nothing is compared. Of this a start reads the end only.
+        if let Err(err) = store.read_index((1, last), |_, _| ()) {
+            self.violate(format!(
+                "the histories of accounts cannot be read ({}); `heng rebuild` makes them again from the journal",
+                chain(&err)
+            ));
+            return Err(err);
+        }
         self.links = Some(Links { store, last, first: 0, piece: Vec::new() });
         self.report.store =
             format!("checkpoint at {}, {} accounts, {last} index entries", checkpoint.sequence, checkpoint.accounts);
@@ -141,7 +161,7 @@ impl<'a> Check<'a> {
     pub(super) fn group(&mut self, time_ns: u64, body: &[u8], until: Sequence) -> bool {
         for (time_ns, bytes) in (time_ns..).zip(body.as_chunks::<RECORD_BYTES>().0) {
             if self.book.sequence() >= until {
-                break;
+                return false;
             }
             match Record::decode(bytes) {
                 Ok(record) => {
@@ -154,6 +174,12 @@ impl<'a> Check<'a> {
                     self.report.violate(format!("record {}: {err}", self.book.sequence()));
                 }
             }
+        }
+        if self.step.take().is_some() {
+            let sequence = self.book.sequence();
+            self.report.violate(format!(
+                "record {sequence}: a transaction goes on beyond its group, of which a crash may leave a part"
+            ));
         }
         self.book.sequence() < until && self.trouble.is_none()
     }
@@ -217,6 +243,13 @@ impl<'a> Check<'a> {
             self.report.violate(note.to_string());
         }
         let sequence = self.book.sequence();
+        if let Some(found) = self.found.as_mut().filter(|found| found.sequence() < sequence) {
+            if let Err(err) = found.apply(time_ns, record) {
+                self.report.violate(format!("record {sequence}: a start would not follow it: {err}"));
+            }
+            // The same as above.
+            drop(found.take_notes());
+        }
         let entry = IndexEntry { debit_previous: applied.debit_previous, credit_previous: applied.credit_previous };
         if let Record::Transfer { transfer, outcome, .. } = record {
             self.report.transfers = self.report.transfers.saturating_add(1);
@@ -358,23 +391,40 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Compares an account with the store's when the journal is at that one's head.
+    /// Compares an account with the store's when the journal is at that one's head; and it is not touched again by what the store has for sure.
     fn meet(&mut self, slot: u32) {
         let Some(account) = self.book.account_at(slot) else { return };
-        let stored = self.stored.get(&account.properties.id).filter(|stored| stored.head == account.head);
-        if let Some(stored) = stored {
-            if *stored != account {
-                self.report.violate(format!(
-                    "record {}: {} has {stored:?}, the journal gives {account:?}",
-                    account.head, self.whose
-                ));
+        let Self { report, whose, stored, stored_until, .. } = self;
+        let (id, head) = (account.properties.id, account.head);
+        match stored.get_mut(&id) {
+            Some((stored, is_met)) if stored.head == head => {
+                if *stored != account {
+                    report.violate(format!("record {head}: {whose} has {stored:?}, the journal gives {account:?}"));
+                }
+                *is_met = true;
             }
-            let id = account.properties.id;
-            self.stored.remove(&id);
+            Some((stored, true)) if head <= *stored_until => report.violate(format!(
+                "record {head} touches the account {id}, which {whose} has as of record {}, although it has all up to {stored_until}",
+                stored.head
+            )),
+            None if head <= *stored_until => report
+                .violate(format!("record {head} touches the account {id}, which {whose} does not have, although it has all up to {stored_until}")),
+            Some(_) | None => {}
         }
     }
 
-    pub(super) fn finish(self, is_whole: bool) {
+    /// Compares what a start would find, besides accounts, with what the whole journal gives.
+    fn meet_found(&mut self) {
+        let Some(found) = self.found.take().filter(|found| found.sequence() == self.book.sequence()) else { return };
+        for what in found.state().differences(&self.book.state()) {
+            self.report.violate(format!(
+                "a start would find other {what} than the journal gives; `heng rebuild` makes the store again"
+            ));
+        }
+    }
+
+    pub(super) fn finish(mut self, is_whole: bool) {
+        self.meet_found();
         let Self { report, book, whose, stored, lives, links, given_back, step, .. } = self;
         if step.is_some() && is_whole {
             report.violate("the journal ends amid a transaction".to_owned());
@@ -390,7 +440,8 @@ impl<'a> Check<'a> {
         report.open = book.open().pendings.len();
         report.sequence = book.sequence();
         report.accounts = book.len();
-        let mut unmet: Vec<_> = stored.into_values().collect();
+        let mut unmet: Vec<_> =
+            stored.into_values().filter(|(_, is_met)| !is_met).map(|(account, _)| account).collect();
         unmet.sort_unstable_by_key(|account| account.head);
         for account in unmet {
             let id = account.properties.id;
@@ -430,7 +481,7 @@ mod tests {
     /// What is said of these ids, each refused.
     fn said_of(ids: &[u128]) -> Vec<String> {
         let mut report = Report::default();
-        let mut check = Check::new("nobody", HashMap::new(), &mut report);
+        let mut check = Check::new("nobody", (HashMap::new(), 0), &mut report);
         for &id in ids {
             let transfer = Transfer { id: TransferId::from_raw(id), ..Transfer::default() };
             let record = Record::Transfer { transfer, outcome: Code::DebitAccountUnknown, gateway: GatewayId(1) };

@@ -78,7 +78,7 @@ impl LiveCheck {
             Some(at) => {
                 let mut report =
                     Report { store: "not compared: an earlier sequence was asked for".to_owned(), ..Report::default() };
-                let check = Check::new("the server", HashMap::new(), &mut report);
+                let check = Check::new("the server", (HashMap::new(), 0), &mut report);
                 self.replay(check, at, None)?;
                 Ok(finished(report))
             }
@@ -87,7 +87,7 @@ impl LiveCheck {
                 let state = self.inspect(Book::state)?;
                 let what = format!("not the store but the server's state was compared, at {}", state.sequence);
                 let mut report = Report { store: what, ..Report::default() };
-                let check = Check::new("the server", accounts, &mut report);
+                let check = Check::new("the server", (accounts, reached), &mut report);
                 self.replay(check, state.sequence, Some(&state))?;
                 Ok(finished(report))
             }

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use self::check::Check;
 
+use crate::backup::Manifest;
 use crate::engine::{DataDir, DataDirError};
 use crate::journal::{FileDisk, walk};
 use crate::ledger::{RECORD_BYTES, Record, Sequence};
@@ -116,7 +117,7 @@ impl Report {
 
 /// The end of a chain as it was noted earlier and kept elsewhere: whoever can write the disk can write a whole new chain, but not one with this
 /// group in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Head {
     /// Sequence of the group's last record.
     pub sequence: Sequence,
@@ -150,19 +151,24 @@ pub fn verify_with(data_dir: &Path, head: Option<Head>) -> Result<Report, Verify
     let disk = FileDisk::read_only(&directory.journal());
     // Before the walk: a server may go on beside it.
     let reached = reached(&directory.store());
-    let mut has_head = head.is_none();
+    let mut heads: BTreeMap<Head, String> = head.map(|head| (head, "this was noted".to_owned())).into_iter().collect();
+    match Manifest::read(data_dir) {
+        Ok(manifest) => heads.extend(manifest.iter().flat_map(Manifest::ends).map(|(number, sequence, hash)| {
+            (Head { sequence, hash }, format!("the backup's manifest says that of segment {number}"))
+        })),
+        Err(err) => check.violate(chain(&err)),
+    }
     let walked = walk(&disk, 1, &mut |header, body| {
         if !check.group(header.time_ns, body, Sequence::MAX) {
             return Err("ids cannot be sorted".into());
         }
-        let ends = header.next_sequence().saturating_sub(1);
-        has_head |= head == Some(Head { sequence: ends, hash: header.hash });
+        heads.remove(&Head { sequence: header.next_sequence().saturating_sub(1), hash: header.hash });
         Ok(())
     });
-    if let Some(head) = head.filter(|_| !has_head) {
+    for (head, who) in heads {
         let hash = blake3::Hash::from_bytes(head.hash);
         check.violate(format!(
-            "no group ends at record {} with the hash {hash}: the journal is not the one of which this was noted",
+            "no group ends at record {} with the hash {hash}: the journal is not the one of which {who}",
             head.sequence
         ));
     }

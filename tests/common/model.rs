@@ -293,7 +293,8 @@ impl Model {
 
     /// What a capture, raise or void is about.
     fn pending(&self, ask: &Ask) -> Result<Item, Code> {
-        let item = self.items.get(&ask.related).filter(|item| item.is_open).ok_or(Code::HoldNotOpen)?;
+        let is_open = |item: &&Item| item.is_open && (item.ask.time == 0 || item.ask.time > self.now);
+        let item = self.items.get(&ask.related).filter(is_open).ok_or(Code::HoldNotOpen)?;
         ensure(item.ask.verb == Hold || ask.verb == Void, Code::HoldKindMismatch)?;
         let named = (item.ask.debit, item.ask.credit, item.ask.code) == (ask.debit, ask.credit, ask.code);
         // Observed: what is captured beyond a hold is like a raise.

@@ -22,6 +22,13 @@ pub(crate) fn compare(recovered: &Recovered) -> Result<(), String> {
     if !differences.is_empty() {
         return Err(format!("after a start, {differences:?} are not what the journal says at {}", found.sequence()));
     }
+    // Their sum is in the checkpoint; what is found of each is read where the store has it.
+    for (id, expected) in book.open().lives.newest() {
+        let life = found.open().lives.get(id);
+        if life != Some(expected) {
+            return Err(format!("after a start, {life:?} was given back of {id}, the journal says {expected:?}"));
+        }
+    }
     // The second book has them in the order of the journal too.
     let differs = |pair: &(BookAccount, BookAccount)| pair.0 != pair.1;
     match found.accounts().zip(book.accounts()).find(differs) {

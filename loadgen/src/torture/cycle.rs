@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::ask::{AGAIN, answers, open_accounts, probe, require, verify};
 use super::clock::{FAR, FakeClock, Says, draw};
+use super::copies::Copies;
 use super::damage::{Damage, damage};
 use super::desk::{Desk, Errand, POLICY, POLICY_WITH_LIMITS};
 use super::errors::{Injected, wait_for_end};
@@ -35,6 +36,9 @@ const TRANSFERS_DAMAGED: usize = 60_000;
 
 /// How often it is damaged after each load.
 const DAMAGES: u32 = 8;
+
+/// How often it goes on as it is restored from a backup, before that.
+const RESTORED: f64 = 0.5;
 
 /// How long it is driven over a bad network, and how often its clock is set meanwhile.
 const BAD_NETWORK: Duration = Duration::from_secs(3);
@@ -458,15 +462,34 @@ impl Ledger {
         self.check((runtime, &server), rng, report, false)?;
         server.signal("KILL")?;
         drop(server);
+        let copies = Copies::new(&self.site)?;
+        if rng.random_bool(RESTORED) {
+            copies.restore()?;
+            let server = self.start()?;
+            self.check((runtime, &server), rng, report, true)?;
+            server.signal("KILL")?;
+            drop(server);
+            report.restored = report.restored.saturating_add(1);
+        }
         for _ in 0..DAMAGES {
-            self.damage_once(runtime, rng, report)?;
+            self.damage_once((runtime, &copies), rng, report)?;
         }
         Ok(())
     }
 
-    fn damage_once(&mut self, runtime: &Runtime, rng: &mut StdRng, report: &mut Report) -> anyhow::Result<()> {
+    fn damage_once(
+        &mut self,
+        (runtime, copies): (&Runtime, &Copies),
+        rng: &mut StdRng,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let last = copies.make()?;
         let Some(damage) = damage(&self.site.data(), rng)? else { return Ok(()) };
         let (is_verified, _) = verify(&self.site.data())?;
+        if damage.is_of_journal() && !copies.are_refused_or_whole(last)? {
+            report.undetected_damage = report.undetected_damage.saturating_add(1);
+            crate::run::say(&format!("UNDETECTED by a backup: {}", damage.what));
+        }
         if damage.is_beside() {
             return self.mend(runtime, (&damage, is_verified), rng, report);
         }

@@ -16,6 +16,10 @@ const SPARED_BYTES: u64 = 64 << 10;
 
 const PAGE_BYTES: u64 = 4_096;
 
+/// How often a segment is damaged where it begins: in its header, or that of its first group.
+const HEADERS: f64 = 0.25;
+const HEADER_BYTES: u64 = 256;
+
 /// What was done, and how to undo it.
 #[derive(Debug)]
 pub(crate) struct Damage {
@@ -50,7 +54,10 @@ pub(crate) fn damage(data: &Path, rng: &mut StdRng) -> anyhow::Result<Option<Dam
     let Some((path, usable)) = files.choose(rng) else { return Ok(None) };
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
-    let at = rng.random_range(0..*usable);
+    // What begins a segment decides whether it is one; of all its bytes it is few.
+    let is_segment = path.extension().is_some_and(|extension| extension == "journal");
+    let among = if is_segment && rng.random_bool(HEADERS) { (*usable).min(HEADER_BYTES) } else { *usable };
+    let at = rng.random_range(0..among);
     let name = path.strip_prefix(data).unwrap_or(path).display().to_string();
     let (at, count, what) = match rng.random_range(0..3_u8) {
         0 => (at, 1, format!("{name}: a bit flipped at byte {at}")),

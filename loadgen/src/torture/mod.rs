@@ -5,6 +5,7 @@
 
 mod ask;
 mod clock;
+mod copies;
 mod cycle;
 mod damage;
 mod desk;
@@ -130,6 +131,8 @@ pub(crate) struct Report {
     /// Second servers that refused to start while the first stood still, and those that did not.
     rivals_refused: u64,
     taken_over: u64,
+    /// Ledgers that went on as they were restored from a backup.
+    restored: u64,
     /// Ledgers that went on in another directory, while their server knew nothing.
     inherited: u64,
     /// Connections that a bad network broke amid something.
@@ -201,7 +204,10 @@ impl Report {
         line("clock", format!("set {} times", self.clock_jumps));
         let taken_over = self.taken_over;
         line("second servers", format!("{} refused to start, {taken_over} TOOK THE DATA", self.rivals_refused));
-        line("take-overs", format!("{} ledgers went on elsewhere", self.inherited));
+        line(
+            "moved",
+            format!("{} ledgers were taken over, {} went on as restored from a backup", self.inherited, self.restored),
+        );
         line("network", format!("broke {} connections", self.connections_broken));
         line("excused", format!("{} requests were answered when the power was being cut", self.excused));
         line("verify failures", self.verify_failures.to_string());

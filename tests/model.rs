@@ -128,7 +128,9 @@ impl Pair {
     fn new(shards: usize, rules: bool) -> Self {
         let network = Network::new(shards, if rules { POLICY } else { "" });
         let (accepted, refused) = (BTreeMap::new(), BTreeMap::new());
-        let mut pair = Self { network, model: Model::new(rules), asked: 100, accepted, refused };
+        let mut model = Model::new(rules);
+        model.is_punctual = true;
+        let mut pair = Self { network, model, asked: 100, accepted, refused };
         for (id, flags, class, level, currency) in ACCOUNTS {
             let (id, flags) = (AccountId::from_raw(id), AccountFlags(flags));
             pair.network.open(&NewAccount { id, currency, flags, class, level, ..NewAccount::default() });

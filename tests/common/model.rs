@@ -132,6 +132,8 @@ pub(crate) struct Model {
     pub(crate) rules: bool,
     pub(crate) bounds: Bounds,
     pub(crate) now: u64,
+    /// Whether that is the time by which the ledger decides; else it is that of the record, which may be later.
+    pub(crate) is_punctual: bool,
     /// The second as of which limits count, where it is not that of now.
     pub(crate) clock: Option<u64>,
     pub(crate) gateway: u32,
@@ -158,6 +160,7 @@ impl Model {
             rules,
             bounds,
             now: 1_000,
+            is_punctual: false,
             clock: None,
             gateway: 1,
             accounts,
@@ -293,8 +296,9 @@ impl Model {
 
     /// What a capture, raise or void is about.
     fn pending(&self, ask: &Ask) -> Result<Item, Code> {
-        let is_open = |item: &&Item| item.is_open && (item.ask.time == 0 || item.ask.time > self.now);
-        let item = self.items.get(&ask.related).filter(is_open).ok_or(Code::HoldNotOpen)?;
+        // What is due is not open any more, also before the record that says so.
+        let is_due = self.is_punctual && self.is_due(ask.related, self.now);
+        let item = self.items.get(&ask.related).filter(|item| item.is_open && !is_due).ok_or(Code::HoldNotOpen)?;
         ensure(item.ask.verb == Hold || ask.verb == Void, Code::HoldKindMismatch)?;
         let named = (item.ask.debit, item.ask.credit, item.ask.code) == (ask.debit, ask.credit, ask.code);
         // Observed: what is captured beyond a hold is like a raise.

@@ -374,7 +374,9 @@ fn damage_is_not_taken_for_the_end_of_the_ledger() {
         }
         for length in [50, 300_000] {
             fs::write(segment(number), &sound[..length]).unwrap();
+            fs::remove_file(&reached).unwrap();
             refused(&format!("segment {number}, cut off at {length}"), true);
+            fs::write(&reached, &reached_bytes).unwrap();
         }
         fs::remove_file(segment(number)).unwrap();
         refused(&format!("segment {number}, removed"), true);

@@ -25,6 +25,11 @@ use heng::verify::{Report, verify};
 const ACCOUNTS: u128 = 20;
 const BATCH: u128 = 400;
 
+/// A ledger of some thousand transfers has several segments.
+fn small_segments(data: &Path) -> Settings {
+    Settings { segment_bytes: Some(1 << 20), group_transfers_max: Some(1_024), ..settings(data) }
+}
+
 /// Transfers of a batch: every other pair is one transaction.
 fn batch(first: u128) -> Vec<Transfer> {
     let make = |id: u128| {
@@ -81,10 +86,7 @@ fn compare(data: &Path, told: &[Outcome], sequence: u64) {
 fn backups_beside_a_load_are_whole_and_grow() {
     let directory = tempfile::tempdir().unwrap();
     let (data, to) = (directory.path().join("data"), directory.path().join("backup"));
-    let mut settings = settings(&data);
-    settings.segment_bytes = Some(1 << 20);
-    settings.group_transfers_max = Some(1_024);
-    let server = TestServer::start(settings);
+    let server = TestServer::start(small_segments(&data));
     let done = AtomicBool::new(false);
     let (told, made) = std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
@@ -200,9 +202,7 @@ fn the_commands_say_what_they_did() {
 fn a_ledger_that_is_gone_or_went_back_does_not_take_the_place_of_its_backup() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let mut small = settings(&path("data"));
-    small.segment_bytes = Some(1 << 20);
-    small.group_transfers_max = Some(1_024);
+    let small = small_segments(&path("data"));
     let server = TestServer::start(small.clone());
     load(&server, 50, 1);
     server.stop().unwrap();
@@ -293,10 +293,7 @@ fn a_backup_is_no_data_directory_nor_a_data_directory_a_backup() {
 fn a_segment_with_nothing_but_its_header_is_no_damage() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let mut small = settings(&path("data"));
-    small.segment_bytes = Some(1 << 20);
-    small.group_transfers_max = Some(1_024);
-    let server = TestServer::start(small);
+    let server = TestServer::start(small_segments(&path("data")));
     load(&server, 25, 1);
     server.stop().unwrap();
     backup(&path("data"), &path("whole")).unwrap();
@@ -334,10 +331,7 @@ fn its_manifest_tells(backup: &Path, segments: usize) {
 fn damage_is_not_taken_for_the_end_of_the_ledger() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let mut small = settings(&path("data"));
-    small.segment_bytes = Some(1 << 20);
-    small.group_transfers_max = Some(1_024);
-    let server = TestServer::start(small);
+    let server = TestServer::start(small_segments(&path("data")));
     load(&server, 12, 1);
     backup(&path("data"), &path("older")).unwrap();
     load(&server, 60, 10_000);

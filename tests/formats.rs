@@ -18,7 +18,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{TestServer, runtime, settings, transfer};
+use common::{TestServer, copy_directory, runtime, settings, transfer};
 use heng::flow::Helpers;
 use heng::ledger::{Code, MORE, Operation, Outcome, Transfer, TransferId};
 use heng::router::{KnownIds, read_known_ids};
@@ -45,18 +45,6 @@ const BALANCES: [(u128, [u128; 4]); 10] = [
     (9, [8_135, 1_008_107, 0, 0]),
     (10, [8_100, 1_008_093, 0, 0]),
 ];
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 fn told(code: Code, sequence: u64, outcome: &Outcome) {
     assert_eq!((outcome.code, outcome.sequence, outcome.repeated), (code, sequence, true));
@@ -100,7 +88,7 @@ fn every_format_that_was_kept_is_served_from() {
         for (only_journal, shards) in [(false, 1), (true, 3)] {
             let directory = tempfile::tempdir().unwrap();
             let data = directory.path().join("data");
-            copy(&formats.join(name), &data);
+            copy_directory(&formats.join(name), &data);
             if only_journal {
                 fs::remove_dir_all(data.join("store")).unwrap();
                 fs::remove_dir_all(data.join("ids")).unwrap();
@@ -121,7 +109,7 @@ fn id_runs_that_contradict_the_journal_are_found() {
     let said = |runs: &[(u64, TransferId)]| {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
-        copy(&kept, &data);
+        copy_directory(&kept, &data);
         fs::remove_dir_all(data.join("ids")).unwrap();
         let mut known = KnownIds::open(&data.join("ids"), runs.len(), &Helpers::threads()).unwrap();
         for (sequence, id) in runs {

@@ -16,24 +16,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{TestServer, account, runtime, settings, transfer};
+use common::{TestServer, account, copy_directory, runtime, settings, transfer};
 use heng::ledger::{AccountChange, AccountFlags, AccountId, Code, Operation, Transfer, TransferId};
 use heng::verify::verify;
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 /// All that a store has in sled, by the names of the trees.
 fn trees(store: &Path) -> BTreeMap<Vec<u8>, Tree> {
@@ -92,11 +79,11 @@ fn a_part_of_the_store_that_is_as_of_an_earlier_checkpoint_is_found() {
         use_it(&server, first);
         server.stop().unwrap();
         let aside = path(&format!("store-{first}"));
-        copy(&path("data/store"), &aside);
+        copy_directory(&path("data/store"), &aside);
         earlier.push(trees(&aside));
     }
     assert!(verify(&path("data")).unwrap().ok);
-    copy(&path("data/store"), &path("whole"));
+    copy_directory(&path("data/store"), &path("whole"));
     let now = earlier.pop().unwrap();
     let mut found = Vec::new();
     for (name, tree) in &earlier[1] {
@@ -106,7 +93,7 @@ fn a_part_of_the_store_that_is_as_of_an_earlier_checkpoint_is_found() {
             continue;
         }
         fs::remove_dir_all(path("data/store")).unwrap();
-        copy(&path("whole"), &path("data/store"));
+        copy_directory(&path("whole"), &path("data/store"));
         put(&path("data/store"), name, tree);
         let report = verify(&path("data")).unwrap();
         // What a start would not take it tells, and makes again.

@@ -99,7 +99,8 @@ pub struct Recovered {
 pub(crate) struct Stored {
     /// Without the records after [`Self::applied`].
     pub(crate) book: Book,
-    checkpoint: Sequence,
+    /// The sequence of its checkpoint.
+    pub(crate) checkpoint: Sequence,
     indexed: Sequence,
     /// Windows are as of this record.
     windows_at: Sequence,
@@ -130,12 +131,13 @@ impl Stored {
         book.open_mut().levels.load(store.levels()?);
         let windows = store.windows()?;
         book.load_window_pieces(&windows).map_err(|err| store.damaged(&err.to_string()))?;
-        book.start_at(checkpoint.min(indexed));
-        Ok(Self { book, checkpoint, indexed, windows_at: windows.as_of })
+        let mut stored = Self { book, checkpoint, indexed, windows_at: windows.as_of };
+        stored.book.start_at(stored.applied());
+        Ok(stored)
     }
 
     /// All records up to this one are in it.
-    fn applied(&self) -> Sequence {
+    pub(crate) fn applied(&self) -> Sequence {
         self.checkpoint.min(self.indexed)
     }
 }

@@ -130,19 +130,16 @@ impl<'a> Check<'a> {
     }
 
     fn load(&mut self, store: &'a Store) -> Result<(), StoreError> {
-        let checkpoint = store.checkpoint()?.unwrap_or_default();
-        self.checkpoint = checkpoint.sequence;
-        let stored = &mut self.stored;
-        store.read_accounts(checkpoint.accounts, |account| {
-            stored.insert(account.properties.id, (*account, false));
-        })?;
+        let found = Stored::load(store)?;
+        (self.checkpoint, self.stored_until) = (found.checkpoint, found.applied());
+        self.stored.extend(found.book.accounts().map(|account| (account.properties.id, (account, false))));
+        let accounts = found.book.len();
+        self.found = Some(found.book);
         let lives = &mut self.lives;
         store.read_lives(|id, life| {
             lives.insert(id, life);
         })?;
-        self.found = Some(Stored::load(store)?.book);
         let last = store.last_index()?;
-        self.stored_until = checkpoint.sequence.min(last);
         // Whether all can be read: of a store that is damaged anywhere nothing is compared. Of this a start reads the end only.
         if let Err(err) = store.read_index((1, last), |_, _| ()) {
             self.violate(format!(
@@ -152,8 +149,7 @@ impl<'a> Check<'a> {
             return Err(err);
         }
         self.links = Some(Links { store, last, first: 0, piece: Vec::new() });
-        self.report.store =
-            format!("checkpoint at {}, {} accounts, {last} index entries", checkpoint.sequence, checkpoint.accounts);
+        self.report.store = format!("checkpoint at {}, {accounts} accounts, {last} index entries", self.checkpoint);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "shared by test programs")]
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -16,6 +17,19 @@ use heng::protocol::{FRAME_HEADER_BYTES, FrameHeader, Hello, Kind, decode_error,
 use heng::server::{self, Ready, ServerError};
 use heng::telemetry::Telemetry;
 use tokio::sync::oneshot;
+
+/// Copies a directory with all that is in it.
+pub fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
 
 /// Longer than anything may take here, also on a busy machine.
 pub const DEADLINE: Duration = Duration::from_mins(1);

@@ -509,6 +509,9 @@ impl Ledger {
         }
         if damage.is_of_journal() {
             damage.undo()?;
+        } else if damage.is_of_histories() {
+            // Of these a start reads the end only; where more is damaged `verify` says that the store is to be made again.
+            std::fs::remove_dir_all(self.site.data().join("store"))?;
         }
         let server = self.start().map_err(|err| err.context(damage.what.clone()))?;
         let wrong = self.check((runtime, &server), rng, report, true)?;

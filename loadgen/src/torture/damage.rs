@@ -92,6 +92,11 @@ impl Damage {
         self.path.extension().is_some_and(|extension| extension == "journal")
     }
 
+    /// Whether the file is the store's index of histories.
+    pub(crate) fn is_of_histories(&self) -> bool {
+        self.path.ends_with("store/index")
+    }
+
     /// Whether it is a file of the back office: a statement, or a payout file with its manifest.
     pub(crate) fn is_beside(&self) -> bool {
         let directory = self.path.parent();

@@ -49,6 +49,9 @@ const MEASURED_MOST: Duration = Duration::from_mins(3);
 /// Time between two samples.
 const SAMPLED: Duration = Duration::from_secs(5);
 
+/// Samples that a short one has all the same, unless restarts take its time.
+const SAMPLES_LEAST: u32 = 8;
+
 /// Requests in this time after a restart are not counted among those of a quiet time.
 const SETTLING: Duration = Duration::from_secs(20);
 
@@ -300,7 +303,8 @@ impl Soak<'_> {
         let mut sampler = Sampler::new(begun).probing(&self.data)?;
         let mut quiet = histogram()?;
         let (mut lives, mut life) = (Vec::new(), Life::new(0.0, None));
-        let (mut next_sample, mut next_close, mut next_restart) = (SAMPLED, closes, restarts);
+        let every = SAMPLED.min(end.checked_div(SAMPLES_LEAST).unwrap_or_default());
+        let (mut next_sample, mut next_close, mut next_restart) = (every, closes, restarts);
         let mut windows_closed = 0_u64;
         let mut tasks = self.send(callers, rate)?;
         while begun.elapsed() < end {
@@ -323,7 +327,7 @@ impl Soak<'_> {
                 }
                 let answered = self.shared.counts.answered.load(Relaxed).saturating_sub(counted);
                 sampler.sample(answered, &latency, self.server.as_ref());
-                next_sample = now.saturating_add(SAMPLED);
+                next_sample = now.saturating_add(every);
             }
             if now >= next_close {
                 Office::new(&self.server()?.operations).post("/clearing/windows/all/close", &json!({}))?;

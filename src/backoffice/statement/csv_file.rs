@@ -126,6 +126,12 @@ fn lines(
         amount = with_sign(field(columns.amount))?;
         let word = field(columns.sign);
         if columns.sign.is_some() {
+            if amount < 0 {
+                // The debit's own sign, or one that is taken back: both are written so.
+                return Err(format!(
+                    "it has a sign beside `{word}`; for signed amounts leave `sign` out of the mapping"
+                ));
+            }
             let is_one_of = |words: &[String]| words.iter().any(|known| known.eq_ignore_ascii_case(word));
             if is_one_of(&mapping.sign_debit) {
                 amount = amount.saturating_neg();
@@ -233,6 +239,8 @@ mod tests {
         );
         assert_eq!(amounts(&odd), [(3, -400, false), (3, 10, true)], "a fee that was given back");
         assert!(odd.wrong[0].contains("`Soll` is neither"), "{:?}", odd.wrong);
+        let signed = read("when,gross,type,fee\n2026-11-23T10:00:00+0000,-4.00,refund,\n", &provider, 2);
+        assert!(amounts(&signed).is_empty() && signed.wrong[0].contains("it has a sign beside `refund`"), "{signed:?}");
         let missing = read("a,b\n", &provider, 2);
         assert!(missing.wrong[0].contains("no column `when`"), "{missing:?}");
     }

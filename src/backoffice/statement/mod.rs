@@ -58,6 +58,17 @@ impl Statement {
     }
 }
 
+impl Statement {
+    /// Whether both say the same, wherever in the file.
+    fn is_alike(&self, other: &Self) -> bool {
+        let unplaced = |statement: &Self| {
+            let lines = statement.lines.iter().map(|line| StatementLine { line: 0, ..line.clone() }).collect();
+            Self { lines, ..statement.clone() }
+        };
+        !self.lines.is_empty() && self.lines.len() == other.lines.len() && unplaced(self) == unplaced(other)
+    }
+}
+
 /// What was read of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadStatements {
@@ -71,7 +82,7 @@ pub struct ReadStatements {
 pub fn read_statements(bytes: &[u8], mapping: Option<&CsvMapping>, places: u32) -> ReadStatements {
     let text = decode(bytes);
     let begin = text.trim_start_matches(['\u{feff}', ' ', '\r', '\n', '\t']);
-    if let Some(mapping) = mapping {
+    let mut read = if let Some(mapping) = mapping {
         csv_file::read(&text, mapping, places)
     } else if begin.starts_with('<') {
         camt::read(begin, places)
@@ -81,6 +92,27 @@ pub fn read_statements(bytes: &[u8], mapping: Option<&CsvMapping>, places: u32) 
         let wrong =
             "line 1: neither camt.053 nor MT940; for CSV name a mapping of the policy (statement_csv)".to_owned();
         ReadStatements { wrong: vec![wrong], ..ReadStatements::default() }
+    };
+    read.drop_repeated();
+    read
+}
+
+impl ReadStatements {
+    /// Drops each statement that says the same as one before it, balances and all, and tells of it: a page that the bank has put into the file twice.
+    fn drop_repeated(&mut self) {
+        let mut kept: Vec<Statement> = Vec::new();
+        for statement in std::mem::take(&mut self.statements) {
+            if statement.closing.is_some() && kept.iter().any(|before| before.is_alike(&statement)) {
+                let line = statement.lines.first().map_or(0, |line| line.line);
+                self.wrong.push(format!(
+                    "line {line}: statement `{}` is in the file twice, with the same lines and balances; once is taken",
+                    statement.id
+                ));
+            } else {
+                kept.push(statement);
+            }
+        }
+        self.statements = kept;
     }
 }
 
@@ -131,6 +163,24 @@ fn minor_units(text: &str, decimal: char, places: u32) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_that_is_in_a_file_twice_is_told_and_taken_once() {
+        let page = |opening: &str, amount: &str, closing: &str| {
+            format!(
+                ":20:STARTUMS\n:25:1/2\n:28C:1/1\n:60F:C261123EUR{opening}\n:61:261123C{amount}NTRFREF\n:62F:C261123EUR{closing}\n-\n"
+            )
+        };
+        let (first, second) = (page("1,00", "2,00", "3,00"), page("3,00", "2,00", "5,00"));
+        for (file, statements, wrong) in [
+            ([first.clone(), second.clone()].concat(), 2, 0),
+            ([first.clone(), first.clone(), second.clone(), first.clone()].concat(), 2, 2),
+        ] {
+            let read = read_statements(file.as_bytes(), None, 2);
+            assert_eq!((read.statements.len(), read.wrong.len()), (statements, wrong), "{read:?}");
+            assert!(read.wrong.iter().all(|what| what.contains("is in the file twice")), "{read:?}");
+        }
+    }
 
     #[test]
     fn amounts_are_read_as_banks_write_them() {

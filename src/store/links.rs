@@ -69,7 +69,7 @@ impl LinkLog {
         }
     }
 
-    /// The entry of a durable record. May read the store.
+    /// The entry of a durable record. May read the store; where that is damaged, the next start makes it again.
     pub fn get(&self, sequence: Sequence) -> Result<Option<IndexEntry>, StoreError> {
         {
             let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +78,7 @@ impl LinkLog {
                 return Ok(recent.entries.get(place).map(IndexEntry::decode));
             }
         }
-        self.store.index_entry(sequence).map(Some)
+        self.store.index_entry(sequence).inspect_err(|err| self.store.distrust_damaged(err)).map(Some)
     }
 }
 
@@ -95,5 +95,35 @@ impl Recent {
     fn bytes(&self, base: Sequence, entries: usize) -> Vec<u8> {
         let skipped = usize::try_from(base.saturating_sub(self.base)).unwrap_or(usize::MAX);
         self.entries.iter().skip(skipped).take(entries).flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Checkpoint, open_or_set_aside};
+
+    #[test]
+    fn a_damaged_index_is_an_error_of_one_read_and_has_the_next_start_make_it_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let open = || open_or_set_aside(&path, (1 << 20, None), |_| Ok(())).unwrap();
+        let entry = IndexEntry { debit_previous: 5, credit_previous: 7 };
+        let (store, (), _) = open();
+        let links = LinkLog::new(store.clone(), 0).unwrap();
+        for (base, bytes) in links.append(&vec![entry; 2 * INDEX_PER_BLOCK]) {
+            store.put_full_index(&links, base, &bytes).unwrap();
+        }
+        store.make_checkpoint(&Checkpoint { sequence: block_len(), ..Checkpoint::default() }).unwrap();
+        assert_eq!((links.get(1).unwrap(), links.get(block_len()).unwrap()), (Some(entry), Some(entry)));
+        let file = path.join("index");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert!(matches!(links.get(1), Err(StoreError::Damaged { .. })) && links.get(1).is_err());
+        assert_eq!(links.get(block_len()).unwrap(), Some(entry), "what is not damaged is read");
+        drop((links, store));
+        assert!(open().2, "made again");
+        assert!(!open().2, "once");
     }
 }

@@ -109,6 +109,15 @@ pub(super) fn distrust_after(path: &Path, err: &StoreError) {
     }
 }
 
+impl Store {
+    /// What was read is damaged, and others need not end for it: the next start makes the store again.
+    pub(super) fn distrust_damaged(&self, err: &StoreError) {
+        if matches!(err, StoreError::Damaged { .. }) && !is_marked(self.path()) {
+            set_mark(self.path());
+        }
+    }
+}
+
 /// Once the store is set aside.
 pub(super) fn clear_mark(path: &Path) -> io::Result<()> {
     remove_if_there(&mark(path))

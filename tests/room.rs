@@ -15,11 +15,17 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Raw, TestServer, account, check_others_are_served, runtime, settings, transfer, wait_until};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use common::{
+    DEADLINE, Raw, TestServer, account, check_others_are_served, http_answer, http_begin, runtime, settings, transfer,
+    wait_until,
+};
 use heng::client::{Client, Credentials};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, Code};
-use heng::protocol::{ITEMS_MAX, Kind, encode_frame, encode_ids, encode_transfers};
+use heng::protocol::{
+    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, ITEMS_MAX, Kind, encode_frame, encode_ids, encode_transfers,
+};
 
 /// A frame with transfers of one unit each from account 1 to account 2, with these ids.
 fn submit_frame(request: u64, ids: std::ops::RangeInclusive<u64>) -> Vec<u8> {
@@ -318,5 +324,60 @@ fn one_connection_too_many_is_told_so() {
     wait_until("a free place", || {
         runtime().block_on(async { Client::connect(server.ready.listen, &Credentials::development()).await.is_ok() })
     });
+    server.stop().unwrap();
+}
+
+/// Headers of who may clear: the development gateway and its key.
+fn known() -> String {
+    let key = DEVELOPMENT_KEY.map(|byte| format!("{byte:02x}")).concat();
+    let basic = BASE64_STANDARD.encode(format!("{DEVELOPMENT_GATEWAY}:{key}"));
+    format!("Authorization: Basic {basic}\r\n")
+}
+
+#[test]
+fn two_files_are_taken_at_once_and_others_are_told_to_come_again() {
+    let (server, _directory) = TestServer::quick();
+    let headers = format!("{}Content-Length: 10\r\n", known());
+    let mut senders: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = http_begin(server.ready.operations_listen, "POST /clearing/answers", &headers);
+            stream.write_all(b"<Doc").unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    // Ten seconds later; the others wait for the rest of their files.
+    let mut refused = None;
+    wait_until("one is told", || {
+        refused = senders.iter().position(|stream| stream.peek(&mut [0]).is_ok());
+        refused.is_some()
+    });
+    let answer = |stream: std::net::TcpStream| {
+        stream.set_nonblocking(false).unwrap();
+        http_answer(stream)
+    };
+    let (status, told) = answer(senders.swap_remove(refused.unwrap()));
+    assert!(status == 503 && told.contains("other files are being taken"), "{status} {told}");
+    for mut stream in senders {
+        stream.write_all(b"ument>").unwrap();
+        let (status, told) = answer(stream);
+        assert!(status == 200 && told.contains("the file ends too early"), "{status} {told}");
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_page_of_another_origin_changes_nothing() {
+    let (server, _directory) = TestServer::quick();
+    let operations = server.ready.operations_listen;
+    let ask = |what: &str, origin: &str| http_answer(http_begin(operations, what, &format!("{}{origin}", known()))).0;
+    let close = "POST /clearing/windows/cards/close";
+    for origin in ["Origin: http://elsewhere\r\n", "Origin: null\r\n", "Origin: https://heng\r\n"] {
+        assert_eq!(ask(close, origin), 403, "{origin}");
+        assert_eq!(ask("GET /healthz", origin), 200, "{origin}");
+    }
+    for origin in ["", "Origin: http://heng\r\n"] {
+        assert_eq!(ask(close, origin), 404, "there is no such scheme");
+    }
     server.stop().unwrap();
 }

@@ -43,8 +43,8 @@ async fn import(
     file: web::Payload,
 ) -> HttpResponse {
     let ImportQuery { mapping, incomplete, overlap } = query.into_inner();
-    let file = match file_of(&context, &who, file).await {
-        Ok(file) => file,
+    let (file, _turn) = match file_of(&context, &who, file).await {
+        Ok(taken) => taken,
         Err(why) => return problem(&why),
     };
     let import = Import { account: account.into_inner(), mapping, incomplete, overlap, content: file.to_vec() };

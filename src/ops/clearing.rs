@@ -3,11 +3,14 @@
 //! Reading needs no name, like the rest of the port. What changes something needs the name and key of a gateway with the permission
 //! `clearing`, by HTTP Basic; its number is recorded. Problems are answered as RFC 9457 `application/problem+json`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use actix_web_httpauth::extractors::basic::BasicAuth;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::OpsContext;
 use crate::backoffice::{Answer, Command, DistributionView, PayoutView, Person, PositionView, Problem, WindowView};
@@ -19,6 +22,10 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 /// Largest file that is taken, of someone who is known.
 const FILE_BYTES_MAX: usize = 256 << 20;
+
+/// Time that a file waits for the others, and time for it to arrive.
+const FILE_TURN_WAIT: Duration = Duration::from_secs(10);
+const FILE_TIME: Duration = Duration::from_mins(10);
 
 /// Most of a list that is shown at once.
 pub(super) const SHOWN_MAX: usize = 20_000;
@@ -230,20 +237,31 @@ async fn reject(
 }
 
 async fn answers(context: web::Data<OpsContext>, who: BasicAuth, file: web::Payload) -> HttpResponse {
-    let file = match file_of(&context, &who, file).await {
-        Ok(file) => file,
+    let (file, _turn) = match file_of(&context, &who, file).await {
+        Ok(taken) => taken,
         Err(why) => return problem(&why),
     };
     let command = Command::BankAnswers { content: String::from_utf8_lossy(&file).into_owned() };
     answer(perform(&context, &who, command).await)
 }
 
-/// Takes a file, but of nobody who is not known.
-pub(super) async fn file_of(context: &OpsContext, who: &BasicAuth, file: web::Payload) -> Result<web::Bytes, Problem> {
+/// Takes a file when it is its turn, but of nobody who is not known. The turn lasts until the file is done with.
+pub(super) async fn file_of(
+    context: &OpsContext,
+    who: &BasicAuth,
+    file: web::Payload,
+) -> Result<(web::Bytes, OwnedSemaphorePermit), Problem> {
     person(context, who)?;
+    let queues = context.queues.get().ok_or_else(starting)?;
+    let turn = tokio::time::timeout(FILE_TURN_WAIT, Arc::clone(&queues.files).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
+        return Err(Problem::new(503, "busy", "other files are being taken; send it again in a while"));
+    };
     let broken = |_err| Problem::new(400, "invalid", "the file did not arrive whole");
     let too_large = |_err| Problem::new(413, "too_large", "the file is larger than 256 MiB");
-    file.to_bytes_limited(FILE_BYTES_MAX).await.map_err(too_large)?.map_err(broken)
+    let late = |_elapsed| Problem::new(408, "late", "the file did not arrive within ten minutes");
+    let taken = tokio::time::timeout(FILE_TIME, file.to_bytes_limited(FILE_BYTES_MAX)).await.map_err(late)?;
+    Ok((taken.map_err(too_large)?.map_err(broken)?, turn))
 }
 
 #[cfg(test)]

@@ -13,14 +13,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use actix_web::dev::ServerHandle;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HOST, HeaderValue, ORIGIN};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
-
 use tokio::sync::Semaphore;
 
+use self::clearing::problem;
 use self::metrics::Collected;
-use crate::backoffice::OfficeHandle;
+use crate::backoffice::{OfficeHandle, Problem};
 use crate::clearing::ClearingHandle;
 use crate::engine::Engine;
 use crate::flow::Admission;
@@ -34,6 +37,9 @@ use crate::verify::LiveCheck;
 
 /// Connections at once; others wait until one is closed.
 const CONNECTIONS_MAX: usize = 256;
+
+/// Files that are in memory at once, of up to 256 MiB each.
+const FILES_MAX: usize = 2;
 
 /// Media type of `OpenMetrics` text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,6 +68,8 @@ struct Queues {
     statements: PathBuf,
     /// Reports are made one after the other.
     reports: Arc<Semaphore>,
+    /// Files are taken a few at a time.
+    files: Arc<Semaphore>,
 }
 
 impl OpsContext {
@@ -79,6 +87,7 @@ impl OpsContext {
             check: Arc::new(LiveCheck::new(journal, engine.clearing.clone())),
             statements: data_dir.join("statements"),
             reports: Arc::new(Semaphore::new(1)),
+            files: Arc::new(Semaphore::new(FILES_MAX)),
         };
         // A second engine in one server does not happen.
         let _first = self.queues.set(queues);
@@ -92,6 +101,7 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
     let app = move || {
         App::new()
             .app_data(web::Data::new(shown.clone()))
+            .wrap(from_fn(refuse_other_origins))
             .route("/metrics", web::get().to(metrics_page))
             .route("/healthz", web::get().to(healthz))
             .route("/readyz", web::get().to(readyz))
@@ -110,6 +120,21 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
         }
     });
     Ok((context, handle))
+}
+
+/// A browser that has somebody's key sends it wherever a page asks it to; a page of another origin is not to change anything.
+async fn refuse_other_origins(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    let origin = header(ORIGIN).map(|origin| origin.strip_prefix(b"http://").unwrap_or(origin));
+    let is_foreign = origin.is_some() && origin != header(HOST);
+    if is_foreign && !request.method().is_safe() {
+        let why = Problem::new(403, "forbidden", "a page of another origin may not change anything here");
+        return Ok(request.into_response(problem(&why)));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 async fn metrics_page(context: web::Data<OpsContext>) -> HttpResponse {

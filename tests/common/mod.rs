@@ -320,9 +320,18 @@ impl Drop for Process {
 
 /// `GET path` from an operations port: status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    http_answer(http_begin(address, &format!("GET {path}"), ""))
+}
+
+/// Sends the head of a request, with these headers (each with its line end), and no body.
+pub fn http_begin(address: SocketAddr, what: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: heng\r\nConnection: close\r\n\r\n").expect("sent");
+    write!(stream, "{what} HTTP/1.1\r\nHost: heng\r\nConnection: close\r\n{headers}\r\n").expect("sent");
+    stream
+}
+
+pub fn http_answer(mut stream: TcpStream) -> (u16, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

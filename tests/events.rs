@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{TestServer, account, runtime, settings, transfer};
 use heng::client::{Answer, Client};
 use heng::config::Settings;
-use heng::ledger::{AccountFlags, AccountId};
+use heng::ledger::{AccountFlags, AccountId, Code};
 use heng::protocol::{ITEMS_MAX, Query, QueryKind};
 
 /// Nobody touches it.
@@ -96,27 +96,29 @@ fn events_are_told_where_there_is_room_for_one_full_request_only() {
     server.stop().unwrap();
 }
 
-/// More wait than the server has threads, and there is no room to look for any of them.
+/// More wait than the server has threads, and more ask for it than may; none of them takes room from what is done.
 #[test]
-fn those_who_wait_where_there_is_no_room_keep_nobody_from_being_served() {
+fn those_who_wait_keep_nobody_from_being_served() {
     let directory = tempfile::tempdir().unwrap();
     let server = TestServer::start(Settings { transfers_in_flight_max: Some(8_190), ..settings(directory.path()) });
     runtime().block_on(async {
         let mut client = server.client().await;
         open(&mut client).await;
-        // Each of them takes room for itself, so that there is none for a page.
-        let (mut sender, _answers) = server.connection().await;
-        for request in 0..4_096 {
-            sender.query(request, &in_vain());
+        let mut connections = Vec::new();
+        for place in 0..5_u64 {
+            let (mut sender, mut answers) = server.connection().await;
+            (0..1_000).for_each(|request| sender.query(request, &in_vain()));
+            sender.flush().await.unwrap();
+            // A quarter of 256 for each of four.
+            for _ in 0..if place < 4 { 936 } else { 1_000 } {
+                let (_, answer) = answers.next().await.unwrap();
+                assert!(matches!(answer, Answer::Refused(Code::Busy, _)), "{answer:?}");
+            }
+            connections.push((sender, answers));
         }
-        sender.flush().await.unwrap();
-        let (mut more, _answers) = server.connection().await;
-        for request in 0..4_000 {
-            more.query(request, &in_vain());
-        }
-        more.flush().await.unwrap();
         for number in 0..50 {
-            pay(&mut client, 100 + number, 1).await;
+            // All the room that there is.
+            pay(&mut client, 100 + number * 8_190, 8_190).await;
         }
     });
     server.stop().unwrap();

@@ -24,7 +24,7 @@ use heng::client::{Client, Credentials};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, Code};
 use heng::protocol::{
-    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, ITEMS_MAX, Kind, encode_frame, encode_ids, encode_transfers,
+    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, ITEMS_MAX, Kind, Query, QueryKind, encode_frame, encode_ids, encode_transfers,
 };
 
 /// A frame with transfers of one unit each from account 1 to account 2, with these ids.
@@ -214,6 +214,74 @@ fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
         assert!(begun.elapsed() < DEADLINE, "a peer that never reads is closed");
     }
     check_others_are_served(&server);
+    server.stop().unwrap();
+}
+
+/// Connections that ask and take no answers, as many as together could have all the room: pages of accounts, echoes, transfers.
+#[test]
+fn peers_that_take_no_answers_keep_nobody_out_and_are_cut_off_when_they_have_too_much() {
+    const DEAF: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let server = narrow(Settings { write_timeout_ms: Some(120_000), ..settings(directory.path()) });
+    let (mut ids, mut echo) = (Vec::new(), Vec::new());
+    encode_ids(&mut ids, (1..=4_000_u16).map(|_| 1));
+    encode_frame(&mut echo, Kind::Ping, 6, &vec![7; 1_000_000]);
+    let mut deaf: Vec<_> = (0..DEAF)
+        .map(|place| {
+            let mut raw = server.raw();
+            raw.hello();
+            raw.0.set_nonblocking(true).unwrap();
+            let mut frame = Vec::new();
+            match place % 3 {
+                0 => encode_frame(&mut frame, Kind::GetAccounts, 6, &ids),
+                1 => frame.clone_from(&echo),
+                _ => frame = submit_frame(6, 1..=3_000),
+            }
+            (raw, frame, 0)
+        })
+        .collect();
+    let begun = Instant::now();
+    let (mut served_in_a_row, mut round) = (0, 0);
+    let mut other = server.raw();
+    other.hello();
+    // Long before the two minutes are over that each has for an answer.
+    while deaf.len() > DEAF / 2 || served_in_a_row < 10 {
+        deaf.retain_mut(|(raw, frame, sent)| {
+            let err = loop {
+                match raw.0.write(&frame[*sent..]) {
+                    Ok(written) => *sent = (*sent + written) % frame.len(),
+                    Err(err) => break err,
+                }
+            };
+            err.kind() == std::io::ErrorKind::WouldBlock
+        });
+        round += 1;
+        other.send_bytes(&submit_frame(round, round * 4_000..=round * 4_000 + 3_999));
+        served_in_a_row = if served_and_busy(&mut other, 1).0 == 1 { served_in_a_row + 1 } else { 0 };
+        assert!(begun.elapsed() < DEADLINE, "{} are there, {served_in_a_row} served", deaf.len());
+    }
+    drop(deaf);
+    server.stop().unwrap();
+}
+
+/// As `nc` does with what it is given.
+#[test]
+fn who_closes_its_half_gets_its_answers_all_the_same() {
+    let (server, _directory) = TestServer::quick();
+    let mut raw = server.raw();
+    raw.hello();
+    let (mut frames, mut body) = (Vec::new(), Vec::new());
+    encode_ids(&mut body, [1].into_iter());
+    let events = Query { wait_ms: 20_000, ..Query::new(QueryKind::Events, 77, 10) };
+    encode_frame(&mut frames, Kind::GetAccounts, 5, &body);
+    encode_frame(&mut frames, Kind::Query, 6, &events.encode());
+    frames.extend_from_slice(&submit_frame(7, 1..=100));
+    raw.send_bytes(&frames);
+    raw.0.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answered = [(); 3].map(|()| raw.receive().unwrap().0.request_id);
+    answered.sort_unstable();
+    assert_eq!(answered, [5, 6, 7]);
+    raw.expect_closed();
     server.stop().unwrap();
 }
 

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use heng::client::{Client, Connection, Credentials};
-use heng::protocol::{DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, Hello, Kind, VERSION, encode_frame};
+use heng::client::{Answer, Client, Connection, Credentials};
+use heng::protocol::{
+    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, Hello, ITEMS_MAX, Kind, Query, QueryKind, VERSION, encode_frame,
+};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -65,6 +67,8 @@ enum Peer {
     Deaf,
     /// A client that asks for accounts that do not exist as fast as it can.
     Curious,
+    /// A client that waits for a thousand events which do not come, again and again.
+    Waiting,
 }
 
 const PEERS: &[(&str, Peer, usize)] = &[
@@ -74,7 +78,9 @@ const PEERS: &[(&str, Peer, usize)] = &[
     ("10,000 that are idle", Peer::Idle, 10_000),
     ("1,000 a second that connect and leave", Peer::Churn, 1),
     ("1 that asks for 8,000 accounts again and again and never reads", Peer::Deaf, 1),
+    ("30 that ask for 8,000 accounts again and again and never read", Peer::Deaf, 30),
     ("1 that asks for 8,000 accounts that are not there as fast as it can", Peer::Curious, 1),
+    ("4 that wait for 1,000 events each, again and again", Peer::Waiting, 4),
 ];
 
 #[derive(Debug, Serialize)]
@@ -90,6 +96,10 @@ struct Measured {
 /// The first of the accounts that are asked for, which no load uses.
 const FIRST_ACCOUNT: u128 = 1;
 const ASKED_FOR: u64 = 8_000;
+
+/// Events that one connection waits for at once, and how long.
+const WAITS: u64 = 1_000;
+const WAIT_MS: u32 = 2_000;
 
 /// The exit code when others noticed.
 const TOO_MUCH: u8 = 3;
@@ -258,6 +268,7 @@ async fn once(peer: Peer, address: SocketAddr, attempts: &AtomicU64) -> anyhow::
                 drop(stream);
             }
         }
+        Peer::Waiting => return wait_in_vain(address, attempts).await,
         Peer::Deaf | Peer::Curious => {
             let connection = Connection::open(address, &Credentials::development()).await?;
             let (mut sender, mut receiver) = connection.split();
@@ -280,4 +291,28 @@ async fn once(peer: Peer, address: SocketAddr, attempts: &AtomicU64) -> anyhow::
         }
     }
     Ok(())
+}
+
+async fn wait_in_vain(address: SocketAddr, attempts: &AtomicU64) -> anyhow::Result<()> {
+    let connection = Connection::open(address, &Credentials::development()).await?;
+    let (mut sender, mut receiver) = connection.split();
+    let mut never = Query { wait_ms: 1, ..Query::new(QueryKind::Events, u128::MAX - 1, ITEMS_MAX) };
+    // From where it waits, once it has looked through what there is.
+    for _ in 0..WAITS {
+        sender.query(0, &never);
+        sender.flush().await?;
+        let (_, Answer::Stored(next, _)) = receiver.next().await? else { anyhow::bail!("no events") };
+        if std::mem::replace(&mut never.from, next).saturating_add(WAITS) > next {
+            break;
+        }
+    }
+    never.wait_ms = WAIT_MS;
+    loop {
+        (1..=WAITS).for_each(|request| sender.query(request, &never));
+        sender.flush().await?;
+        for _ in 1..=WAITS {
+            receiver.next().await?;
+            attempts.fetch_add(1, Relaxed);
+        }
+    }
 }

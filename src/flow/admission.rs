@@ -1,7 +1,11 @@
 //! Admission: how many items may be inside the system at once.
 //!
 //! A session takes a [`Permit`] for a request's items before it hands them on, and the permit is given back when the
-//! parcel is dropped after its answer. Without a permit the request is answered *busy*: nothing ever queues without bound.
+//! answer is written. Without a permit the request is answered *busy*: nothing ever queues without bound.
+//!
+//! What is answered leaves the common room at once, so that peers who do not take their answers keep nobody else out; it stays in its connection's own share, and
+//! is counted as *untaken*. Where as much is untaken as may be inside, those who have more than a full request of it get nothing more,
+//! and their sessions do not wait for them any longer.
 //!
 //! All the room is for bursts, and for a disk that stands still for a moment. Where it is full, more comes than can be done, and a long queue would only make
 //! everybody wait, leave the sessions no processor to refuse with, and push what is worked on out of the cache. So it is *crowded* from then on: parcels get an
@@ -27,11 +31,16 @@ const IDLE_PART: usize = 64;
 /// How often the room is given until it is not crowded any more, with whatever refusals: half a minute or less under full load.
 const OPENED_AFTER: usize = 128;
 
+/// Items that are answered and not written, of one part, from which on it gets no more where all together have too many: a full request, or a page.
+const UNTAKEN_MAX: usize = 8_190;
+
 /// The number of items inside, and its limit.
 #[derive(Debug)]
 pub struct Admission {
     inside: AtomicUsize,
-    /// Items of parcels among them. The others are reads: who waits for events is inside, but brings nothing.
+    /// Items that are answered and not written yet; in a part of a whole they are inside, too.
+    untaken: AtomicUsize,
+    /// Items of parcels among those inside. The others are reads: who waits for events is inside, but brings nothing.
     under_way: AtomicUsize,
     /// Parcels among the permits; counted by the whole.
     parcels: AtomicUsize,
@@ -51,6 +60,7 @@ pub struct Permit {
     items: usize,
     is_parcel: bool,
     is_under_way: AtomicBool,
+    is_answered: AtomicBool,
 }
 
 impl Admission {
@@ -75,6 +85,7 @@ impl Admission {
         let none = || AtomicUsize::new(0);
         Self {
             inside: none(),
+            untaken: none(),
             under_way: none(),
             parcels: none(),
             crowded_for: none(),
@@ -87,7 +98,18 @@ impl Admission {
     /// Whether there is room for some items now. Only a hint: others may take it.
     pub fn has_room(&self, items: usize) -> bool {
         self.inside().saturating_add(items) <= self.limit
-            && self.whole.as_ref().is_none_or(|whole| whole.has_room(items))
+            && self.whole.as_ref().is_none_or(|whole| whole.has_room(items) && !self.is_untaken_too_much())
+    }
+
+    /// Whether as much waits for peers to take it, all together, as may be inside.
+    pub fn is_full_of_untaken(&self) -> bool {
+        let whole = self.whole();
+        whole.untaken() >= whole.limit
+    }
+
+    /// Whether this part may have no more, since its peer does not take what it has.
+    fn is_untaken_too_much(&self) -> bool {
+        self.untaken() > UNTAKEN_MAX && self.is_full_of_untaken()
     }
 
     /// Whether a parcel of so many items may come now; others may take its room. Where not, because so much is under way, it is crowded from now on.
@@ -132,6 +154,7 @@ impl Admission {
             items,
             is_parcel: false,
             is_under_way: AtomicBool::new(false),
+            is_answered: AtomicBool::new(false),
         })
     }
 
@@ -142,23 +165,44 @@ impl Admission {
         if taken.is_err() {
             return false;
         }
-        if self.whole.as_ref().is_some_and(|whole| !whole.take(items)) {
+        if self.whole.as_ref().is_some_and(|whole| self.is_untaken_too_much() || !whole.take(items)) {
             self.inside.fetch_sub(items, Ordering::AcqRel);
             return false;
         }
         true
     }
 
-    fn give_back(&self, items: usize) {
+    fn give_back(&self, items: usize, is_answered: bool) {
+        if is_answered {
+            self.untaken.fetch_sub(items, Ordering::AcqRel);
+        }
+        let Some(whole) = &self.whole else {
+            // Of the whole it has left already where it is answered.
+            self.inside.fetch_sub(if is_answered { 0 } else { items }, Ordering::AcqRel);
+            return;
+        };
         self.inside.fetch_sub(items, Ordering::AcqRel);
-        if let Some(whole) = &self.whole {
-            whole.give_back(items);
+        whole.give_back(items, is_answered);
+    }
+
+    fn answer(&self, items: usize) {
+        self.untaken.fetch_add(items, Ordering::AcqRel);
+        match &self.whole {
+            Some(whole) => whole.answer(items),
+            None => {
+                self.inside.fetch_sub(items, Ordering::AcqRel);
+            }
         }
     }
 
-    /// The number of items inside now.
+    /// The number of items inside now; in a part of a whole with those that are answered and not written yet.
     pub fn inside(&self) -> usize {
         self.inside.load(Ordering::Acquire)
+    }
+
+    /// The number of items that are answered and not written yet.
+    pub fn untaken(&self) -> usize {
+        self.untaken.load(Ordering::Acquire)
     }
 
     /// The number of parcels on their way now, all shares together.
@@ -203,6 +247,7 @@ impl Permit {
     pub fn join(mut self, mut other: Self) -> Self {
         debug_assert!(Arc::ptr_eq(&self.admission, &other.admission), "permits of one admission");
         debug_assert!(!self.is_parcel && !other.is_parcel, "what is on its way stays as it is");
+        debug_assert!(!*other.is_answered.get_mut(), "what is answered is not joined");
         self.items = self.items.saturating_add(std::mem::take(&mut other.items));
         self
     }
@@ -218,8 +263,15 @@ impl Permit {
         self
     }
 
-    /// Counts it as under way no more: it is answered. It keeps its room until whoever asked takes that, but keeps nobody else from coming.
+    /// It is answered: under way no more, and out of the room that all have. It keeps its place in its connection's share until whoever asked takes the answer.
     pub fn arrived(&self) {
+        self.end_way();
+        if !self.is_answered.swap(true, Ordering::AcqRel) {
+            self.admission.answer(self.items);
+        }
+    }
+
+    fn end_way(&self) {
         if self.is_under_way.swap(false, Ordering::Relaxed) {
             self.admission.end_way(self.items);
         }
@@ -228,11 +280,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.arrived();
+        self.end_way();
         if self.is_parcel {
             self.admission.whole().parcels.fetch_sub(1, Ordering::Relaxed);
         }
-        self.admission.give_back(self.items);
+        self.admission.give_back(self.items, *self.is_answered.get_mut());
     }
 }
 
@@ -306,10 +358,8 @@ mod tests {
         let held: Vec<_> = (0..21).filter_map(|share| parcel(shares.get(share / 5).unwrap())).collect();
         assert_eq!((held.len(), parcel(last).is_some()), (21, false), "420 are under way");
         held.iter().for_each(Permit::arrived);
-        assert!(
-            whole.inside() == 420 && last.has_room_for_parcel(20),
-            "who does not take his answers keeps nobody else out"
-        );
+        assert!(last.has_room_for_parcel(20), "who does not take his answers keeps nobody else out");
+        assert_eq!((whole.inside(), whole.untaken(), one.inside()), (0, 420, 100));
         drop(held);
         let given = (1..100_000).find(|_| {
             whole.crowded_for.store(1_600, Ordering::Relaxed);
@@ -317,6 +367,32 @@ mod tests {
         });
         assert!(given.is_some(), "all are let in again");
         assert_eq!([whole.inside(), whole.under_way.load(Ordering::Relaxed), whole.parcels()], [0; 3]);
+    }
+
+    #[test]
+    fn who_does_not_take_answers_has_them_in_a_room_of_its_own_and_gets_no_more_when_that_is_full() {
+        let whole = Admission::new(40_000);
+        let shares = [(); 5].map(|()| Admission::share(&whole, 100));
+        let [deaf @ .., other] = &shares;
+        let permits: Vec<_> = deaf.iter().map(|share| share.admit(10_000).unwrap()).collect();
+        assert!(other.admit(1).is_none() && !other.is_full_of_untaken(), "nothing is answered yet");
+        permits.iter().for_each(Permit::arrived);
+        permits.iter().for_each(Permit::arrived);
+        assert_eq!((whole.inside(), whole.untaken(), other.is_full_of_untaken()), (0, 40_000, true));
+        assert!(deaf.iter().all(|share| share.inside() == 10_000 && share.admit(1).is_none()), "a quarter each");
+        let some = other.admit(UNTAKEN_MAX).unwrap();
+        some.arrived();
+        let more = other.admit(1).unwrap();
+        more.arrived();
+        assert!(other.admit(1).is_none() && !other.has_room(1), "now it is one of them");
+        drop(some);
+        assert_eq!((whole.untaken(), other.untaken(), other.inside()), (40_001, 1, 1));
+        assert!(Admission::part(other).admit(1).is_some());
+        let part = Admission::part(&deaf[0]);
+        drop(permits);
+        part.admit(8_192).unwrap().arrived();
+        drop(more);
+        assert_eq!([whole.inside(), whole.untaken(), part.inside(), part.untaken(), other.inside()], [0; 5]);
     }
 
     #[test]

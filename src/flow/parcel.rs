@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_keeps_its_room_but_nobody_else_out() {
+    fn what_is_answered_keeps_nobody_else_out() {
         let admission = Admission::new(80);
         let kept = Arc::new(Kept::default());
         let parcel = || {
@@ -175,8 +175,9 @@ mod tests {
         let parcels: Vec<_> = (0..10).map(|_| parcel()).collect();
         assert!(!admission.has_room_for_parcel(8) && admission.is_crowded());
         parcels.into_iter().take(9).for_each(|parcel| parcel.answer(Instant::now()));
-        assert_eq!((admission.inside(), admission.has_room_for_parcel(8)), (72, true), "the tenth is gone");
+        assert_eq!((admission.inside(), admission.has_room_for_parcel(8)), (0, true), "the tenth is gone");
+        assert_eq!((admission.untaken(), admission.parcels()), (72, 9));
         kept.0.lock().unwrap().clear();
-        assert_eq!((admission.inside(), admission.parcels()), (0, 0));
+        assert_eq!((admission.untaken(), admission.parcels()), (0, 0));
     }
 }

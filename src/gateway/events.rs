@@ -4,7 +4,8 @@
 //!
 //! 1. A request that waits keeps no thread busy, whatever there is room for: where it cannot look, it sleeps.
 //! 2. Frames that wait until less is being read come before the next look, and are told when one has ended.
-//! 3. A server that drains does not wait for what may happen: the answer says from where to ask again.
+//! 3. A request looks every [`EVENTS_EVERY`] at most. However many wait, the newest records are read once for all ([`super::tail`]).
+//! 4. A server that drains does not wait for what may happen, nor does a connection whose peer has ended: the answer says from where to ask again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::lookup::Lookup;
-use super::queries::{may_have_events, read_query};
+use super::queries::{events_behind, read_query};
 use super::session::READING_MAX;
+use super::tail::NEAR;
 use crate::flow::{Admission, Permit};
 use crate::ledger::{Code, GatewayId, Sequence, StoredRecord};
 use crate::protocol::Query;
@@ -22,15 +24,20 @@ use crate::protocol::Query;
 /// How often a request that waits looks whether there is something new.
 const EVENTS_EVERY: Duration = Duration::from_millis(5);
 
+/// How long the turn to look is waited for at least.
+const TURN_LEAST: Duration = Duration::from_millis(100);
+
 /// Records of a page: beside the request itself, and another page, it fits into the smallest share.
 const EVENTS_MAX: u32 = 4_000;
 
-/// Frames that wait until less is being read for their connection.
+/// What requests that wait look out for: frames of their connection that wait until less is being read, and its end.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct Signs {
     pub(super) is_behind: AtomicBool,
     /// Less is being read than before.
     pub(super) less: Notify,
+    /// The peer sends nothing more: nobody waits for what may happen.
+    pub(super) has_ended: AtomicBool,
 }
 
 /// A request that waits for events.
@@ -38,7 +45,7 @@ pub(super) struct EventsRequest {
     pub(super) own: GatewayId,
     pub(super) lookup: Lookup,
     pub(super) reading: Arc<Admission>,
-    pub(super) behind: Arc<Behind>,
+    pub(super) signs: Arc<Signs>,
 }
 
 impl EventsRequest {
@@ -47,35 +54,58 @@ impl EventsRequest {
         let deadline = Instant::now().checked_add(Duration::from_millis(query.wait_ms.into()));
         query.limit = query.limit.min(EVENTS_MAX);
         loop {
-            if let Some(page) = self.room_for(&query) {
-                let (own, asked) = (self.own, query);
-                let read = self.lookup.run(move |context| read_query(context, own, &asked, 0)).await;
-                match read.and_then(|read| read) {
-                    // From where to ask again is said all the same, below.
-                    Err(Code::Draining) => {}
-                    Ok((next, records)) if records.is_empty() => {
-                        // What was looked at need not be looked at again.
-                        query.from = next;
-                        drop(page);
-                        self.behind.less.notify_one();
-                    }
-                    read => return (read, Some(page)),
-                }
-            } else {
-                tokio::time::sleep(EVENTS_EVERY).await;
+            match self.look(&mut query, deadline).await {
+                // From where to ask again is said all the same, below.
+                None | Some((Err(Code::Draining), _)) => {}
+                Some((read, page)) => return (read, Some(page)),
             }
-            let is_over = *self.lookup.drain.borrow() || deadline.is_none_or(|deadline| Instant::now() >= deadline);
+            let is_over = *self.lookup.drain.borrow()
+                || self.signs.has_ended.load(Relaxed)
+                || deadline.is_none_or(|deadline| Instant::now() >= deadline);
             if is_over || self.lookup.outgoing.is_closed() {
                 return (Ok((query.from.max(1), Vec::new())), None);
             }
+            tokio::time::sleep(EVENTS_EVERY).await;
         }
     }
 
-    /// Room for a page, when there may be something in it and nothing comes before it.
+    /// Looks once, if there may be something; `None` when there is not, and then the query goes on where it ended.
+    async fn look(
+        &self,
+        query: &mut Query,
+        deadline: Option<Instant>,
+    ) -> Option<(Result<(Sequence, Vec<StoredRecord>), Code>, Permit)> {
+        let behind = events_behind(&self.lookup.context, query.from).filter(|_| self.may_read())?;
+        let (own, asked) = (self.own, *query);
+        let (page, read) = if behind < NEAR {
+            // Whoever asks not to wait looks once all the same.
+            let until = deadline?.max(Instant::now().checked_add(TURN_LEAST)?);
+            let mut tail = tokio::time::timeout_at(until.into(), self.lookup.context.lookups.tail()).await.ok()?;
+            let page = self.room_for(query)?;
+            // Without a turn of its connection, for which it would wait while all others wait for it.
+            (page, self.lookup.run_now(move |context| tail.look(context, own, &asked)).await)
+        } else {
+            (self.room_for(query)?, self.lookup.run(move |context| read_query(context, own, &asked, 0)).await)
+        };
+        match read.and_then(|read| read) {
+            Ok((next, records)) if records.is_empty() => {
+                // What was looked at need not be looked at again.
+                query.from = next;
+                drop(page);
+                self.signs.less.notify_one();
+                None
+            }
+            read => Some((read, page)),
+        }
+    }
+
+    /// Whether less than enough is being read for the connection, and nothing comes before more.
+    fn may_read(&self) -> bool {
+        self.reading.inside() < READING_MAX && !self.signs.is_behind.load(Relaxed)
+    }
+
     fn room_for(&self, query: &Query) -> Option<Permit> {
-        let may_look = may_have_events(&self.lookup.context, query.from)
-            && self.reading.inside() < READING_MAX
-            && !self.behind.is_behind.load(Relaxed);
-        may_look.then(|| self.reading.admit(usize::try_from(query.limit).unwrap_or(usize::MAX))).flatten()
+        let is_wanted = self.may_read();
+        is_wanted.then(|| self.reading.admit(usize::try_from(query.limit).unwrap_or(usize::MAX))).flatten()
     }
 }

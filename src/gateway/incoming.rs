@@ -136,8 +136,9 @@ pub(super) struct Incoming {
     taken: u32,
     /// Room for a large frame that is not whole.
     room: Option<Permit>,
-    /// When the connection's own buffer was last needed.
+    /// When the connection's own buffer was last needed, and when for a large frame, if it has the room of one.
     own_used: Instant,
+    large_used: Option<Instant>,
     pub(super) last_frame: Instant,
     /// When the first byte of a frame came whose last has not.
     pub(super) partial_since: Option<Instant>,
@@ -159,6 +160,7 @@ impl Incoming {
             taken: 0,
             room: None,
             own_used: Instant::now(),
+            large_used: None,
             last_frame: Instant::now(),
             partial_since: None,
             paused_until: None,
@@ -260,7 +262,7 @@ impl Incoming {
             return true;
         }
         self.grow(missing);
-        (self.wanted, self.lately) = (missing, Lately::Large);
+        (self.wanted, self.lately, self.large_used) = (missing, Lately::Large, Some(Instant::now()));
         true
     }
 
@@ -309,6 +311,9 @@ impl Incoming {
         if is_own || !self.buffer.is_empty() {
             self.own_used = Instant::now();
         }
+        if self.buffer.len() >= LARGE_BYTES || self.room.is_some() {
+            self.large_used = Some(self.own_used);
+        }
         // What waits for us is not late.
         let is_partial = self.skipping > 0 || ((self.is_amid || !self.buffer.is_empty()) && !is_behind);
         self.partial_since = is_partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
@@ -316,15 +321,18 @@ impl Incoming {
 
     /// Gives back the connection's own room where it was not needed lately, and answers whether it did: who is idle keeps no more than who has just come.
     pub(super) fn shrink(&mut self, now: Instant) -> bool {
-        let idle = now.saturating_duration_since(self.own_used);
-        let is_idle = self.buffer.is_empty() && self.is_grown && idle >= SHRUNK_AFTER;
-        if is_idle {
+        let is_over = |used| now.saturating_duration_since(used) >= SHRUNK_AFTER;
+        let is_idle = self.buffer.is_empty() && is_over(self.own_used);
+        // Who always leaves the beginning of a small frame in it does not keep it for that either.
+        let is_small = self.buffer.len() < LARGE_BYTES && self.room.is_none() && self.large_used.is_some_and(is_over);
+        let is_over = self.is_grown && (is_idle || is_small);
+        if is_over {
             // The buffer's own capacity does not tell: it is what is left behind the frames that were taken.
-            self.is_grown = false;
-            self.buffer = BytesMut::new();
+            (self.is_grown, self.large_used) = (false, None);
+            self.buffer = BytesMut::from(self.buffer.as_ref());
             self.lately = Lately::Small;
         }
-        is_idle
+        is_over
     }
 
     /// Nothing was read for so long, so a peer is not late for it.
@@ -499,5 +507,15 @@ mod tests {
         let (early, late) = (after(&incoming, 900), after(&incoming, 1_000));
         assert!(!incoming.shrink(early) && incoming.shrink(late) && !incoming.shrink(late));
         assert_eq!((incoming.buffer.capacity(), incoming.lately), (0, Lately::Small));
+        // Nor who always leaves the beginning of a small one there.
+        assert!(incoming.expect((1 << 20, 1 << 20), (&receiving, false)));
+        incoming.buffer.resize((1 << 20) + 100, 7);
+        drop(incoming.take(1 << 20));
+        incoming.looked_through(false);
+        let large = incoming.large_used.unwrap();
+        let (early, late) = (large + Duration::from_millis(900), large + SHRUNK_AFTER);
+        incoming.own_used = late;
+        assert!(!incoming.shrink(early) && incoming.shrink(late) && !incoming.shrink(late));
+        assert!(incoming.buffer.as_ref() == [7; 100] && incoming.buffer.capacity() < FIRST_READ_BYTES);
     }
 }

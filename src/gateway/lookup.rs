@@ -4,21 +4,24 @@
 //!
 //! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each has a group of the journal
 //!    in memory meanwhile. The others wait in the order in which they came.
-//! 2. Those that may look through very many records leave half of that to the others.
-//! 3. Nothing is begun for a peer that has gone, or once the server drains.
+//! 2. Those that may look through very many records have half of that at most, and keep no more than half of the processors busy (one at least).
+//! 3. No more than [`WAITS_MAX`] requests wait for events, a quarter of them of one connection. What waits takes no room from what is done.
+//! 4. Nothing is begun for a peer that has gone, or once the server drains.
 //!
 //! # Not here
 //!
 //! What is looked up ([`super::queries`]).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::listener::GatewayContext;
 use super::outgoing::{Outgoing, error_frame};
-use crate::flow::Permit;
+use super::tail::Tail;
+use crate::flow::{Admission, Permit};
 use crate::ledger::Code;
 
 /// Lookups under way for a connection.
@@ -28,17 +31,45 @@ pub(super) const LOOKUPS_MAX: usize = 4;
 const ALL_LOOKUPS_MAX: usize = 16;
 const LONG_LOOKUPS_MAX: usize = 8;
 
+/// Requests that wait for events, all connections together.
+const WAITS_MAX: usize = 256;
+
 /// The turns of all connections.
 #[derive(Clone, Debug)]
 pub struct LookupTurns {
     all: Arc<Semaphore>,
     long: Arc<Semaphore>,
+    waits: Arc<Admission>,
+    /// What those who wait for events look at, one after the other.
+    tail: Arc<Mutex<Tail>>,
 }
 
 impl Default for LookupTurns {
     fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = |most| Arc::new(Semaphore::new(most));
-        Self { all: turns(ALL_LOOKUPS_MAX), long: turns(LONG_LOOKUPS_MAX) }
+        Self {
+            all: turns(ALL_LOOKUPS_MAX),
+            long: turns((processors / 2).clamp(1, LONG_LOOKUPS_MAX)),
+            waits: Admission::new(WAITS_MAX),
+            tail: Arc::default(),
+        }
+    }
+}
+
+impl LookupTurns {
+    /// A connection's share of the requests that may wait for events.
+    pub(super) fn share_of_waits(&self) -> Arc<Admission> {
+        Admission::share(&self.waits, 1)
+    }
+
+    /// Waits for the turn to look at the newest records, and for the rest that the last one owes.
+    pub(super) async fn tail(&self) -> OwnedMutexGuard<Tail> {
+        let tail = Arc::clone(&self.tail).lock_owned().await;
+        if let Some(rest) = tail.rest(Instant::now()) {
+            tokio::time::sleep(rest).await;
+        }
+        tail
     }
 }
 
@@ -67,7 +98,7 @@ impl Lookup {
         runtime.spawn(async move {
             let frame = self.run(work).await.unwrap_or_else(|code| error_frame(request_id, code));
             // A peer that left gets no answer.
-            drop(self.outgoing.send(Outgoing::Frame { frame, room }));
+            drop(self.outgoing.send(Outgoing::frame(frame, room)));
         });
     }
 
@@ -80,16 +111,24 @@ impl Lookup {
         let own = turn(&self.turns).await?;
         let long = if self.is_long { Some(turn(&self.context.lookups.long).await?) } else { None };
         let of_all = turn(&self.context.lookups.all).await?;
+        self.run_now(move |context| {
+            let found = work(context);
+            drop((own, long, of_all));
+            found
+        })
+        .await
+    }
+
+    /// Looks something up that has its turn otherwise. It is refused when the server drains.
+    pub(super) async fn run_now<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
+    ) -> Result<T, Code> {
         if self.outgoing.is_closed() || *self.drain.borrow() {
             return Err(Code::Draining);
         }
         let context = Arc::clone(&self.context);
-        let found = self.runtime.spawn_blocking(move || {
-            let found = work(&context);
-            drop((own, long, of_all));
-            found
-        });
-        found.await.map_err(|_failed| Code::Internal)
+        self.runtime.spawn_blocking(move || work(&context)).await.map_err(|_failed| Code::Internal)
     }
 }
 

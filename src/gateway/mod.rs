@@ -25,6 +25,7 @@ mod outgoing;
 mod queries;
 mod reads;
 mod session;
+mod tail;
 
 pub use listener::{GatewayContext, GatewayLimits, converse, serve};
 pub use lookup::LookupTurns;

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! 1. A whole frame or nothing of it is among the bytes to be written.
-//! 2. What is answered holds its room inside until it is encoded; from then on the peer's pace bounds it, since nothing is read from a peer that does
-//!    not take its answers.
+//! 2. What is answered holds its room until it is written, an echo as well: in the connection's share, and among what is untaken ([`Admission`]).
+//! 3. Nothing is read from a peer that does not take its answers.
 //!
 //! # Not here
 //!
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::listener::GatewayContext;
 use crate::clearing::ReadAccounts;
-use crate::flow::{AnswerSink, Parcel, Permit};
+use crate::flow::{Admission, AnswerSink, Parcel, Permit};
 use crate::ledger::Code;
 use crate::protocol::{Kind, begin_frame, encode_accounts, encode_error, encode_frame, encode_outcomes, end_frame};
 use crate::telemetry::{Recorder, Stage};
@@ -32,12 +32,29 @@ const PARCELS_PER_WRITE: usize = 64;
 const KEPT_BYTES: usize = 1 << 20;
 const SHRUNK_BYTES: usize = 64 << 10;
 
-/// Something to be written; it holds its room until it is encoded.
+/// Of what is echoed, so many bytes are an item.
+const ECHO_BYTES: usize = 1 << 10;
+
+/// An answer; it holds its room until it is written.
 #[derive(Debug)]
 pub(super) enum Outgoing {
     Parcel(Arc<Parcel>),
     Accounts { kind: Kind, request_id: u64, read: ReadAccounts, room: Permit },
     Frame { frame: Vec<u8>, room: Permit },
+}
+
+impl Outgoing {
+    /// An answer that is encoded already.
+    pub(super) fn frame(frame: Vec<u8>, room: Permit) -> Self {
+        room.arrived();
+        Self::Frame { frame, room }
+    }
+
+    /// Accounts that were read.
+    pub(super) fn accounts((kind, request_id): (Kind, u64), read: ReadAccounts, room: Permit) -> Self {
+        room.arrived();
+        Self::Accounts { kind, request_id, read, room }
+    }
 }
 
 /// Takes a connection's outcomes when they are durable.
@@ -54,16 +71,30 @@ impl AnswerSink for Sink {
 /// The frames to write next: answers, welcome, pong, refusals.
 pub(super) struct Replies {
     bytes: Vec<u8>,
+    /// What is among them, with its room.
+    rooms: Vec<Permit>,
+    parcels: Vec<Arc<Parcel>>,
     recorder: Recorder,
 }
 
 impl Replies {
     pub(super) fn new(context: &GatewayContext) -> Self {
-        Self { bytes: Vec::new(), recorder: recorder(context) }
+        Self { bytes: Vec::new(), rooms: Vec::new(), parcels: Vec::new(), recorder: recorder(context) }
     }
 
     pub(super) fn frame(&mut self, kind: Kind, request_id: u64, body: &[u8]) {
         encode_frame(&mut self.bytes, kind, request_id, body);
+    }
+
+    /// Sends back what came, if the connection's share has room for it.
+    pub(super) fn echo(&mut self, room: &Arc<Admission>, request_id: u64, body: &[u8]) -> Result<(), Code> {
+        if !body.is_empty() {
+            let echo = room.admit(body.len().div_ceil(ECHO_BYTES)).ok_or(Code::Busy)?;
+            echo.arrived();
+            self.rooms.push(echo);
+        }
+        self.frame(Kind::Pong, request_id, body);
+        Ok(())
     }
 
     pub(super) fn refusal(&mut self, request_id: u64, code: Code) {
@@ -84,14 +115,14 @@ impl Replies {
         match outgoing {
             Outgoing::Frame { frame, room } => {
                 self.bytes.extend_from_slice(&frame);
-                drop(room);
+                self.rooms.push(room);
                 1
             }
             Outgoing::Accounts { kind, request_id, read, room } => {
                 let at = begin_frame(&mut self.bytes);
                 encode_accounts(&mut self.bytes, read.sequence, &read.accounts);
                 end_frame(&mut self.bytes, at, kind, request_id);
-                drop(room);
+                self.rooms.push(room);
                 1
             }
             Outgoing::Parcel(parcel) => {
@@ -103,6 +134,7 @@ impl Replies {
                 }
                 let answered = u32::try_from(parcel.spans().len()).unwrap_or(u32::MAX);
                 self.record(&parcel, u64::from(answered));
+                self.parcels.push(parcel);
                 answered
             }
         }
@@ -128,6 +160,8 @@ impl Replies {
     pub(super) async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let written = writer.write_all(&self.bytes).await;
         self.bytes.clear();
+        self.rooms.clear();
+        self.parcels.clear();
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes.shrink_to(SHRUNK_BYTES);
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Acquire;
 
 use super::listener::GatewayContext;
+use crate::journal::JournalError;
 use crate::ledger::{
     AccountId, BookAccount, Code, GatewayId, Operation, Record, Sequence, StoredRecord, Totals, Transfer,
 };
@@ -89,7 +90,7 @@ fn walk_back(
 }
 
 /// Up to where records are durable and may be told.
-fn durable(context: &GatewayContext) -> Sequence {
+pub(super) fn durable(context: &GatewayContext) -> Sequence {
     context.telemetry.counters().durable_sequence.load(Acquire)
 }
 
@@ -165,18 +166,21 @@ fn scan(context: &GatewayContext, own: GatewayId, query: &Query) -> Result<(Sequ
         }
         records.len() < limit && looked_at < LOOKED_AT_MAX
     });
-    let next = scanned.map_err(|err| {
-        tracing::error!(from = query.from, err = %chain(&err), "cannot scan the journal");
-        Code::Internal
-    })?;
+    let next = scanned.map_err(|err| unscanned(query.from, &err))?;
     // Events go on for ever; a search ends where the ledger does.
     let ends = query.kind == QueryKind::Reference && next > until;
     Ok((if ends { 0 } else { next }, records))
 }
 
-/// Whether events from a sequence on may be there.
-pub(super) fn may_have_events(context: &GatewayContext, from: Sequence) -> bool {
-    durable(context) >= from.max(1)
+/// What is answered where the journal cannot be scanned from a sequence on.
+pub(super) fn unscanned(from: Sequence, err: &JournalError) -> Code {
+    tracing::error!(from, err = %chain(err), "cannot scan the journal");
+    Code::Internal
+}
+
+/// How many records there are after the one of this sequence, if there is that one.
+pub(super) fn events_behind(context: &GatewayContext, from: Sequence) -> Option<u64> {
+    durable(context).checked_sub(from.max(1))
 }
 
 /// A transfer and all that was done about it, oldest first. `first` is its record; what is about it comes later in the journal.
@@ -200,10 +204,7 @@ fn life(context: &GatewayContext, query: &Query, first: Sequence) -> Result<(Seq
             }
             records.len() < limit && looked_at < LIFE_LOOKED_AT_MAX
         });
-        next = scanned.map_err(|err| {
-            tracing::error!(first, err = %chain(&err), "cannot scan the journal");
-            Code::Internal
-        })?;
+        next = scanned.map_err(|err| unscanned(first, &err))?;
     }
     if next > until {
         return Ok((0, records));

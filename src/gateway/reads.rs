@@ -42,7 +42,7 @@ impl Session {
     fn accounts_reply(&self, kind: Kind, request_id: u64, room: Permit) -> Box<dyn FnOnce(ReadAccounts) + Send> {
         let outgoing = self.outgoing.clone();
         // A peer that left gets no answer.
-        Box::new(move |read| drop(outgoing.send(Outgoing::Accounts { kind, request_id, read, room })))
+        Box::new(move |read| drop(outgoing.send(Outgoing::accounts((kind, request_id), read, room))))
     }
 
     fn lookup(&self) -> Lookup {
@@ -126,19 +126,19 @@ impl Session {
 
     fn events(&self, request_id: u64, own: GatewayId, query: Query) -> Result<(), Code> {
         // An event that has not happened is not being read.
-        let room = self.room.admit(1).ok_or(Code::Busy)?;
+        let place = self.waits.admit(1).ok_or(Code::Busy)?;
         let outgoing = self.outgoing.clone();
         let request = EventsRequest {
             own,
             lookup: self.lookup(),
             reading: Arc::clone(&self.reading),
-            behind: Arc::clone(&self.behind),
+            signs: Arc::clone(&self.signs),
         };
         tokio::spawn(async move {
             let (read, page) = request.wait(query).await;
-            // Room for what was found, until it is encoded.
-            let room = page.unwrap_or(room);
-            drop(outgoing.send(Outgoing::Frame { frame: records_frame(request_id, read), room }));
+            // Room for what was found, until it is written.
+            let room = page.unwrap_or(place);
+            drop(outgoing.send(Outgoing::frame(records_frame(request_id, read), room)));
         });
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Session {
             let is_past = request.sequence != 0 || request.time_ns != 0;
             let Some(account) = detail.account.filter(|_| is_past) else {
                 let frame = detail_frame(request_id, &detail);
-                return drop(lookup.outgoing.send(Outgoing::Frame { frame, room }));
+                return drop(lookup.outgoing.send(Outgoing::frame(frame, room)));
             };
             lookup.answer(request_id, room, move |context| match account_at(context, &request, &account) {
                 Ok(then) => {
@@ -186,7 +186,7 @@ impl Session {
                     Ok(orders) => orders,
                     Err(code) => {
                         let frame = error_frame(request_id, code);
-                        return drop(outgoing.send(Outgoing::Frame { frame, room }));
+                        return drop(outgoing.send(Outgoing::frame(frame, room)));
                     }
                 };
                 let reply = Box::new(move |explained| {
@@ -194,7 +194,7 @@ impl Session {
                     let at = begin_frame(&mut frame);
                     encode_explained(&mut frame, &explained);
                     end_frame(&mut frame, at, Kind::Explained, request_id);
-                    drop(outgoing.send(Outgoing::Frame { frame, room }));
+                    drop(outgoing.send(Outgoing::frame(frame, room)));
                 });
                 // When clearing has stopped, so will the session.
                 let _asked = lookup.context.clearing.send(ClearingMessage::Explain(orders, reply));

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::coming::Coming;
-use super::events::Behind;
+use super::events::Signs;
 use super::gathered::Gathered;
 use super::handshake::greet;
 use super::incoming::{Incoming, LARGE_BYTES, Skip};
@@ -45,6 +45,10 @@ pub(super) const READING_MAX: usize = 8_190;
 
 /// Time for a peer to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Time for a peer to take an answer where all that may be untaken is, and how often that is looked at.
+const UNTAKEN_TIME: Duration = Duration::from_secs(1);
+const UNTAKEN_LOOK: Duration = Duration::from_millis(250);
 
 /// While it looks out for an answer, a session leaves its thread to other sessions so often: to do it takes as long as several looks, and wakes another thread.
 const TURN: Duration = Duration::from_micros(30);
@@ -82,11 +86,13 @@ pub(super) struct Session {
     pub(super) room: Arc<Admission>,
     /// The part of it that is being read.
     pub(super) reading: Arc<Admission>,
+    /// This connection's share of those who wait for events.
+    pub(super) waits: Arc<Admission>,
     /// Lookups for it that may be under way on threads that wait.
     pub(super) lookups: Arc<Semaphore>,
     pub(super) drain: watch::Receiver<bool>,
     /// Whether frames wait in the buffer until less is being read.
-    pub(super) behind: Arc<Behind>,
+    pub(super) signs: Arc<Signs>,
     /// Bounded by the requests in flight.
     pub(super) outgoing: mpsc::UnboundedSender<Outgoing>,
     pub(super) sink: Arc<dyn AnswerSink>,
@@ -114,10 +120,11 @@ impl Session {
         let mut session = Self {
             replies: Replies::new(&context),
             reading: Admission::part(&room),
+            waits: context.lookups.share_of_waits(),
             awake: Awake::new(context.limits.stay_awake, &context.admission),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             drain: drain.clone(),
-            behind: Arc::default(),
+            signs: Arc::default(),
             room,
             context,
             gateway: None,
@@ -156,11 +163,11 @@ impl Session {
         let mut incoming = Incoming::new();
         let mut clock = tokio::time::interval(self.tick());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut draining = false;
-        let behind = Arc::clone(&self.behind);
+        let (mut draining, mut has_ended) = (false, false);
+        let signs = Arc::clone(&self.signs);
         loop {
-            let is_behind = behind.is_behind.load(Relaxed) && !draining;
-            let is_taking = !draining && incoming.paused_until.is_none() && !is_behind;
+            let is_behind = signs.is_behind.load(Relaxed) && !draining;
+            let is_taking = !draining && !has_ended && incoming.paused_until.is_none() && !is_behind;
             let mut has_come = false;
             tokio::select! {
                 biased;
@@ -185,10 +192,14 @@ impl Session {
                         incoming.last_frame = Instant::now();
                     }
                 }
-                () = behind.less.notified(), if is_behind => {}
+                () = signs.less.notified(), if is_behind => {}
                 () = until(incoming.paused_until), if incoming.paused_until.is_some() => incoming.paused_until = None,
                 read = incoming.read(reader), if is_taking => match read {
-                    Ok(0) => return Ended::ByPeer,
+                    Ok(0) => {
+                        // It may have closed only its half, and wait for answers; if not, writing fails.
+                        has_ended = true;
+                        signs.has_ended.store(true, Relaxed);
+                    }
                     Err(err) => return Ended::Broken(err),
                     Ok(_) => has_come = true,
                 },
@@ -206,8 +217,8 @@ impl Session {
             if self.coming.is_none() {
                 self.look_out(&answers).await;
             }
-            if draining && self.in_flight == 0 {
-                return Ended::Drained;
+            if self.in_flight == 0 && (draining || has_ended) {
+                return if has_ended { Ended::ByPeer } else { Ended::Drained };
             }
         }
     }
@@ -235,7 +246,7 @@ impl Session {
         self.look_at_gateway()?;
         let parsed = self.parse(incoming);
         let is_behind = matches!(parsed, Ok(Parsed::Behind));
-        self.behind.is_behind.store(is_behind, Relaxed);
+        self.signs.is_behind.store(is_behind, Relaxed);
         incoming.looked_through(is_behind);
         parsed.and_then(|_| self.hand_on())?;
         incoming.paused_until = self.pause();
@@ -372,8 +383,7 @@ impl Session {
         match kind {
             Kind::Ping => {
                 self.idle_frames.0 = self.idle_frames.0.saturating_add(1);
-                self.replies.frame(Kind::Pong, id, body);
-                return Ok(());
+                return self.replies.echo(&self.room, id, body);
             }
             Kind::Hello => return Err(Code::HandshakeRepeated),
             _ => {}
@@ -456,14 +466,22 @@ impl Session {
         self.replies.refusal(request_id, code);
     }
 
-    /// Writes what there is to write. While the peer does not take it, nothing more is read from it.
+    /// Writes what there is to write. While the peer does not take it, nothing more is read from it; nor is it waited for as long as otherwise while those who
+    /// do not take their answers have as much as there may be.
     async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), Ended> {
         if self.replies.is_empty() {
             return Ok(());
         }
-        match tokio::time::timeout(self.context.limits.write_timeout, self.replies.write(writer)).await {
-            Ok(written) => written.map_err(Ended::Broken),
-            Err(_elapsed) => Err(Ended::WriteTimeout),
+        let (limit, begun) = (self.context.limits.write_timeout, Instant::now());
+        let mut write = std::pin::pin!(self.replies.write(writer));
+        loop {
+            if let Ok(written) = tokio::time::timeout(limit.min(UNTAKEN_LOOK), &mut write).await {
+                return written.map_err(Ended::Broken);
+            }
+            let waited = begun.elapsed();
+            if waited >= limit || (waited >= UNTAKEN_TIME && self.context.admission.is_full_of_untaken()) {
+                return Err(Ended::WriteTimeout);
+            }
         }
     }
 }

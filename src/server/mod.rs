@@ -201,7 +201,7 @@ async fn serve(
                 state = failed() => failure(&state),
                 drained = tokio::time::timeout(config.drain_timeout, &mut gateway) => match drained {
                     Ok(_) => Ok(()),
-                    Err(_elapsed) => Err(ServerError::Drain(engine.admission.inside())),
+                    Err(_elapsed) => Err(ServerError::Drain(engine.admission.inside().saturating_add(engine.admission.untaken()))),
                 },
             }
         }

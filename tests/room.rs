@@ -24,7 +24,8 @@ use heng::client::{Client, Credentials};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, Code};
 use heng::protocol::{
-    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, ITEMS_MAX, Kind, Query, QueryKind, encode_frame, encode_ids, encode_transfers,
+    DEVELOPMENT_GATEWAY, DEVELOPMENT_KEY, ITEMS_MAX, Kind, ListRequest, Query, QueryKind, encode_frame, encode_ids,
+    encode_transfers,
 };
 
 /// A frame with transfers of one unit each from account 1 to account 2, with these ids.
@@ -192,6 +193,23 @@ fn who_asks_for_many_accounts_again_and_again_is_slowed_down_and_answered() {
     check_others_are_served(&server);
 }
 
+/// The room of one read is there for the next as soon as its answer is written, and not only when somebody looks.
+#[test]
+fn reads_that_wait_for_each_other_are_answered_one_after_the_other_at_once() {
+    let (server, _directory) = TestServer::quick();
+    let mut raw = server.raw();
+    raw.hello();
+    let (mut frames, page) = (Vec::new(), ListRequest { from: 0, limit: ITEMS_MAX }.encode());
+    (2..=11).for_each(|request| encode_frame(&mut frames, Kind::ListAccounts, request, &page));
+    let begun = Instant::now();
+    raw.send_bytes(&frames);
+    for request in 2..=11 {
+        assert_eq!(raw.receive().unwrap().0.request_id, request);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "each was to wait for a second: {:?}", begun.elapsed());
+    server.stop().unwrap();
+}
+
 #[test]
 fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
     let directory = tempfile::tempdir().unwrap();
@@ -222,6 +240,7 @@ fn a_peer_that_floods_and_never_reads_is_cut_off_and_others_do_not_notice() {
 fn peers_that_take_no_answers_keep_nobody_out_and_are_cut_off_when_they_have_too_much() {
     const DEAF: usize = 12;
     let directory = tempfile::tempdir().unwrap();
+    // Of so much a thirty-second part is less than each of them asks for.
     let server = narrow(Settings { write_timeout_ms: Some(120_000), ..settings(directory.path()) });
     let (mut ids, mut echo) = (Vec::new(), Vec::new());
     encode_ids(&mut ids, (1..=4_000_u16).map(|_| 1));
@@ -406,30 +425,24 @@ fn known() -> String {
 fn two_files_are_taken_at_once_and_others_are_told_to_come_again() {
     let (server, _directory) = TestServer::quick();
     let headers = format!("{}Content-Length: 10\r\n", known());
+    let (tell, told) = std::sync::mpsc::channel();
     let mut senders: Vec<_> = (0..3)
-        .map(|_| {
+        .map(|place| {
             let mut stream = http_begin(server.ready.operations_listen, "POST /clearing/answers", &headers);
             stream.write_all(b"<Doc").unwrap();
-            stream.set_nonblocking(true).unwrap();
+            let (reading, tell) = (stream.try_clone().unwrap(), tell.clone());
+            std::thread::spawn(move || tell.send((place, http_answer(reading))).unwrap());
             stream
         })
         .collect();
     // Ten seconds later; the others wait for the rest of their files.
-    let mut refused = None;
-    wait_until("one is told", || {
-        refused = senders.iter().position(|stream| stream.peek(&mut [0]).is_ok());
-        refused.is_some()
-    });
-    let answer = |stream: std::net::TcpStream| {
-        stream.set_nonblocking(false).unwrap();
-        http_answer(stream)
-    };
-    let (status, told) = answer(senders.swap_remove(refused.unwrap()));
-    assert!(status == 503 && told.contains("other files are being taken"), "{status} {told}");
-    for mut stream in senders {
+    let (refused, (status, why)) = told.recv_timeout(DEADLINE).unwrap();
+    assert!(status == 503 && why.contains("other files are being taken"), "{status} {why}");
+    senders.remove(refused);
+    for stream in &mut senders {
         stream.write_all(b"ument>").unwrap();
-        let (status, told) = answer(stream);
-        assert!(status == 200 && told.contains("the file ends too early"), "{status} {told}");
+        let (_, (status, why)) = told.recv_timeout(DEADLINE).unwrap();
+        assert!(status == 200 && why.contains("the file ends too early"), "{status} {why}");
     }
     server.stop().unwrap();
 }
@@ -440,11 +453,11 @@ fn a_page_of_another_origin_changes_nothing() {
     let operations = server.ready.operations_listen;
     let ask = |what: &str, origin: &str| http_answer(http_begin(operations, what, &format!("{}{origin}", known()))).0;
     let close = "POST /clearing/windows/cards/close";
-    for origin in ["Origin: http://elsewhere\r\n", "Origin: null\r\n", "Origin: https://heng\r\n"] {
+    for origin in ["Origin: http://elsewhere\r\n", "Origin: null\r\n", "Origin: https://heng.elsewhere\r\n"] {
         assert_eq!(ask(close, origin), 403, "{origin}");
         assert_eq!(ask("GET /healthz", origin), 200, "{origin}");
     }
-    for origin in ["", "Origin: http://heng\r\n"] {
+    for origin in ["", "Origin: http://heng\r\n", "Origin: https://heng\r\n"] {
         assert_eq!(ask(close, origin), 404, "there is no such scheme");
     }
     server.stop().unwrap();

@@ -487,6 +487,7 @@ fn operations_shows_state_and_metrics() {
     for line in [
         "heng_outcomes_total{code=\"accepted\"} 1",
         "heng_durable_sequence 1",
+        "heng_items_untaken 0",
         "heng_invariant_violations_total 0",
         "heng_commit_latency_seconds_count 1",
         "heng_received_to_decided_seconds_bucket{le=\"+Inf\"} 1",

@@ -179,7 +179,7 @@ impl<P: Ports> Office<P> {
         check_account(&read, &account, currency).map_err(invalid)?;
         self.check_lines(import, &read)?;
         let side = self.bank_side(&import.account)?;
-        let told = read.wrong.iter().cloned().chain(gap(side, &read)).collect();
+        let told = read.wrong.iter().chain(&read.repeated).cloned().chain(gap(side, &read)).collect();
         let number = side.statements.iter().map(|statement| statement.number).max().unwrap_or(0).saturating_add(1);
         write_whole(&self.statement_path(&hash), &import.content)?;
         let entry = StatementEntry {

@@ -1,11 +1,13 @@
 //! `heng transfer`.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::remote::{Remote, id_argument, new_id};
 use super::table::{money, signed, stored_json, table, time};
 use super::{Done, Failure, print, print_json};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::ledger::{AccountId, Code, Outcome, Record, StoredRecord, Transfer, TransferId};
 use crate::money::{format_minor_units, parse_money};
 use crate::protocol::{ITEMS_MAX, Query, QueryKind, WAIT_MS_MAX};
@@ -182,13 +184,23 @@ fn records(query: &Query, remote: &Remote) -> Done {
     Ok(!all.is_empty())
 }
 
+/// Time until events are asked for again where too many wait for them.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Prints events until nothing comes for long enough, or for ever.
 fn watch(account: Option<u128>, from: u64, idle_ms: u32, remote: &Remote) -> Done {
     let wait_ms = if idle_ms == 0 { WAIT_MS_MAX } else { idle_ms.min(WAIT_MS_MAX) };
     remote.ask(async |mut client: Client| {
         let mut next = from;
         loop {
-            let (after, events) = client.events(account.map(AccountId::from_raw), next, wait_ms).await?;
+            let (after, events) = match client.events(account.map(AccountId::from_raw), next, wait_ms).await {
+                // So many wait already.
+                Err(ClientError::Refused { code: Code::Busy, .. }) => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    continue;
+                }
+                heard => heard?,
+            };
             next = after;
             for stored in &events {
                 print(&stored_json(stored, None).to_string())?;

@@ -4,8 +4,8 @@
 //! answer is written. Without a permit the request is answered *busy*: nothing ever queues without bound.
 //!
 //! What is answered leaves the common room at once, so that peers who do not take their answers keep nobody else out; it stays in its connection's own share, and
-//! is counted as *untaken*. Where as much is untaken as may be inside, those who have more than a full request of it get nothing more,
-//! and their sessions do not wait for them any longer.
+//! is counted as *untaken*. Where as much is untaken as may be inside, those who have more than a thirty-second part of that get nothing more,
+//! and their sessions do not wait for them any longer; from twice as much on no session does.
 //!
 //! All the room is for bursts, and for a disk that stands still for a moment. Where it is full, more comes than can be done, and a long queue would only make
 //! everybody wait, leave the sessions no processor to refuse with, and push what is worked on out of the cache. So it is *crowded* from then on: parcels get an
@@ -31,8 +31,8 @@ const IDLE_PART: usize = 64;
 /// How often the room is given until it is not crowded any more, with whatever refusals: half a minute or less under full load.
 const OPENED_AFTER: usize = 128;
 
-/// Items that are answered and not written, of one part, from which on it gets no more where all together have too many: a full request, or a page.
-const UNTAKEN_MAX: usize = 8_190;
+/// Part of the room that is much to be answered and not written, of one part, where all together have as much as the room: a full request, by default.
+const UNTAKEN_PART: usize = 32;
 
 /// The number of items inside, and its limit.
 #[derive(Debug)]
@@ -101,15 +101,16 @@ impl Admission {
             && self.whole.as_ref().is_none_or(|whole| whole.has_room(items) && !self.is_untaken_too_much())
     }
 
-    /// Whether as much waits for peers to take it, all together, as may be inside.
-    pub fn is_full_of_untaken(&self) -> bool {
-        let whole = self.whole();
-        whole.untaken() >= whole.limit
-    }
-
     /// Whether this part may have no more, since its peer does not take what it has.
     fn is_untaken_too_much(&self) -> bool {
-        self.untaken() > UNTAKEN_MAX && self.is_full_of_untaken()
+        let whole = self.whole();
+        self.untaken() > whole.limit / UNTAKEN_PART && whole.untaken() >= whole.limit
+    }
+
+    /// Whether its peer must take what it has, or go: it has much of too much; or it is all too much, whoever has it.
+    pub fn must_be_taken(&self) -> bool {
+        let whole = self.whole();
+        self.is_untaken_too_much() || whole.untaken() / 2 >= whole.limit
     }
 
     /// Whether a parcel of so many items may come now; others may take its room. Where not, because so much is under way, it is crowded from now on.
@@ -375,18 +376,24 @@ mod tests {
         let shares = [(); 5].map(|()| Admission::share(&whole, 100));
         let [deaf @ .., other] = &shares;
         let permits: Vec<_> = deaf.iter().map(|share| share.admit(10_000).unwrap()).collect();
-        assert!(other.admit(1).is_none() && !other.is_full_of_untaken(), "nothing is answered yet");
+        assert!(other.admit(1).is_none() && !deaf[0].must_be_taken(), "nothing is answered yet");
         permits.iter().for_each(Permit::arrived);
         permits.iter().for_each(Permit::arrived);
-        assert_eq!((whole.inside(), whole.untaken(), other.is_full_of_untaken()), (0, 40_000, true));
+        assert_eq!((whole.inside(), whole.untaken(), other.must_be_taken()), (0, 40_000, false));
         assert!(deaf.iter().all(|share| share.inside() == 10_000 && share.admit(1).is_none()), "a quarter each");
-        let some = other.admit(UNTAKEN_MAX).unwrap();
+        assert!(deaf.iter().all(|share| share.must_be_taken()));
+        let some = other.admit(40_000 / UNTAKEN_PART).unwrap();
         some.arrived();
         let more = other.admit(1).unwrap();
         more.arrived();
-        assert!(other.admit(1).is_none() && !other.has_room(1), "now it is one of them");
+        assert!(other.admit(1).is_none() && !other.has_room(1) && other.must_be_taken(), "now it is one of them");
         drop(some);
         assert_eq!((whole.untaken(), other.untaken(), other.inside()), (40_001, 1, 1));
+        let more_shares = [(); 4].map(|()| Admission::share(&whole, 100));
+        let much: Vec<_> = more_shares.iter().map(|share| share.admit(10_000).unwrap()).collect();
+        much.iter().for_each(Permit::arrived);
+        assert!(other.must_be_taken(), "twice as much: whoever has it");
+        drop(much);
         assert!(Admission::part(other).admit(1).is_some());
         let part = Admission::part(&deaf[0]);
         drop(permits);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::listener::GatewayContext;
 use super::lookup::Lookup;
 use super::queries::{events_behind, read_query};
 use super::session::READING_MAX;
@@ -24,8 +25,8 @@ use crate::protocol::Query;
 /// How often a request that waits looks whether there is something new.
 const EVENTS_EVERY: Duration = Duration::from_millis(5);
 
-/// How long the turn to look is waited for at least.
-const TURN_LEAST: Duration = Duration::from_millis(100);
+/// How long the turn for the first look is waited for at least.
+const FIRST_TURN: Duration = Duration::from_secs(5);
 
 /// Records of a page: beside the request itself, and another page, it fits into the smallest share.
 const EVENTS_MAX: u32 = 4_000;
@@ -51,10 +52,13 @@ pub(super) struct EventsRequest {
 impl EventsRequest {
     /// Waits until there is something, as long as the query says; answers it with its room, and the sequence to ask from next.
     pub(super) async fn wait(&self, mut query: Query) -> (Result<(Sequence, Vec<StoredRecord>), Code>, Option<Permit>) {
-        let deadline = Instant::now().checked_add(Duration::from_millis(query.wait_ms.into()));
+        let begun = Instant::now();
+        let deadline = begun.checked_add(Duration::from_millis(query.wait_ms.into()));
+        // Whoever does not want to wait looks once all the same, however many do.
+        let mut turn_until = deadline.max(begun.checked_add(FIRST_TURN));
         query.limit = query.limit.min(EVENTS_MAX);
         loop {
-            match self.look(&mut query, deadline).await {
+            match self.look(&mut query, turn_until.take().or(deadline)).await {
                 // From where to ask again is said all the same, below.
                 None | Some((Err(Code::Draining), _)) => {}
                 Some((read, page)) => return (read, Some(page)),
@@ -73,19 +77,29 @@ impl EventsRequest {
     async fn look(
         &self,
         query: &mut Query,
-        deadline: Option<Instant>,
+        turn_until: Option<Instant>,
     ) -> Option<(Result<(Sequence, Vec<StoredRecord>), Code>, Permit)> {
         let behind = events_behind(&self.lookup.context, query.from).filter(|_| self.may_read())?;
         let (own, asked) = (self.own, *query);
-        let (page, read) = if behind < NEAR {
-            // Whoever asks not to wait looks once all the same.
-            let until = deadline?.max(Instant::now().checked_add(TURN_LEAST)?);
-            let mut tail = tokio::time::timeout_at(until.into(), self.lookup.context.lookups.tail()).await.ok()?;
-            let page = self.room_for(query)?;
-            // Without a turn of its connection, for which it would wait while all others wait for it.
-            (page, self.lookup.run_now(move |context| tail.look(context, own, &asked)).await)
+        // The turn first, and then the room: nobody keeps others out while he waits.
+        let until = turn_until?.into();
+        let tail = if behind < NEAR {
+            let tail = tokio::time::timeout_at(until, self.lookup.context.lookups.tail()).await.ok()?;
+            // More may have come meanwhile than is read for all.
+            Some(tail).filter(|_| events_behind(&self.lookup.context, query.from).is_none_or(|behind| behind < NEAR))
         } else {
-            (self.room_for(query)?, self.lookup.run(move |context| read_query(context, own, &asked, 0)).await)
+            None
+        };
+        let (page, read) = if let Some(mut tail) = tail {
+            (self.room_for(query)?, self.lookup.run_now(move |context| tail.look(context, own, &asked)).await)
+        } else {
+            let turns = tokio::time::timeout_at(until, self.lookup.turns()).await.ok()?.ok()?;
+            let look = move |context: &GatewayContext| {
+                let read = read_query(context, own, &asked, 0);
+                drop(turns);
+                read
+            };
+            (self.room_for(query)?, self.lookup.run_now(look).await)
         };
         match read.and_then(|read| read) {
             Ok((next, records)) if records.is_empty() => {

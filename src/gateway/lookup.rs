@@ -4,7 +4,7 @@
 //!
 //! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each has a group of the journal
 //!    in memory meanwhile. The others wait in the order in which they came.
-//! 2. Those that may look through very many records have half of that at most, and keep no more than half of the processors busy (one at least).
+//! 2. Those that may look through very many records have half of that at most, and keep no more than half of the processors busy, or two. Those who look for the newest events do it beside these, one at a time.
 //! 3. No more than [`WAITS_MAX`] requests wait for events, a quarter of them of one connection. What waits takes no room from what is done.
 //! 4. Nothing is begun for a peer that has gone, or once the server drains.
 //!
@@ -50,7 +50,7 @@ impl Default for LookupTurns {
         let turns = |most| Arc::new(Semaphore::new(most));
         Self {
             all: turns(ALL_LOOKUPS_MAX),
-            long: turns((processors / 2).clamp(1, LONG_LOOKUPS_MAX)),
+            long: turns((processors / 2).clamp(2, LONG_LOOKUPS_MAX)),
             waits: Admission::new(WAITS_MAX),
             tail: Arc::default(),
         }
@@ -72,6 +72,9 @@ impl LookupTurns {
         tail
     }
 }
+
+/// A turn: of the connection, among the long ones, and of all.
+pub(super) type Turns = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
 /// A connection's way to look things up.
 #[derive(Clone, Debug)]
@@ -107,16 +110,21 @@ impl Lookup {
         &self,
         work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
     ) -> Result<T, Code> {
-        // Its own turn first: who waits for that keeps nobody else waiting.
-        let own = turn(&self.turns).await?;
-        let long = if self.is_long { Some(turn(&self.context.lookups.long).await?) } else { None };
-        let of_all = turn(&self.context.lookups.all).await?;
+        let turns = self.turns().await?;
         self.run_now(move |context| {
             let found = work(context);
-            drop((own, long, of_all));
+            drop(turns);
             found
         })
         .await
+    }
+
+    /// Waits until it is its turn.
+    pub(super) async fn turns(&self) -> Result<Turns, Code> {
+        // Its own turn first: who waits for that keeps nobody else waiting.
+        let own = turn(&self.turns).await?;
+        let long = if self.is_long { Some(turn(&self.context.lookups.long).await?) } else { None };
+        Ok((own, long, turn(&self.context.lookups.all).await?))
     }
 
     /// Looks something up that has its turn otherwise. It is refused when the server drains.

@@ -130,7 +130,7 @@ impl Session {
         let outgoing = self.outgoing.clone();
         let request = EventsRequest {
             own,
-            lookup: self.lookup(),
+            lookup: Lookup { is_long: true, ..self.lookup() },
             reading: Arc::clone(&self.reading),
             signs: Arc::clone(&self.signs),
         };

@@ -163,11 +163,11 @@ impl Session {
         let mut incoming = Incoming::new();
         let mut clock = tokio::time::interval(self.tick());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut draining, mut has_ended) = (false, false);
+        let (mut draining, mut ended_at) = (false, None::<Instant>);
         let signs = Arc::clone(&self.signs);
         loop {
             let is_behind = signs.is_behind.load(Relaxed) && !draining;
-            let is_taking = !draining && !has_ended && incoming.paused_until.is_none() && !is_behind;
+            let is_taking = !draining && ended_at.is_none() && incoming.paused_until.is_none() && !is_behind;
             let mut has_come = false;
             tokio::select! {
                 biased;
@@ -187,6 +187,7 @@ impl Session {
                 }
                 Some(first) = answers.recv() => {
                     self.in_flight = self.in_flight.saturating_sub(self.replies.answer(first, &mut answers));
+                    ended_at = ended_at.map(|_| Instant::now());
                     if self.in_flight == 0 {
                         // Who waited for this was not idle meanwhile.
                         incoming.last_frame = Instant::now();
@@ -197,7 +198,7 @@ impl Session {
                 read = incoming.read(reader), if is_taking => match read {
                     Ok(0) => {
                         // It may have closed only its half, and wait for answers; if not, writing fails.
-                        has_ended = true;
+                        ended_at = Some(Instant::now());
                         signs.has_ended.store(true, Relaxed);
                     }
                     Err(err) => return Ended::Broken(err),
@@ -214,11 +215,19 @@ impl Session {
                 return ended;
             }
             incoming.stood_still(begun.elapsed());
+            if signs.is_behind.load(Relaxed) && self.reading.inside() < READING_MAX {
+                // What was written makes room for the frames that wait.
+                signs.less.notify_one();
+            }
             if self.coming.is_none() {
                 self.look_out(&answers).await;
             }
-            if self.in_flight == 0 && (draining || has_ended) {
-                return if has_ended { Ended::ByPeer } else { Ended::Drained };
+            if self.in_flight == 0 && (draining || ended_at.is_some()) {
+                return if draining { Ended::Drained } else { Ended::ByPeer };
+            }
+            // Where it is gone, it does not keep its place for long.
+            if ended_at.is_some_and(|at| at.elapsed() >= self.context.limits.write_timeout) {
+                return Ended::ByPeer;
             }
         }
     }
@@ -479,7 +488,7 @@ impl Session {
                 return written.map_err(Ended::Broken);
             }
             let waited = begun.elapsed();
-            if waited >= limit || (waited >= UNTAKEN_TIME && self.context.admission.is_full_of_untaken()) {
+            if waited >= limit || (waited >= UNTAKEN_TIME && self.room.must_be_taken()) {
                 return Err(Ended::WriteTimeout);
             }
         }

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. The records kept follow each other without a gap, up to the last that was read; no more than [`NEAR`] of them are kept.
-//! 2. Looking costs a quarter of a processor at most, however many wait: who looks pays for it with a rest of three times as long, and the next one waits for that.
+//! 2. Looking costs a quarter of a processor at most, however many wait: who looks pays for it with a rest of three times as long (100 ms at most), and the next one waits for that.
 //!
 //! # Not here
 //!
@@ -21,11 +21,18 @@ use crate::protocol::Query;
 /// Records that are kept. Who is further behind reads the journal.
 pub(super) const NEAR: u64 = 16_384;
 
+/// Records that one look reads: more than those that come while it waits for its turn, as long as not very much comes or very many wait.
+const READ_MOST: u64 = 4 * NEAR;
+
+/// Records that there is room for when a look is over.
+const KEPT_ROOM: usize = 32_768;
+
 /// How many times as long as a look its rest is.
 const REST_TIMES: u32 = 3;
 
-/// Rests are taken together: timers are exact to a millisecond.
+/// Rests are taken together: timers are exact to a millisecond. A look that waited for a disk is not paid for in full.
 const REST_LEAST: Duration = Duration::from_millis(2);
+const REST_MOST: Duration = Duration::from_millis(100);
 
 /// The newest records that were read.
 #[derive(Debug)]
@@ -60,10 +67,15 @@ impl Tail {
         let until = durable(context);
         let scan = |from, visit: &mut dyn FnMut(StoredRecord) -> bool| context.reader.scan(from, until, visit);
         let found = self.read(scan, own, query).map_err(|err| unscanned(query.from, &err));
-        let paid =
-            self.rests_until.max(begun).checked_add(begun.elapsed().saturating_mul(REST_TIMES.saturating_add(1)));
-        self.rests_until = paid.unwrap_or(begun);
+        self.pay(begun, Instant::now());
         found
+    }
+
+    /// Owes a rest for a look that began and ended then.
+    fn pay(&mut self, begun: Instant, ended: Instant) {
+        let owed = self.rests_until.saturating_duration_since(begun);
+        let more = ended.saturating_duration_since(begun).saturating_mul(REST_TIMES);
+        self.rests_until = ended.checked_add(owed.saturating_add(more).min(REST_MOST)).unwrap_or(ended);
     }
 
     fn read(
@@ -76,10 +88,11 @@ impl Tail {
         if self.first() > from || self.next < from {
             (self.records, self.next) = (VecDeque::new(), from);
         }
-        let records = &mut self.records;
+        let (records, mut count) = (&mut self.records, 0_u64);
         let scanned = scan(self.next, &mut |stored| {
             records.push_back(stored);
-            true
+            count = count.saturating_add(1);
+            count < READ_MOST
         });
         self.next = scanned.inspect_err(|_| *self = Self::default())?;
         let before = usize::try_from(from.saturating_sub(self.first())).unwrap_or(usize::MAX);
@@ -90,6 +103,7 @@ impl Tail {
         let next = last.map_or(self.next, |last| last.sequence.saturating_add(1));
         let over = self.records.len().saturating_sub(usize::try_from(NEAR).unwrap_or(usize::MAX));
         self.records.drain(..over);
+        self.records.shrink_to(KEPT_ROOM);
         Ok((next, found))
     }
 
@@ -157,8 +171,20 @@ mod tests {
                 Ok(durable + 1)
             }
         };
+        // Until it is enough.
+        let counted = |durable: Sequence| {
+            move |from: Sequence, visit: &mut dyn FnMut(StoredRecord) -> bool| {
+                Ok((from..=durable).find(|&sequence| !visit(stored(sequence))).map_or(durable + 1, |last| last + 1))
+            }
+        };
         tail.read(until(NEAR + 50), GatewayId(1), &query).unwrap();
         assert_eq!((tail.first(), tail.next), (51, NEAR + 51));
+        let (next, _) =
+            tail.read(counted(READ_MOST * 3), GatewayId(1), &Query { from: 60, limit: 0, ..query }).unwrap();
+        assert_eq!((tail.next, tail.first(), next), (NEAR + 51 + READ_MOST, 51 + READ_MOST, NEAR + 51 + READ_MOST));
+        assert!(tail.records.capacity() <= 2 * KEPT_ROOM);
+        tail = Tail::default();
+        tail.read(until(NEAR + 50), GatewayId(1), &query).unwrap();
         let damaged = |_: Sequence, visit: &mut dyn FnMut(StoredRecord) -> bool| {
             visit(stored(NEAR + 51));
             Err(JournalError::Damaged { place: String::new(), offset: 0, what: String::new() })
@@ -173,5 +199,13 @@ mod tests {
         let tail = |rest| Tail { rests_until: now + rest, ..Tail::default() };
         assert_eq!(tail(REST_LEAST).rest(now), Some(REST_LEAST));
         assert_eq!((tail(REST_LEAST / 2).rest(now), tail(REST_LEAST).rest(now + 2 * REST_LEAST)), (None, None));
+        // Small looks add up, and one that waited for a disk does not keep everybody waiting.
+        let (mut tail, short) = (tail(Duration::ZERO), REST_LEAST / 4);
+        tail.pay(now, now + short);
+        assert_eq!(tail.rest(now + short), None);
+        tail.pay(now + short, now + 2 * short);
+        assert_eq!(tail.rest(now + 2 * short), Some(6 * short));
+        tail.pay(now, now + Duration::from_secs(1));
+        assert_eq!(tail.rest(now + Duration::from_secs(1)), Some(REST_MOST));
     }
 }

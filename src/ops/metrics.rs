@@ -23,6 +23,7 @@ pub(super) struct Collected {
     /// Name and depth of each inbox, and items inside.
     depths: Vec<(String, usize)>,
     inside: usize,
+    untaken: usize,
     is_crowded: bool,
     funds: Vec<ClassFunds>,
     now_s: u64,
@@ -31,14 +32,15 @@ pub(super) struct Collected {
 impl Collected {
     pub(super) fn new(context: &OpsContext) -> Self {
         let mut depths = Vec::new();
-        let (mut inside, mut is_crowded) = (0, false);
+        let (mut inside, mut untaken, mut is_crowded) = (0, 0, false);
         if let Some(queues) = context.queues.get() {
             depths.push(("router".to_owned(), queues.router.depth()));
             depths.push(("settlement".to_owned(), queues.settlement.depth()));
             depths.push(("clearing".to_owned(), queues.clearing.depth()));
             let shards = queues.shards.iter().enumerate();
             depths.extend(shards.map(|(shard, handle)| (format!("shard{shard}"), handle.depth())));
-            (inside, is_crowded) = (queues.admission.inside(), queues.admission.is_crowded());
+            let admission = &queues.admission;
+            (inside, untaken, is_crowded) = (admission.inside(), admission.untaken(), admission.is_crowded());
         }
         Self {
             counters: context.telemetry.counters().snapshot(),
@@ -47,6 +49,7 @@ impl Collected {
             ready: context.telemetry.health().state() == HealthState::Ready,
             depths,
             inside,
+            untaken,
             is_crowded,
             funds: context.telemetry.funds(),
             now_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
@@ -244,6 +247,11 @@ impl Collector for Collected {
                 "heng_items_in_flight",
                 "Transfers and account openings inside",
                 u64::try_from(self.inside).unwrap_or(u64::MAX),
+            ),
+            (
+                "heng_items_untaken",
+                "Items answered that their peers have not taken yet; from transfers_in_flight_max on some are cut off",
+                u64::try_from(self.untaken).unwrap_or(u64::MAX),
             ),
             (
                 "heng_crowded",

@@ -128,8 +128,11 @@ async fn refuse_other_origins(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    let origin = header(ORIGIN).map(|origin| origin.strip_prefix(b"http://").unwrap_or(origin));
-    let is_foreign = origin.is_some() && origin != header(HOST);
+    // Something before this port may speak TLS for it.
+    let schemes: [&[u8]; 2] = [b"http://", b"https://"];
+    let host_of = |origin: &[u8]| schemes.iter().find_map(|scheme| origin.strip_prefix(*scheme)).map(<[u8]>::to_vec);
+    let origin = header(ORIGIN).map(|origin| host_of(origin).unwrap_or_default());
+    let is_foreign = origin.is_some() && origin.as_deref() != header(HOST);
     if is_foreign && !request.method().is_safe() {
         let why = Problem::new(403, "forbidden", "a page of another origin may not change anything here");
         return Ok(request.into_response(problem(&why)));

@@ -59,13 +59,30 @@ impl Statement {
 }
 
 impl Statement {
-    /// Whether both say the same, wherever in the file.
-    fn is_alike(&self, other: &Self) -> bool {
-        let unplaced = |statement: &Self| {
-            let lines = statement.lines.iter().map(|line| StatementLine { line: 0, ..line.clone() }).collect();
-            Self { lines, ..statement.clone() }
+    /// A digest of all that it says, wherever it is in a file.
+    fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
         };
-        !self.lines.is_empty() && self.lines.len() == other.lines.len() && unplaced(self) == unplaced(other)
+        for text in [&self.id, &self.account, &self.currency] {
+            part(text.as_bytes());
+        }
+        for balance in [self.opening, self.closing, self.until.map(i128::from)] {
+            match balance {
+                Some(balance) => part(&balance.to_le_bytes()),
+                None => part(&[]),
+            }
+        }
+        for line in &self.lines {
+            part(&line.day.to_le_bytes());
+            part(&line.amount.to_le_bytes());
+            part(line.reference.as_bytes());
+            part(line.text.as_bytes());
+            part(&[u8::from(line.is_fee)]);
+        }
+        hasher.finalize().into()
     }
 }
 
@@ -76,6 +93,8 @@ pub struct ReadStatements {
     pub statements: Vec<Statement>,
     /// What could not be read, each with its place.
     pub wrong: Vec<String>,
+    /// Statements that were in the file again and are left out, each with its place.
+    pub repeated: Vec<String>,
 }
 
 /// Reads a file; its format is told by its beginning, CSV needs a mapping. `places` are the decimal places of the account's currency.
@@ -100,19 +119,19 @@ pub fn read_statements(bytes: &[u8], mapping: Option<&CsvMapping>, places: u32) 
 impl ReadStatements {
     /// Drops each statement that says the same as one before it, balances and all, and tells of it: a page that the bank has put into the file twice.
     fn drop_repeated(&mut self) {
-        let mut kept: Vec<Statement> = Vec::new();
-        for statement in std::mem::take(&mut self.statements) {
-            if statement.closing.is_some() && kept.iter().any(|before| before.is_alike(&statement)) {
-                let line = statement.lines.first().map_or(0, |line| line.line);
-                self.wrong.push(format!(
-                    "line {line}: statement `{}` is in the file twice, with the same lines and balances; once is taken",
-                    statement.id
+        let mut seen = hashbrown::HashSet::new();
+        let repeated = &mut self.repeated;
+        self.statements.retain(|statement| {
+            let Some(first) = statement.lines.first().filter(|_| statement.closing.is_some()) else { return true };
+            let is_new = seen.insert(statement.digest());
+            if !is_new {
+                repeated.push(format!(
+                    "line {}: statement `{}` is in the file again, with the same lines and balances; it is taken once",
+                    first.line, statement.id
                 ));
-            } else {
-                kept.push(statement);
             }
-        }
-        self.statements = kept;
+            is_new
+        });
     }
 }
 
@@ -172,13 +191,14 @@ mod tests {
             )
         };
         let (first, second) = (page("1,00", "2,00", "3,00"), page("3,00", "2,00", "5,00"));
-        for (file, statements, wrong) in [
+        for (file, statements, repeated) in [
             ([first.clone(), second.clone()].concat(), 2, 0),
             ([first.clone(), first.clone(), second.clone(), first.clone()].concat(), 2, 2),
         ] {
             let read = read_statements(file.as_bytes(), None, 2);
-            assert_eq!((read.statements.len(), read.wrong.len()), (statements, wrong), "{read:?}");
-            assert!(read.wrong.iter().all(|what| what.contains("is in the file twice")), "{read:?}");
+            let found = (read.statements.len(), read.repeated.len(), read.wrong.len());
+            assert_eq!(found, (statements, repeated, 0), "{read:?}");
+            assert!(read.repeated.iter().all(|what| what.contains("is in the file again")), "{read:?}");
         }
     }
 

@@ -40,7 +40,7 @@ pub struct Admission {
     inside: AtomicUsize,
     /// Items that are answered and not written yet; in a part of a whole they are inside, too.
     untaken: AtomicUsize,
-    /// Items of parcels among those inside. The others are reads: who waits for events is inside, but brings nothing.
+    /// Items of parcels among those inside. The others are reads, which bring nothing.
     under_way: AtomicUsize,
     /// Parcels among the permits; counted by the whole.
     parcels: AtomicUsize,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::listener::GatewayContext;
 use super::lookup::Lookup;
 use super::queries::{events_behind, read_query};
 use super::session::READING_MAX;
@@ -28,7 +27,7 @@ const EVENTS_EVERY: Duration = Duration::from_millis(5);
 /// How long the turn for the first look is waited for at least.
 const FIRST_TURN: Duration = Duration::from_secs(5);
 
-/// Records of a page: beside the request itself, and another page, it fits into the smallest share.
+/// Records of a page: beside another page it fits into the smallest share.
 const EVENTS_MAX: u32 = 4_000;
 
 /// What requests that wait look out for: frames of their connection that wait until less is being read, and its end.
@@ -94,12 +93,8 @@ impl EventsRequest {
             (self.room_for(query)?, self.lookup.run_now(move |context| tail.look(context, own, &asked)).await)
         } else {
             let turns = tokio::time::timeout_at(until, self.lookup.turns()).await.ok()?.ok()?;
-            let look = move |context: &GatewayContext| {
-                let read = read_query(context, own, &asked, 0);
-                drop(turns);
-                read
-            };
-            (self.room_for(query)?, self.lookup.run_now(look).await)
+            let look = move |context: &_| read_query(context, own, &asked, 0);
+            (self.room_for(query)?, self.lookup.run_in(turns, look).await)
         };
         match read.and_then(|read| read) {
             Ok((next, records)) if records.is_empty() => {

@@ -110,7 +110,15 @@ impl Lookup {
         &self,
         work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
     ) -> Result<T, Code> {
-        let turns = self.turns().await?;
+        self.run_in(self.turns().await?, work).await
+    }
+
+    /// Looks something up in a turn.
+    pub(super) async fn run_in<T: Send + 'static>(
+        &self,
+        turns: Turns,
+        work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
+    ) -> Result<T, Code> {
         self.run_now(move |context| {
             let found = work(context);
             drop(turns);

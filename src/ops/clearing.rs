@@ -3,7 +3,6 @@
 //! Reading needs no name, like the rest of the port. What changes something needs the name and key of a gateway with the permission
 //! `clearing`, by HTTP Basic; its number is recorded. Problems are answered as RFC 9457 `application/problem+json`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -12,7 +11,7 @@ use actix_web_httpauth::extractors::basic::BasicAuth;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::OpsContext;
+use super::{OpsContext, turn};
 use crate::backoffice::{Answer, Command, DistributionView, PayoutView, Person, PositionView, Problem, WindowView};
 use crate::clearing::ClearingMessage;
 use crate::ledger::{Book, GatewayId, Participant};
@@ -23,8 +22,7 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 /// Largest file that is taken, of someone who is known.
 const FILE_BYTES_MAX: usize = 256 << 20;
 
-/// Time that a file waits for the others, and time for it to arrive.
-const FILE_TURN_WAIT: Duration = Duration::from_secs(10);
+/// Time for a file to arrive.
 const FILE_TIME: Duration = Duration::from_mins(10);
 
 /// Most of a list that is shown at once.
@@ -253,10 +251,7 @@ pub(super) async fn file_of(
 ) -> Result<(web::Bytes, OwnedSemaphorePermit), Problem> {
     person(context, who)?;
     let queues = context.queues.get().ok_or_else(starting)?;
-    let turn = tokio::time::timeout(FILE_TURN_WAIT, Arc::clone(&queues.files).acquire_owned()).await;
-    let Ok(Ok(turn)) = turn else {
-        return Err(Problem::new(503, "busy", "other files are being taken; send it again in a while"));
-    };
+    let turn = turn(&queues.files, "other files are being taken; send it again in a while").await?;
     let broken = |_err| Problem::new(400, "invalid", "the file did not arrive whole");
     let too_large = |_err| Problem::new(413, "too_large", "the file is larger than 256 MiB");
     let late = |_elapsed| Problem::new(408, "late", "the file did not arrive within ten minutes");

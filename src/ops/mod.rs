@@ -12,6 +12,7 @@ mod reports;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
@@ -19,7 +20,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, HeaderValue, ORIGIN};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::clearing::problem;
 use self::metrics::Collected;
@@ -40,6 +41,9 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// Files that are in memory at once, of up to 256 MiB each.
 const FILES_MAX: usize = 2;
+
+/// Time that a report or a file waits for those before it.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// Media type of `OpenMetrics` text.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -122,6 +126,12 @@ pub fn start(listener: std::net::TcpListener, telemetry: Telemetry) -> io::Resul
     Ok((context, handle))
 }
 
+/// Waits for a turn, or says that others have it.
+async fn turn(turns: &Arc<Semaphore>, busy: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(turns).acquire_owned()).await;
+    turn.ok().and_then(Result::ok).ok_or_else(|| Problem::new(503, "busy", busy))
+}
+
 /// A browser that has somebody's key sends it wherever a page asks it to; a page of another origin is not to change anything.
 async fn refuse_other_origins(
     request: ServiceRequest,
@@ -130,9 +140,11 @@ async fn refuse_other_origins(
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
     // Something before this port may speak TLS for it.
     let schemes: [&[u8]; 2] = [b"http://", b"https://"];
-    let host_of = |origin: &[u8]| schemes.iter().find_map(|scheme| origin.strip_prefix(*scheme)).map(<[u8]>::to_vec);
-    let origin = header(ORIGIN).map(|origin| host_of(origin).unwrap_or_default());
-    let is_foreign = origin.is_some() && origin.as_deref() != header(HOST);
+    let is_own = |origin: &[u8]| {
+        let mut hosts = schemes.iter().filter_map(|scheme| origin.strip_prefix(*scheme));
+        hosts.any(|host| Some(host) == header(HOST))
+    };
+    let is_foreign = header(ORIGIN).is_some_and(|origin| !is_own(origin));
     if is_foreign && !request.method().is_safe() {
         let why = Problem::new(403, "forbidden", "a page of another origin may not change anything here");
         return Ok(request.into_response(problem(&why)));

@@ -1,22 +1,17 @@
 //! Reports over HTTP, as JSON or CSV. They read the journal from its first record, so they take a second per two million records or so, and
 //! are made one after the other.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use super::OpsContext;
 use super::clearing::{problem, starting};
+use super::{OpsContext, turn};
 use crate::backoffice::{DayReport, DayReporter, Participating, Problem, ReportOptions, parse_day};
 use crate::flow::wall_ns;
 use crate::journal::JournalReader;
 use crate::ledger::Sequence;
-
-/// Time that a report waits for the one before it.
-const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// Adds the routes.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -54,9 +49,9 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
         return problem(&Problem::new(400, "invalid", format!("there is no format `{other}`; json or csv")));
     }
     // Each takes the memory of a book.
-    let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(&queues.reports).acquire_owned()).await;
-    let Ok(Ok(turn)) = turn else {
-        return problem(&Problem::new(503, "busy", "another report is being made; ask again in a while"));
+    let turn = match turn(&queues.reports, "another report is being made; ask again in a while").await {
+        Ok(turn) => turn,
+        Err(busy) => return problem(&busy),
     };
     // First the time, then how far the ledger is: what came in between is of a day that is not over.
     let now_ns = wall_ns();

@@ -13,6 +13,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -192,6 +193,10 @@ fn the_commands_say_what_they_did() {
     let restored = run(&["restore", "--from", &path("backup"), "--data-dir", &path("new"), "--sequence", "100"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
     assert!(text(&restored.stdout).contains("Records 1 to"), "{}", text(&restored.stdout));
+    for name in ["data", "backup", "new"] {
+        let open_to = fs::metadata(path(name)).unwrap().permissions().mode();
+        assert_eq!(open_to & 0o777, 0o700, "{name}: what is in it is nobody else's business");
+    }
     let occupied = run(&["restore", "--from", &path("backup"), "--data-dir", &path("new")]);
     assert_eq!(occupied.status.code(), Some(2), "{}", text(&occupied.stderr));
     let missing = run(&["restore", "--from", &path("nothing"), "--data-dir", &path("other")]);

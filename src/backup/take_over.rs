@@ -14,7 +14,7 @@ use std::path::Path;
 use super::restore::check_files;
 use super::{BackupError, Made, Manifest, copy, io_error, patiently, segment_path};
 use crate::engine::{DataDir, DataDirError};
-use crate::journal::{Disk, FileDisk, sync_directory};
+use crate::journal::{Disk, FileDisk, private_directory, sync_directory};
 
 /// Makes a data directory of another that is given up. `to` does not exist yet, or is a backup of the same ledger, which gets what is new and is a backup no
 /// more. Blocks while it copies.
@@ -27,7 +27,7 @@ pub fn take_over(from: &Path, to: &Path) -> Result<Made, BackupError> {
     }
     DataDir::check_whole(from)?;
     is_gone(from)?;
-    fs::create_dir_all(to).map_err(io_error(to))?;
+    private_directory(to).map_err(io_error(to))?;
     // By one name each, however they are called.
     let (from, to) = (&from.canonicalize().map_err(io_error(from))?, &to.canonicalize().map_err(io_error(to))?);
     for path in [from, to] {

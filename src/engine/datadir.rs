@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::journal::{Guard, rename_new, replace_file, sync_directory};
+use crate::journal::{Guard, private_directory, rename_new, replace_file, sync_directory};
 
 /// Directories above the data directory whose entries are made durable.
 const SYNCED_PARENTS: usize = 2;
@@ -123,10 +123,10 @@ impl DataDir {
         path.join("store").exists() || path.join("ids").exists()
     }
 
-    /// Takes a directory for writing, whatever it is, making it if there is none.
+    /// Takes a directory for writing, whatever it is, making it, for its owner alone, if there is none.
     pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let io_error = |source| DataDirError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(io_error)?;
+        private_directory(path).map_err(io_error)?;
         // At every start: whoever made the directories, or a start that was broken off, may not have.
         for parent in path.canonicalize().map_err(io_error)?.ancestors().skip(1).take(SYNCED_PARENTS) {
             match sync_directory(parent) {

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,6 +105,18 @@ impl FileDisk {
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
+}
+
+/// Makes a directory that nobody else may look into, if there is none: what is in it are people's payments. One that is there stays as open
+/// as who made it wanted it.
+pub(crate) fn private_directory(directory: &Path) -> io::Result<()> {
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(_) if directory.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Puts a file in its place, durably, wholly or not at all. Blocks.
@@ -243,6 +255,7 @@ impl Disk for FileDisk {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -258,6 +271,21 @@ mod tests {
             assert!(Arc::ptr_eq(&disk.open(last).unwrap(), &written));
         }
         assert!(disk.files.lock().unwrap().len() <= OPEN_FILES_MAX);
+    }
+
+    #[test]
+    fn a_private_directory_is_for_its_owner_and_one_that_is_there_stays_as_it_is() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let outer = tempfile::tempdir().unwrap();
+        let own = outer.path().join("above").join("own");
+        private_directory(&own).unwrap();
+        assert_eq!(mode(&own), 0o700);
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o750)).unwrap();
+        private_directory(&own).unwrap();
+        assert_eq!(mode(&own), 0o750);
+        let file = outer.path().join("file");
+        fs::write(&file, []).unwrap();
+        assert_eq!(private_directory(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod seek;
 mod segment;
 
 pub use disk::{Disk, FileDisk};
-pub(crate) use disk::{Trickle, WHOLE, let_cache_go, rename_new, replace_file, sync_directory};
+pub(crate) use disk::{Trickle, WHOLE, let_cache_go, private_directory, rename_new, replace_file, sync_directory};
 pub use file::{FileJournal, JournalOptions};
 pub use group::{GROUP_HEADER_BYTES, Group, GroupHeader, Hash, PendingGroup, Run, Spares};
 pub use guard::{Guard, TAKEN_OVER};

@@ -15,7 +15,7 @@ mod common;
 use std::time::Duration;
 
 use common::{TestServer, account, runtime, settings, transfer};
-use heng::client::{Answer, Client};
+use heng::client::{Answer, Client, ClientError};
 use heng::config::Settings;
 use heng::ledger::{AccountFlags, AccountId, Code};
 use heng::protocol::{ITEMS_MAX, Query, QueryKind};
@@ -96,6 +96,33 @@ fn events_are_told_where_there_is_room_for_one_full_request_only() {
     server.stop().unwrap();
 }
 
+/// Who asks for so much that not all of it can be looked at is told so, and not that there is nothing.
+#[test]
+fn nothing_is_only_said_by_who_has_looked() {
+    let (server, _directory) = TestServer::quick();
+    runtime().block_on(async {
+        let mut client = server.client().await;
+        open(&mut client).await;
+        pay(&mut client, 100, 8_000).await;
+        let (mut sender, mut answers) = server.connection().await;
+        let all = Query { from: 1, ..Query::new(QueryKind::Events, 0, ITEMS_MAX) };
+        (1..=60).for_each(|request| sender.query(request, &all));
+        sender.flush().await.unwrap();
+        let mut told = 0;
+        for _ in 1..=60 {
+            match answers.next().await.unwrap().1 {
+                Answer::Stored(_, records) => {
+                    assert!(!records.is_empty(), "there are some");
+                    told += 1;
+                }
+                answer => assert!(matches!(answer, Answer::Refused(Code::Busy, _)), "{answer:?}"),
+            }
+        }
+        assert!(told > 0, "all busy");
+    });
+    server.stop().unwrap();
+}
+
 /// More wait than the server has threads, and more ask for it than may; none of them takes room from what is done.
 #[test]
 fn those_who_wait_keep_nobody_from_being_served() {
@@ -116,6 +143,8 @@ fn those_who_wait_keep_nobody_from_being_served() {
             }
             connections.push((sender, answers));
         }
+        let heard = client.events(None, 0, 1_000).await;
+        assert!(matches!(heard, Err(ClientError::Refused { code: Code::Busy, .. })), "{heard:?}");
         for number in 0..50 {
             // All the room that there is.
             pay(&mut client, 100 + number * 8_190, 8_190).await;

@@ -1,6 +1,6 @@
 //! `heng transfer`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
@@ -190,11 +190,12 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Prints events until nothing comes for long enough, or for ever.
 fn watch(account: Option<u128>, from: u64, idle_ms: u32, remote: &Remote) -> Done {
     let wait_ms = if idle_ms == 0 { WAIT_MS_MAX } else { idle_ms.min(WAIT_MS_MAX) };
+    let idle = Duration::from_millis(idle_ms.into());
     remote.ask(async |mut client: Client| {
-        let mut next = from;
+        let (mut next, mut heard_at) = (from, Instant::now());
         loop {
             let (after, events) = match client.events(account.map(AccountId::from_raw), next, wait_ms).await {
-                // So many wait already.
+                // So many wait already, or so much is read that nobody looked: whether there is something is not known.
                 Err(ClientError::Refused { code: Code::Busy, .. }) => {
                     tokio::time::sleep(BUSY_PAUSE).await;
                     continue;
@@ -205,7 +206,9 @@ fn watch(account: Option<u128>, from: u64, idle_ms: u32, remote: &Remote) -> Don
             for stored in &events {
                 print(&stored_json(stored, None).to_string())?;
             }
-            if events.is_empty() && idle_ms > 0 {
+            if !events.is_empty() {
+                heard_at = Instant::now();
+            } else if idle_ms > 0 && heard_at.elapsed() >= idle {
                 return Ok(());
             }
         }

@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait before a request that was answered busy is sent again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// A connection for one request at a time. Requests answered busy are sent again until the time limit.
+/// A connection for one request at a time. Requests answered busy are sent again until the time limit, except those that wait for events.
 #[derive(Debug)]
 pub struct Client {
     sender: RequestSender,
@@ -112,7 +112,8 @@ impl Client {
     }
 
     /// Waits up to `wait_ms` for the next events of this gateway, or of an account, from a sequence on; answers them and the
-    /// sequence to ask from next. Keep that, and nothing is lost or told twice, whatever happens to the connection.
+    /// sequence to ask from next. Keep that, and nothing is lost or told twice, whatever happens to the connection. Where so many wait that there
+    /// is no place for it, or there was no time to look at what has come, it is refused as *busy*: ask again after a second or so.
     pub async fn events(
         &mut self,
         account: Option<AccountId>,
@@ -120,7 +121,11 @@ impl Client {
         wait_ms: u32,
     ) -> Result<(Sequence, Vec<StoredRecord>), ClientError> {
         let id = account.map_or(0, AccountId::raw);
-        self.query(&Query { wait_ms, from, ..Query::new(QueryKind::Events, id, ITEMS_MAX) }).await
+        let query = Query { wait_ms, from, ..Query::new(QueryKind::Events, id, ITEMS_MAX) };
+        match in_time(self.ask_once(&|sender, id| sender.query(id, &query))).await? {
+            Answer::Stored(next, records) => Ok((next, records)),
+            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
+        }
     }
 
     /// Reads an account with what its limits leave, or as it was.
@@ -148,29 +153,38 @@ impl Client {
     }
 
     async fn ask(&mut self, request: impl Fn(&mut RequestSender, u64)) -> Result<Answer, ClientError> {
-        let asking = async {
+        in_time(async {
             loop {
-                self.last_id = self.last_id.wrapping_add(1);
-                request(&mut self.sender, self.last_id);
-                self.sender.flush().await?;
-                loop {
-                    let (id, answer) = self.receiver.next().await?;
-                    match answer {
-                        // Of an earlier request that timed out.
-                        _ if id != self.last_id && id != 0 => {}
-                        // The connection, and not this request, of which nobody knows whether it was done.
-                        Answer::Refused(code, text) if id == 0 => {
-                            let why = format!("the server closes it: {code}: {text}");
-                            return Err(ClientError::Broken(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
-                        }
-                        Answer::Refused(Code::Busy, _) => break,
-                        Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
-                        answer => return Ok(answer),
-                    }
+                match self.ask_once(&request).await {
+                    Err(ClientError::Refused { code: Code::Busy, .. }) => tokio::time::sleep(BUSY_PAUSE).await,
+                    answered => return answered,
                 }
-                tokio::time::sleep(BUSY_PAUSE).await;
             }
-        };
-        tokio::time::timeout(ANSWER_TIMEOUT, asking).await.map_err(|_elapsed| ClientError::TimedOut(ANSWER_TIMEOUT))?
+        })
+        .await
     }
+
+    async fn ask_once(&mut self, request: &impl Fn(&mut RequestSender, u64)) -> Result<Answer, ClientError> {
+        self.last_id = self.last_id.wrapping_add(1);
+        request(&mut self.sender, self.last_id);
+        self.sender.flush().await?;
+        loop {
+            let (id, answer) = self.receiver.next().await?;
+            match answer {
+                // Of an earlier request that timed out.
+                _ if id != self.last_id && id != 0 => {}
+                // The connection, and not this request, of which nobody knows whether it was done.
+                Answer::Refused(code, text) if id == 0 => {
+                    let why = format!("the server closes it: {code}: {text}");
+                    return Err(ClientError::Broken(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+                }
+                Answer::Refused(code, text) => return Err(ClientError::Refused { code, text }),
+                answer => return Ok(answer),
+            }
+        }
+    }
+}
+
+async fn in_time(asking: impl Future<Output = Result<Answer, ClientError>>) -> Result<Answer, ClientError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, asking).await.map_err(|_elapsed| ClientError::TimedOut(ANSWER_TIMEOUT))?
 }

@@ -42,7 +42,7 @@ pub struct Admission {
     untaken: AtomicUsize,
     /// Items of parcels among those inside. The others are reads, which bring nothing.
     under_way: AtomicUsize,
-    /// Parcels among the permits; counted by the whole.
+    /// Parcels under way; counted by the whole.
     parcels: AtomicUsize,
     /// Items to be given to parcels without a refusal until it is not crowded any more; known to the whole.
     crowded_for: AtomicUsize,
@@ -101,10 +101,11 @@ impl Admission {
             && self.whole.as_ref().is_none_or(|whole| whole.has_room(items) && !self.is_untaken_too_much())
     }
 
-    /// Whether this part may have no more, since its peer does not take what it has.
+    /// Whether this part may have no more, since its peer does not take what it has. Who is alone in that keeps nobody waiting, and has no more than his part.
     fn is_untaken_too_much(&self) -> bool {
-        let whole = self.whole();
-        self.untaken() > whole.limit / UNTAKEN_PART && whole.untaken() >= whole.limit
+        let (whole, untaken) = (self.whole(), self.untaken());
+        let all = whole.untaken();
+        untaken > whole.limit / UNTAKEN_PART && all >= whole.limit && untaken < all
     }
 
     /// Whether its peer must take what it has, or go: it has much of too much; or it is all too much, whoever has it.
@@ -236,6 +237,7 @@ impl Admission {
         if let Some(whole) = &self.whole {
             return whole.end_way(items);
         }
+        self.parcels.fetch_sub(1, Ordering::Relaxed);
         if before == items && self.is_crowded() {
             self.calm(self.limit / IDLE_PART);
         }
@@ -282,9 +284,6 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.end_way();
-        if self.is_parcel {
-            self.admission.whole().parcels.fetch_sub(1, Ordering::Relaxed);
-        }
         self.admission.give_back(self.items, *self.is_answered.get_mut());
     }
 }
@@ -400,6 +399,22 @@ mod tests {
         part.admit(8_192).unwrap().arrived();
         drop(more);
         assert_eq!([whole.inside(), whole.untaken(), part.inside(), part.untaken(), other.inside()], [0; 5]);
+    }
+
+    #[test]
+    fn who_is_alone_may_be_slow_to_take_all_that_there_is_room_for() {
+        let whole = Admission::new(8_190);
+        let (one, other) = (Admission::share(&whole, 8_190), Admission::share(&whole, 8_190));
+        let page = one.admit(8_190).unwrap();
+        page.arrived();
+        assert!(!one.must_be_taken() && whole.untaken() == 8_190 && other.has_room(8_190));
+        other.admit(1).unwrap().arrived();
+        assert!(!one.must_be_taken(), "it was taken at once");
+        let more = other.admit(1).unwrap();
+        more.arrived();
+        assert!(one.must_be_taken() && !other.must_be_taken() && other.has_room(8_189), "one has nearly all of it");
+        drop((page, more));
+        assert_eq!([whole.inside(), whole.untaken(), one.untaken(), other.untaken()], [0; 4]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A transfer on its own goes through five threads, and to wake one that sleeps takes 5 µs, where its processor sleeps too 25-30 µs: together as long as the
 //! disk needs. So a thread that has nothing to do looks out for a moment, giving way to whoever wants the processor, before it sleeps. Where that brings
-//! nothing several times, it is tried only now and then, and while nothing is on its way (who waits for events is inside, but brings nothing) only as long as a caller takes who sends the next as soon as he has
+//! nothing several times, it is tried only now and then, and while nothing is on its way (who waits for events brings nothing) only as long as a caller takes who sends the next as soon as he has
 //! his answer: a server that is asked rarely does not burn its processors. Nor is it tried where much is under way, be it in a few large requests or in many
 //! small ones: then whoever has work needs the processors, and is interrupted all the time by those who only look out.
 
@@ -134,10 +134,10 @@ mod tests {
             Awake::new(Duration::from_millis(most), &admission).look_out(|| false);
             begun.elapsed()
         };
-        let waits_for_events = admission.admit(1).unwrap();
+        let read = admission.admit(1).unwrap();
         let empty = took(2_000);
         assert!(empty >= Duration::from_millis(500) && empty < Duration::from_secs(2), "{empty:?}");
-        let _on_its_way = waits_for_events.for_parcel();
+        let _on_its_way = read.for_parcel();
         assert!(took(20) >= Duration::from_millis(20));
     }
 }

@@ -5,7 +5,8 @@
 //! 1. A request that waits keeps no thread busy, whatever there is room for: where it cannot look, it sleeps.
 //! 2. Frames that wait until less is being read come before the next look, and are told when one has ended.
 //! 3. A request looks every [`EVENTS_EVERY`] at most. However many wait, the newest records are read once for all ([`super::tail`]).
-//! 4. A server that drains does not wait for what may happen, nor does a connection whose peer has ended: the answer says from where to ask again.
+//! 4. *Nothing* is only said by who has looked: where there was something and no turn or no room to look at it, the answer is *busy*.
+//! 5. A server that drains does not wait for what may happen, nor does a connection whose peer has ended: the answer says from where to ask again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -48,40 +49,67 @@ pub(super) struct EventsRequest {
     pub(super) signs: Arc<Signs>,
 }
 
+/// What came of a look.
+enum Look {
+    /// There is nothing yet, as far as was looked.
+    Nothing,
+    /// There may be something, but there was no turn, or no room.
+    Not,
+    Read(Result<(Sequence, Vec<StoredRecord>), Code>, Permit),
+}
+
 impl EventsRequest {
     /// Waits until there is something, as long as the query says; answers it with its room, and the sequence to ask from next.
     pub(super) async fn wait(&self, mut query: Query) -> (Result<(Sequence, Vec<StoredRecord>), Code>, Option<Permit>) {
         let begun = Instant::now();
         let deadline = begun.checked_add(Duration::from_millis(query.wait_ms.into()));
-        // Whoever does not want to wait looks once all the same, however many do.
+        // Whoever does not want to wait gets his turn all the same, if it does not take too long.
         let mut turn_until = deadline.max(begun.checked_add(FIRST_TURN));
         query.limit = query.limit.min(EVENTS_MAX);
         loop {
-            match self.look(&mut query, turn_until.take().or(deadline)).await {
+            let look = self.look(&mut query, turn_until.take().or(deadline)).await;
+            let is_unknown = matches!(look, Look::Not);
+            match look {
                 // From where to ask again is said all the same, below.
-                None | Some((Err(Code::Draining), _)) => {}
-                Some((read, page)) => return (read, Some(page)),
+                Look::Nothing | Look::Not | Look::Read(Err(Code::Draining), _) => {}
+                Look::Read(read, page) => return (read, Some(page)),
             }
-            let is_over = *self.lookup.drain.borrow()
-                || self.signs.has_ended.load(Relaxed)
-                || deadline.is_none_or(|deadline| Instant::now() >= deadline);
-            if is_over || self.lookup.outgoing.is_closed() {
-                return (Ok((query.from.max(1), Vec::new())), None);
+            let ends = *self.lookup.drain.borrow() || self.signs.has_ended.load(Relaxed);
+            let is_late = deadline.is_none_or(|deadline| Instant::now() >= deadline);
+            if ends || is_late || self.lookup.outgoing.is_closed() {
+                let nothing = if is_unknown && !ends { Err(Code::Busy) } else { Ok((query.from.max(1), Vec::new())) };
+                return (nothing, None);
             }
             tokio::time::sleep(EVENTS_EVERY).await;
         }
     }
 
-    /// Looks once, if there may be something; `None` when there is not, and then the query goes on where it ended.
-    async fn look(
+    /// Looks once, if there may be something. Where there is nothing, the query goes on where that ended.
+    async fn look(&self, query: &mut Query, turn_until: Option<Instant>) -> Look {
+        let Some(behind) = events_behind(&self.lookup.context, query.from) else { return Look::Nothing };
+        let Some((read, page)) = self.read(query, behind, turn_until).await else { return Look::Not };
+        match read {
+            Ok((next, records)) if records.is_empty() => {
+                // What was looked at need not be looked at again.
+                query.from = next;
+                drop(page);
+                self.signs.less.notify_one();
+                Look::Nothing
+            }
+            read => Look::Read(read, page),
+        }
+    }
+
+    /// Reads what there is, in its turn and with room for it, if both are to be had until then.
+    async fn read(
         &self,
-        query: &mut Query,
+        query: &Query,
+        behind: u64,
         turn_until: Option<Instant>,
     ) -> Option<(Result<(Sequence, Vec<StoredRecord>), Code>, Permit)> {
-        let behind = events_behind(&self.lookup.context, query.from).filter(|_| self.may_read())?;
+        let until = turn_until.filter(|_| self.may_read())?.into();
         let (own, asked) = (self.own, *query);
         // The turn first, and then the room: nobody keeps others out while he waits.
-        let until = turn_until?.into();
         let tail = if behind < NEAR {
             let tail = tokio::time::timeout_at(until, self.lookup.context.lookups.tail()).await.ok()?;
             // More may have come meanwhile than is read for all.
@@ -96,16 +124,7 @@ impl EventsRequest {
             let look = move |context: &_| read_query(context, own, &asked, 0);
             (self.room_for(query)?, self.lookup.run_in(turns, look).await)
         };
-        match read.and_then(|read| read) {
-            Ok((next, records)) if records.is_empty() => {
-                // What was looked at need not be looked at again.
-                query.from = next;
-                drop(page);
-                self.signs.less.notify_one();
-                None
-            }
-            read => Some((read, page)),
-        }
+        Some((read.and_then(|read| read), page))
     }
 
     /// Whether less than enough is being read for the connection, and nothing comes before more.

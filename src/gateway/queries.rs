@@ -8,7 +8,7 @@ use crate::ledger::{
     AccountId, BookAccount, Code, GatewayId, Operation, Record, Sequence, StoredRecord, Totals, Transfer,
 };
 use crate::protocol::{AccountRequest, Query, QueryKind};
-use crate::telemetry::chain;
+use crate::telemetry::{Health, HealthState, chain};
 
 /// Entries or records looked at for one request; where to go on is answered.
 const LOOKED_AT_MAX: usize = 200_000;
@@ -18,6 +18,36 @@ const LIFE_LOOKED_AT_MAX: usize = 4_000_000;
 
 /// Entries walked back for a balance of the past.
 const WALKED_BACK_MAX: usize = 1_000_000;
+
+/// How often it is looked whether the server stops.
+const STOP_EVERY: usize = 1_024;
+
+/// What looks through many records gives up when the server stops: its time for that is shorter.
+struct Patience<'a> {
+    health: &'a Health,
+    looked_at: usize,
+    is_over: bool,
+}
+
+impl<'a> Patience<'a> {
+    fn new(context: &'a GatewayContext) -> Self {
+        Self { health: context.telemetry.health(), looked_at: 0, is_over: false }
+    }
+
+    /// Whether one more record may be looked at.
+    fn has(&mut self) -> bool {
+        if self.looked_at.is_multiple_of(STOP_EVERY) {
+            self.is_over = !matches!(self.health.state(), HealthState::Starting | HealthState::Ready);
+        }
+        self.looked_at = self.looked_at.saturating_add(1);
+        !self.is_over
+    }
+
+    /// What was found, if all of it was looked at that should be.
+    fn found<T>(&self, found: T) -> Result<T, Code> {
+        if self.is_over { Err(Code::Draining) } else { Ok(found) }
+    }
+}
 
 /// Reads the records at these sequences; what has none is left out. Blocks.
 pub(super) fn read_records(
@@ -66,8 +96,8 @@ fn walk_back(
     from: Sequence,
     visit: &mut dyn FnMut(&StoredRecord) -> bool,
 ) -> Result<Sequence, Code> {
-    let mut sequence = from;
-    while sequence != 0 {
+    let (mut sequence, mut patience) = (from, Patience::new(context));
+    while sequence != 0 && patience.has() {
         let link = context.links.get(sequence).map_err(|err| {
             tracing::error!(sequence, err = %chain(&err), "cannot read the index entry of a record");
             Code::Internal
@@ -86,7 +116,7 @@ fn walk_back(
             break;
         }
     }
-    Ok(sequence)
+    patience.found(sequence)
 }
 
 /// Up to where records are durable and may be told.
@@ -158,15 +188,15 @@ fn entries_forward(
 fn scan(context: &GatewayContext, own: GatewayId, query: &Query) -> Result<(Sequence, Vec<StoredRecord>), Code> {
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let until = durable(context);
-    let (mut records, mut looked_at) = (Vec::new(), 0_usize);
+    let (mut records, mut looked_at, mut patience) = (Vec::new(), 0_usize, Patience::new(context));
     let scanned = context.reader.scan(query.from, until, &mut |stored| {
         looked_at = looked_at.saturating_add(1);
         if query.selects(own, stored.time_ns, &stored.record) {
             records.push(stored);
         }
-        records.len() < limit && looked_at < LOOKED_AT_MAX
+        records.len() < limit && looked_at < LOOKED_AT_MAX && patience.has()
     });
-    let next = scanned.map_err(|err| unscanned(query.from, &err))?;
+    let next = patience.found(scanned.map_err(|err| unscanned(query.from, &err))?)?;
     // Events go on for ever; a search ends where the ledger does.
     let ends = query.kind == QueryKind::Reference && next > until;
     Ok((if ends { 0 } else { next }, records))
@@ -191,6 +221,7 @@ fn life(context: &GatewayContext, query: &Query, first: Sequence) -> Result<(Seq
     let mut about = std::collections::BTreeSet::from([transfer.id.raw()]);
     let mut records: Vec<_> = (query.from <= first).then_some(root).into_iter().collect();
     let (mut next, mut looked_at, until) = (first.saturating_add(1), 0_usize, durable(context));
+    let mut patience = Patience::new(context);
     if records.len() < limit {
         // Oldest first, because what is about a capture comes after the capture; what an earlier page told says what this one is about.
         let scanned = context.reader.scan(next, until, &mut |stored| {
@@ -202,9 +233,9 @@ fn life(context: &GatewayContext, query: &Query, first: Sequence) -> Result<(Seq
                     records.extend((stored.sequence >= query.from).then_some(stored));
                 }
             }
-            records.len() < limit && looked_at < LIFE_LOOKED_AT_MAX
+            records.len() < limit && looked_at < LIFE_LOOKED_AT_MAX && patience.has()
         });
-        next = scanned.map_err(|err| unscanned(first, &err))?;
+        next = patience.found(scanned.map_err(|err| unscanned(first, &err))?)?;
     }
     if next > until {
         return Ok((0, records));
@@ -265,5 +296,23 @@ fn take_back(totals: &mut Totals, account: AccountId, transfer: &Transfer) {
         }
         Operation::Change | Operation::Require => {}
         _ => *posted = posted.saturating_sub(amount),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_through_many_records_gives_up_when_the_server_stops() {
+        let health = Health::default();
+        for ends in [HealthState::Draining, HealthState::Failed("a disk".to_owned())] {
+            health.set(HealthState::Ready);
+            let mut patience = Patience { health: &health, looked_at: 0, is_over: false };
+            assert!((0..10 * STOP_EVERY).all(|_| patience.has()) && patience.found(()).is_ok());
+            health.set(ends);
+            assert!((0..=STOP_EVERY).any(|_| !patience.has()));
+            assert_eq!(patience.found(()), Err(Code::Draining));
+        }
     }
 }

@@ -5,7 +5,7 @@ use actix_web_httpauth::extractors::basic::BasicAuth;
 use serde::Deserialize;
 
 use super::OpsContext;
-use super::clearing::{SHOWN_MAX, answer, ask, file_of, perform, problem};
+use super::clearing::{SHOWN_MAX, answer, ask, perform, perform_with};
 use crate::backoffice::{BreakOrder, BreakOrderAction, Command, Import, Overlap};
 
 /// Breaks shown unless asked for more.
@@ -43,12 +43,9 @@ async fn import(
     file: web::Payload,
 ) -> HttpResponse {
     let ImportQuery { mapping, incomplete, overlap } = query.into_inner();
-    let (file, _turn) = match file_of(&context, &who, file).await {
-        Ok(taken) => taken,
-        Err(why) => return problem(&why),
-    };
-    let import = Import { account: account.into_inner(), mapping, incomplete, overlap, content: file.to_vec() };
-    answer(perform(&context, &who, Command::Import(import)).await)
+    let account = account.into_inner();
+    let read = |content| Command::Import(Import { account, mapping, incomplete, overlap, content });
+    answer(perform_with(context, who, file, read).await)
 }
 
 async fn match_again(context: web::Data<OpsContext>, who: BasicAuth, account: web::Path<String>) -> HttpResponse {

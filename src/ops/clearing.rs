@@ -72,6 +72,10 @@ pub(super) fn starting() -> Problem {
     Problem::new(503, "starting", "the server is not ready yet; /readyz says when it is")
 }
 
+pub(super) fn stopping() -> Problem {
+    Problem::new(503, "stopping", "the server is stopping")
+}
+
 /// Reads something of the book.
 async fn read<T: Send + 'static>(
     context: &OpsContext,
@@ -83,9 +87,8 @@ async fn read<T: Send + 'static>(
         // Who asked may have gone.
         let _told = reply.send(read(book));
     });
-    let stopping = |_gone| Problem::new(503, "stopping", "the server is stopping");
-    queues.clearing.send(ClearingMessage::Inspect(inspection)).map_err(stopping)?;
-    value.await.map_err(|_gone| Problem::new(503, "stopping", "the server is stopping"))
+    queues.clearing.send(ClearingMessage::Inspect(inspection)).map_err(|_gone| stopping())?;
+    value.await.map_err(|_gone| stopping())
 }
 
 /// Who asks, if it may change anything.
@@ -235,16 +238,32 @@ async fn reject(
 }
 
 async fn answers(context: web::Data<OpsContext>, who: BasicAuth, file: web::Payload) -> HttpResponse {
-    let (file, _turn) = match file_of(&context, &who, file).await {
-        Ok(taken) => taken,
-        Err(why) => return problem(&why),
+    let read = |file| {
+        let text = String::from_utf8(file).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned());
+        Command::BankAnswers { content: text }
     };
-    let command = Command::BankAnswers { content: String::from_utf8_lossy(&file).into_owned() };
-    answer(perform(&context, &who, command).await)
+    answer(perform_with(context, who, file, read).await)
 }
 
-/// Takes a file when it is its turn, but of nobody who is not known. The turn lasts until the file is done with.
-pub(super) async fn file_of(
+/// Performs a command with a file when it is its turn, which lasts until the command is done: also for a client that does not wait for that, the file is in memory.
+pub(super) async fn perform_with(
+    context: web::Data<OpsContext>,
+    who: BasicAuth,
+    file: web::Payload,
+    read: impl FnOnce(Vec<u8>) -> Command,
+) -> Result<Answer, Problem> {
+    let (file, turn) = file_of(&context, &who, file).await?;
+    let command = read(file.into());
+    let performed = actix_web::rt::spawn(async move {
+        let done = perform(&context, &who, command).await;
+        drop(turn);
+        done
+    });
+    performed.await.unwrap_or_else(|_stopped| Err(stopping()))
+}
+
+/// Takes a file when it is its turn, but of nobody who is not known.
+async fn file_of(
     context: &OpsContext,
     who: &BasicAuth,
     file: web::Payload,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use super::clearing::{problem, starting};
+use super::clearing::{problem, starting, stopping};
 use super::{OpsContext, turn};
 use crate::backoffice::{DayReport, DayReporter, Participating, Problem, ReportOptions, parse_day};
 use crate::flow::wall_ns;
@@ -70,7 +70,7 @@ async fn day(context: web::Data<OpsContext>, day: web::Path<String>, query: web:
         }
         Ok(Ok(report)) => HttpResponse::Ok().json(report),
         Ok(Err(what)) => problem(&Problem::new(500, "internal", what)),
-        Err(_stopped) => problem(&Problem::new(503, "stopping", "the server is stopping")),
+        Err(_stopped) => problem(&stopping()),
     }
 }
 

@@ -78,7 +78,9 @@ pub enum ServerError {
     #[error("stopped: {0}")]
     Failed(String),
     /// Not everything that was taken could be answered in time.
-    #[error("drain timed out with {0} requests unanswered; they may have been done or not")]
+    #[error(
+        "drain timed out with {0} transfers, accounts or records asked for that were not answered, or whose answers were not taken: what was not answered may have been done or not"
+    )]
     Drain(usize),
 }
 

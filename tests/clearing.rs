@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use common::{Process, account, run, runtime, text, transfer};
 use heng::client::{Client, Credentials};
-use heng::ledger::AccountFlags;
+use heng::ledger::{AccountFlags, Code, Operation, Record, Transfer};
 use serde_json::Value;
 
 const PARTICIPANTS: u128 = 30;
@@ -126,6 +126,23 @@ fn until<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
 fn states(process: &Process) -> Vec<String> {
     let windows = office(process, &["windows", "--limit", "1000"]).unwrap();
     windows.as_array().unwrap().iter().map(|window| window["state"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What the ledger paid out by itself is nothing that a gateway gives back: the bank may refuse it, and then it would be given back twice.
+async fn not_given_back(client: &mut Client, payout: &Value) {
+    let amount = payout["amount"].as_str().unwrap().parse().unwrap();
+    let related = u128::from_str_radix(payout["payout"].as_str().unwrap(), 16).unwrap();
+    let made = client.transfers(&[related]).await.unwrap();
+    let Some(Record::Transfer { transfer: made, gateway, .. }) = made.first().map(|stored| stored.record) else {
+        panic!("{made:?}")
+    };
+    assert!(gateway.is_ledger() && made.credit.raw() == BANK && made.amount == amount);
+    for (id, operation) in [(1 << 100, Operation::Refund), ((1 << 100) + 1, Operation::Reversal)] {
+        let back = Transfer { related, flags: operation as u16, ..transfer(id, BANK, made.debit.raw(), amount) };
+        let explained = client.explain(&[back]).await.unwrap();
+        assert!(format!("{explained:?}").contains("OriginalNotPosted"), "{explained:?}");
+        assert_eq!(client.submit(&[back]).await.unwrap()[0].code, Code::OriginalNotPosted);
+    }
 }
 
 /// The bank's statement, through the command line: all payouts are there, and one line too many.
@@ -238,6 +255,7 @@ fn windows_are_settled_once_however_often_the_server_is_killed_under_load() {
         assert!(accounts[..30].iter().all(|account| account.balance() == 0), "{accounts:?}");
         assert_eq!(accounts[31].balance(), i128::try_from(paid).unwrap());
         assert_eq!(accounts[30].balance(), -i128::try_from(paid).unwrap());
+        not_given_back(&mut client, &payouts[0]).await;
     });
     let written: u128 = fs::read_dir(directory.path().join("data/payouts"))
         .unwrap()

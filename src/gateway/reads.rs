@@ -12,9 +12,7 @@ use super::queries::{account_at, read_history, read_query, read_records};
 use super::session::Session;
 use crate::clearing::{ClearingMessage, ReadAccounts};
 use crate::flow::Permit;
-use crate::ledger::{
-    AccountId, Code, GatewayId, Grant, Order, Original, Record, Sequence, StoredRecord, Transfer, TransferId,
-};
+use crate::ledger::{AccountId, Code, GatewayId, Grant, Order, Original, Sequence, StoredRecord, Transfer, TransferId};
 use crate::protocol::{
     AccountDetail, AccountRequest, HistoryRequest, Kind, ListRequest, Query, QueryKind, begin_frame, decode_transfers,
     encode_detail, encode_explained, encode_stored, end_frame,
@@ -212,12 +210,8 @@ fn orders(
 ) -> Result<Vec<Order>, Code> {
     let order = |(transfer, sequence): (Transfer, Option<Sequence>)| {
         let first = sequence.map(|sequence| read_records(context, &[Some(sequence)])).transpose()?;
-        let original = match first.and_then(|records| records.first().map(|stored| stored.record)) {
-            Some(Record::Transfer { transfer, outcome, .. }) => {
-                Original::Known { transfer, accepted: outcome.is_accepted() }
-            }
-            _ => Original::Unknown,
-        };
+        let first = first.as_ref().and_then(|records| records.first());
+        let original = first.map_or(Original::Unknown, |stored| Original::of(&stored.record, gateway));
         Ok(Order { transfer, gateway, grant, original, refused: None })
     };
     transfers.into_iter().zip(found).map(order).collect()

@@ -82,7 +82,7 @@ codes! {
     44 CaptureTooLarge "capture_too_large", "More is captured than the hold and its tolerance allow.", "Capture less with a new id.";
     45 OriginalUnknown "original_unknown", "There is no durable transfer of the related id.", "Look the id up; use a new id.";
     46 OriginalMismatch "original_mismatch", "The accounts are not those of the original, exchanged.", "Correct the client; use a new id.";
-    47 OriginalNotPosted "original_not_posted", "The original moved no money that could be given back.", "Refund a transfer or capture.";
+    47 OriginalNotPosted "original_not_posted", "The original moved no money that could be given back, or is the ledger's own (settlement, a payout, a distribution, a write-off).", "Refund a transfer or capture.";
     48 RefundTooLarge "refund_too_large", "All refunds together would exceed the original.", "Look the original up; refund less with a new id.";
     49 AlreadyReversed "already_reversed", "The original was reversed before, or refunded in part.", "Nothing, or refund the rest.";
     50 RateMismatch "rate_mismatch", "The amount is not the leg before it times the rate, or there is no such leg.", "Correct the client; use new ids.";

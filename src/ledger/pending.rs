@@ -8,7 +8,7 @@
 //! All little-endian, 113 bytes in the store.
 
 use super::fields::{get, narrow, set, wide};
-use super::{AccountId, GatewayId, Operation, Sequence, TransferId};
+use super::{AccountId, GatewayId, Operation, Record, Sequence, TransferId};
 
 /// Bytes of an encoded [`Pending`].
 pub const PENDING_BYTES: usize = 113;
@@ -174,9 +174,23 @@ pub enum Original {
     Known {
         /// As it was accepted or refused.
         transfer: super::Transfer,
-        /// Whether it was accepted.
+        /// Whether it was accepted, and may be given back by who asks.
         accepted: bool,
     },
+}
+
+impl Original {
+    /// What a gateway asks to give back, as the journal has it. What the ledger did by itself nobody else undoes: settlement, payouts, distributions and
+    /// write-offs have their own ways back, which would come on top.
+    pub fn of(record: &Record, asker: GatewayId) -> Self {
+        match record {
+            Record::Transfer { transfer, outcome, gateway } => Self::Known {
+                transfer: *transfer,
+                accepted: outcome.is_accepted() && (asker.is_ledger() || !gateway.is_ledger()),
+            },
+            _ => Self::Unknown,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -98,10 +98,7 @@ fn with_originals(
         let Some(stored) = read(reader, sequence) else { panic!("record {sequence} cannot be read") };
         // The desk reads it when it decides, and should not wait for the disk.
         let _brought_into_the_cache = lives.life(TransferId::from_raw(item.order.transfer.related));
-        item.order.original = match stored.record {
-            Record::Transfer { transfer, outcome, .. } => Original::Known { transfer, accepted: outcome.is_accepted() },
-            _ => Original::Unknown,
-        };
+        item.order.original = Original::of(&stored.record, item.order.gateway);
     }
     items
 }

@@ -187,28 +187,32 @@ fn records(query: &Query, remote: &Remote) -> Done {
 /// Time until events are asked for again where too many wait for them.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
+/// For so long whoever wants an end waits for a place at least.
+const BUSY_MAX: Duration = Duration::from_secs(30);
+
 /// Prints events until nothing comes for long enough, or for ever.
 fn watch(account: Option<u128>, from: u64, idle_ms: u32, remote: &Remote) -> Done {
-    let wait_ms = if idle_ms == 0 { WAIT_MS_MAX } else { idle_ms.min(WAIT_MS_MAX) };
-    let idle = Duration::from_millis(idle_ms.into());
+    let idle = if idle_ms == 0 { Duration::MAX } else { Duration::from_millis(idle_ms.into()) };
     remote.ask(async |mut client: Client| {
-        let (mut next, mut heard_at) = (from, Instant::now());
+        let (mut next, mut heard_at, mut answered_at) = (from, Instant::now(), Instant::now());
         loop {
+            let left = idle.saturating_sub(heard_at.elapsed()).as_millis();
+            let wait_ms = u32::try_from(left).unwrap_or(WAIT_MS_MAX).clamp(1, WAIT_MS_MAX);
             let (after, events) = match client.events(account.map(AccountId::from_raw), next, wait_ms).await {
                 // So many wait already, or so much is read that nobody looked: whether there is something is not known.
-                Err(ClientError::Refused { code: Code::Busy, .. }) => {
+                Err(ClientError::Refused { code: Code::Busy, .. }) if answered_at.elapsed() < idle.max(BUSY_MAX) => {
                     tokio::time::sleep(BUSY_PAUSE).await;
                     continue;
                 }
                 heard => heard?,
             };
-            next = after;
+            (next, answered_at) = (after, Instant::now());
             for stored in &events {
                 print(&stored_json(stored, None).to_string())?;
             }
             if !events.is_empty() {
                 heard_at = Instant::now();
-            } else if idle_ms > 0 && heard_at.elapsed() >= idle {
+            } else if heard_at.elapsed() >= idle {
                 return Ok(());
             }
         }

@@ -105,7 +105,10 @@ impl Client {
 
     /// Reads records: a page of them, and the sequence to go on from (0: no more; events go on for ever).
     pub async fn query(&mut self, query: &Query) -> Result<(Sequence, Vec<StoredRecord>), ClientError> {
-        match self.ask(|sender, id| sender.query(id, query)).await? {
+        let request = |sender: &mut RequestSender, id| sender.query(id, query);
+        // Who waits may be told busy after all that time.
+        let is_wait = query.kind == QueryKind::Events;
+        match if is_wait { in_time(self.ask_once(&request)).await } else { self.ask(request).await }? {
             Answer::Stored(next, records) => Ok((next, records)),
             _ => Err(ClientError::Protocol(Code::BodyMalformed)),
         }
@@ -121,11 +124,7 @@ impl Client {
         wait_ms: u32,
     ) -> Result<(Sequence, Vec<StoredRecord>), ClientError> {
         let id = account.map_or(0, AccountId::raw);
-        let query = Query { wait_ms, from, ..Query::new(QueryKind::Events, id, ITEMS_MAX) };
-        match in_time(self.ask_once(&|sender, id| sender.query(id, &query))).await? {
-            Answer::Stored(next, records) => Ok((next, records)),
-            _ => Err(ClientError::Protocol(Code::BodyMalformed)),
-        }
+        self.query(&Query { wait_ms, from, ..Query::new(QueryKind::Events, id, ITEMS_MAX) }).await
     }
 
     /// Reads an account with what its limits leave, or as it was.

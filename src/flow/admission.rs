@@ -43,6 +43,8 @@ pub struct Admission {
     /// Items of parcels among those inside. The others are reads, which bring nothing.
     under_way: AtomicUsize,
     /// Parcels under way; counted by the whole.
+    parcels_under_way: AtomicUsize,
+    /// Those, and the answered ones that are not written yet: threads that stay awake would be in the way of those who write. Counted by the whole.
     parcels: AtomicUsize,
     /// Items to be given to parcels without a refusal until it is not crowded any more; known to the whole.
     crowded_for: AtomicUsize,
@@ -87,6 +89,7 @@ impl Admission {
             inside: none(),
             untaken: none(),
             under_way: none(),
+            parcels_under_way: none(),
             parcels: none(),
             crowded_for: none(),
             crowded_most: none(),
@@ -103,8 +106,9 @@ impl Admission {
 
     /// Whether this part may have no more, since its peer does not take what it has. Who is alone in that keeps nobody waiting, and has no more than his part.
     fn is_untaken_too_much(&self) -> bool {
-        let (whole, untaken) = (self.whole(), self.untaken());
-        let all = whole.untaken();
+        let whole = self.whole();
+        // In this order: what is answered is counted here first.
+        let (all, untaken) = (whole.untaken(), self.untaken());
         untaken > whole.limit / UNTAKEN_PART && all >= whole.limit && untaken < all
     }
 
@@ -146,7 +150,7 @@ impl Admission {
     fn has_crowded_room(&self) -> bool {
         let is_few = |of: &AtomicUsize, most| of.load(Ordering::Relaxed) <= most;
         is_few(&self.under_way, self.limit / CROWDED_PART)
-            || self.whole.is_none() && is_few(&self.parcels, CROWDED_PARCELS.saturating_sub(1))
+            || self.whole.is_none() && is_few(&self.parcels_under_way, CROWDED_PARCELS.saturating_sub(1))
     }
 
     /// Takes room for some items, or `None` when there is not enough. Never waits.
@@ -207,7 +211,7 @@ impl Admission {
         self.untaken.load(Ordering::Acquire)
     }
 
-    /// The number of parcels on their way now, all shares together.
+    /// The number of parcels whose answers are not written yet, all shares together.
     pub fn parcels(&self) -> usize {
         self.whole().parcels.load(Ordering::Relaxed)
     }
@@ -226,6 +230,7 @@ impl Admission {
         if let Some(whole) = &self.whole {
             return whole.begin_parcel(items);
         }
+        self.parcels_under_way.fetch_add(1, Ordering::Relaxed);
         self.parcels.fetch_add(1, Ordering::Relaxed);
         if self.is_crowded() {
             self.calm(items);
@@ -237,7 +242,7 @@ impl Admission {
         if let Some(whole) = &self.whole {
             return whole.end_way(items);
         }
-        self.parcels.fetch_sub(1, Ordering::Relaxed);
+        self.parcels_under_way.fetch_sub(1, Ordering::Relaxed);
         if before == items && self.is_crowded() {
             self.calm(self.limit / IDLE_PART);
         }
@@ -284,6 +289,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.end_way();
+        if self.is_parcel {
+            self.admission.whole().parcels.fetch_sub(1, Ordering::Relaxed);
+        }
         self.admission.give_back(self.items, *self.is_answered.get_mut());
     }
 }
@@ -366,7 +374,8 @@ mod tests {
             parcel(last).is_some() && !whole.is_crowded()
         });
         assert!(given.is_some(), "all are let in again");
-        assert_eq!([whole.inside(), whole.under_way.load(Ordering::Relaxed), whole.parcels()], [0; 3]);
+        let parcels = whole.parcels_under_way.load(Ordering::Relaxed);
+        assert_eq!([whole.inside(), whole.under_way.load(Ordering::Relaxed), whole.parcels(), parcels], [0; 4]);
     }
 
     #[test]
@@ -426,6 +435,10 @@ mod tests {
         assert!(!whole.has_room_for_parcel(100));
         let fewer: Vec<_> = parcels.into_iter().skip(1).collect();
         assert!(whole.has_room_for_parcel(100) && fewer.len() * 100 > 1_000 / CROWDED_PART);
+        let eighth = whole.admit(100).unwrap().for_parcel();
+        assert!(!whole.has_room_for_parcel(100));
+        eighth.arrived();
+        assert!(whole.has_room_for_parcel(100) && whole.parcels() == 8, "answered, and not written yet");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! 1. A request that waits keeps no thread busy, whatever there is room for: where it cannot look, it sleeps.
 //! 2. Frames that wait until less is being read come before the next look, and are told when one has ended.
 //! 3. A request looks every [`EVENTS_EVERY`] at most. However many wait, the newest records are read once for all ([`super::tail`]).
-//! 4. *Nothing* is only said by who has looked: where there was something and no turn or no room to look at it, the answer is *busy*.
+//! 4. *Nothing* is only said by who has looked, and of what was there when it was asked as long as that takes no more than [`FIRST_LOOKS`]: where there was no turn or no room
+//!    to look at any of it, the answer is *busy*. What was looked at need not be looked at again: the answer says from where to ask.
 //! 5. A server that drains does not wait for what may happen, nor does a connection whose peer has ended: the answer says from where to ask again.
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::lookup::Lookup;
-use super::queries::{events_behind, read_query};
+use super::queries::{durable, events_behind, read_query};
 use super::session::READING_MAX;
 use super::tail::NEAR;
 use crate::flow::{Admission, Permit};
@@ -25,8 +26,8 @@ use crate::protocol::Query;
 /// How often a request that waits looks whether there is something new.
 const EVENTS_EVERY: Duration = Duration::from_millis(5);
 
-/// How long the turn for the first look is waited for at least.
-const FIRST_TURN: Duration = Duration::from_secs(5);
+/// How long what was there already is looked at, also by who does not want to wait.
+const FIRST_LOOKS: Duration = Duration::from_secs(5);
 
 /// Records of a page: beside another page it fits into the smallest share.
 const EVENTS_MAX: u32 = 4_000;
@@ -63,21 +64,23 @@ impl EventsRequest {
     pub(super) async fn wait(&self, mut query: Query) -> (Result<(Sequence, Vec<StoredRecord>), Code>, Option<Permit>) {
         let begun = Instant::now();
         let deadline = begun.checked_add(Duration::from_millis(query.wait_ms.into()));
-        // Whoever does not want to wait gets his turn all the same, if it does not take too long.
-        let mut turn_until = deadline.max(begun.checked_add(FIRST_TURN));
+        let (asked_from, known) = (query.from, durable(&self.lookup.context));
+        let patient = deadline.max(begun.checked_add(FIRST_LOOKS));
+        let until = |from: Sequence| if from.max(1) <= known { patient } else { deadline };
         query.limit = query.limit.min(EVENTS_MAX);
         loop {
-            let look = self.look(&mut query, turn_until.take().or(deadline)).await;
-            let is_unknown = matches!(look, Look::Not);
+            let turn_until = until(query.from);
+            let look = self.look(&mut query, turn_until).await;
+            let is_unknown = matches!(look, Look::Not) && query.from == asked_from;
             match look {
                 // From where to ask again is said all the same, below.
                 Look::Nothing | Look::Not | Look::Read(Err(Code::Draining), _) => {}
                 Look::Read(read, page) => return (read, Some(page)),
             }
             let ends = *self.lookup.drain.borrow() || self.signs.has_ended.load(Relaxed);
-            let is_late = deadline.is_none_or(|deadline| Instant::now() >= deadline);
+            let is_late = until(query.from).is_none_or(|until| Instant::now() >= until);
             if ends || is_late || self.lookup.outgoing.is_closed() {
-                let nothing = if is_unknown && !ends { Err(Code::Busy) } else { Ok((query.from.max(1), Vec::new())) };
+                let nothing = if is_unknown { Err(Code::Busy) } else { Ok((query.from.max(1), Vec::new())) };
                 return (nothing, None);
             }
             tokio::time::sleep(EVENTS_EVERY).await;

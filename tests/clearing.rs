@@ -128,6 +128,17 @@ fn states(process: &Process) -> Vec<String> {
     windows.as_array().unwrap().iter().map(|window| window["state"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What payout files pay by their manifests, minor units.
+fn written(payouts: &Path) -> u128 {
+    fs::read_dir(payouts)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with("manifest.json"))
+        .map(|path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap())
+        .map(|manifest| manifest["sum_minor_units"].as_str().unwrap().parse::<u128>().unwrap())
+        .sum()
+}
+
 /// What the ledger paid out by itself is nothing that a gateway gives back: the bank may refuse it, and then it would be given back twice.
 async fn not_given_back(client: &mut Client, payout: &Value) {
     let amount = payout["amount"].as_str().unwrap().parse().unwrap();
@@ -257,14 +268,7 @@ fn windows_are_settled_once_however_often_the_server_is_killed_under_load() {
         assert_eq!(accounts[30].balance(), -i128::try_from(paid).unwrap());
         not_given_back(&mut client, &payouts[0]).await;
     });
-    let written: u128 = fs::read_dir(directory.path().join("data/payouts"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_str().unwrap().ends_with("manifest.json"))
-        .map(|path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap())
-        .map(|manifest| manifest["sum_minor_units"].as_str().unwrap().parse::<u128>().unwrap())
-        .sum();
-    assert_eq!(written, paid);
+    assert_eq!(written(&directory.path().join("data/payouts")), paid);
     reconcile(&process, directory.path(), payouts);
     let (status, said) = process.terminate();
     assert!(status.success(), "{said}");

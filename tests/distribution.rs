@@ -36,15 +36,20 @@ const THREE: &str = "{ account = 21 }, { account = 22 }, { account = 23 }";
 
 /// Account 10 has 11.00; 21 to 23 have nothing.
 fn ledger() -> Fused {
+    ledger_from(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS, 0)
+}
+
+/// The same, where account 10 has these flags and this overdraft.
+fn ledger_from(flags: AccountFlags, overdraft: u128) -> Fused {
     let mut network = Network::new(1, "");
     network.tick(NOON_NS);
     for part in PolicyPart::split(&policy(THREE)) {
         network.append(Record::Policy(part));
     }
     for id in [1, 10, 21, 22, 23] {
-        let flags = if id == 10 { AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS } else { AccountFlags(0) };
+        let (flags, overdraft) = if id == 10 { (flags, overdraft) } else { (AccountFlags(0), 0) };
         let id = AccountId::from_raw(id);
-        network.open(&NewAccount { id, currency: 978, code: 1, flags, ..NewAccount::default() });
+        network.open(&NewAccount { id, currency: 978, code: 1, flags, overdraft, ..NewAccount::default() });
     }
     let ports = Fused::new(network);
     pay(&ports, 1, 1_100);
@@ -52,8 +57,12 @@ fn ledger() -> Fused {
 }
 
 fn pay(ports: &Fused, id: u128, amount: u128) {
+    transfer(ports, id, [1, 10], amount);
+}
+
+fn transfer(ports: &Fused, id: u128, between: [u128; 2], amount: u128) {
     let mut network = ports.network.lock().unwrap();
-    let [debit, credit] = [1, 10].map(AccountId::from_raw);
+    let [debit, credit] = between.map(AccountId::from_raw);
     network.submit(&[Transfer { id: TransferId::from_raw(id), debit, credit, amount, code: 7, ..Transfer::default() }]);
     network.settle();
 }
@@ -145,6 +154,53 @@ fn it_is_paid_once_whenever_the_server_stops_and_by_the_policy_by_which_it_was_p
             network.check_agreement();
             network.check_replay();
         }
+    }
+}
+
+#[test]
+fn what_was_spent_since_it_was_planned_is_taken_from_nothing_else() {
+    let limited = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
+    // From what is kept; from an overdraft; from nothing.
+    for (flags, overdraft, spent) in [(limited, 0, 1), (limited, 5_000, 700), (AccountFlags(0), 0, 700)] {
+        let (mut planned, mut paid) = (0, 0);
+        for calls in 0..12 {
+            let directory = tempfile::tempdir().unwrap();
+            let ports = ledger_from(flags, overdraft);
+            at(&ports, NOON_NS + HOUR_NS);
+            *ports.fuse.lock().unwrap() = Some((calls, true));
+            let stopped = look(&ports, directory.path()).is_err();
+            *ports.fuse.lock().unwrap() = None;
+            let state = ports.network.lock().unwrap().book.distributions().runs()[&1].state;
+            if !stopped || state != DistributionState::Planned {
+                continue;
+            }
+            let was_paid = balances(&ports)[1] != 0;
+            transfer(&ports, 9, [10, 1], if was_paid { 1 } else { spent });
+            look(&ports, directory.path()).unwrap();
+            if was_paid {
+                paid += 1;
+                assert_eq!((view(&ports).state.as_str(), balances(&ports)), ("done", [99, 334, 333, 333]), "{flags:?}");
+                continue;
+            }
+            planned += 1;
+            let left = 1_100 - i128::try_from(spent).unwrap();
+            assert_eq!(balances(&ports), [left, 0, 0, 0], "{flags:?} {overdraft}");
+            let (why, next) = (view(&ports).why, view(&ports).next);
+            assert_eq!((view(&ports).state.as_str(), why.as_str()), ("failed", Code::RequirementNotMet.name()));
+            assert_eq!(next, "2026-11-23T18:00:00Z");
+            // It is planned anew by itself, with what is there then.
+            at(&ports, NOON_NS + HOUR_NS + 59_000_000_000);
+            look(&ports, directory.path()).unwrap();
+            assert_eq!(view(&ports).state, "failed", "not at once");
+            at(&ports, NOON_NS + HOUR_NS + 60_000_000_000);
+            look(&ports, directory.path()).unwrap();
+            assert_eq!((view(&ports).state.as_str(), view(&ports).by, balances(&ports)[0]), ("done", 0, 100));
+            assert_eq!(balances(&ports)[1..].iter().sum::<i128>(), left - 100);
+            let mut network = ports.network.lock().unwrap();
+            network.check_agreement();
+            network.check_replay();
+        }
+        assert!(planned > 0 && paid > 0, "{flags:?}: {planned} stops before and {paid} after it was paid");
     }
 }
 

@@ -22,7 +22,8 @@ use std::path::Path;
 
 use heng::backoffice::{Answer, Command, DayReporter, Office, Participating, ReportOptions};
 use heng::ledger::{
-    AccountId, AccountState, Code, PayoutState, PolicyPart, Record, StoredRecord, Transfer, TransferId, WindowState,
+    AccountFlags, AccountId, AccountState, Code, NewAccount, PayoutState, PolicyPart, Record, StoredRecord, Transfer,
+    TransferId, WindowState,
 };
 use ports::{Fused, NOON_NS};
 use scheme::{a_day_at_the_bank, files, ledger, person, policy, run, transfer};
@@ -127,7 +128,7 @@ fn a_frozen_account_is_left_out_and_the_others_are_settled() {
     for atomic in ["scheme", "participant"] {
         let directory = tempfile::tempdir().unwrap();
         let ports = ledger(&policy("multilateral", atomic, "csv"));
-        set_state(&ports, 77, AccountState::Frozen);
+        set_state(&ports, (77, 1), AccountState::Frozen);
         a_day(&ports, directory.path(), None);
         let (balances, payouts, state) = outcome(&ports);
         assert_eq!((balances[0], state), (8_400, WindowState::Reconciled), "{atomic}");
@@ -137,12 +138,18 @@ fn a_frozen_account_is_left_out_and_the_others_are_settled() {
     }
 }
 
-fn set_state(ports: &Fused, id: u128, state: AccountState) {
-    let change = heng::ledger::AccountChange { state: Some(state), ..heng::ledger::AccountChange::default() };
+/// Somebody does this, and it is accepted.
+fn submit(ports: &Fused, transfer: Transfer) {
     let mut network = ports.network.lock().unwrap();
-    network.submit(&[Transfer { id: TransferId::from_raw(id), ..change.request(AccountId::from_raw(1)) }]);
+    network.submit(&[transfer]);
     network.settle();
-    assert_eq!(network.codes[&id], Code::Accepted);
+    assert_eq!(network.codes[&transfer.id.raw()], Code::Accepted);
+}
+
+fn set_state(ports: &Fused, (id, account): (u128, u128), state: AccountState) {
+    let change = heng::ledger::AccountChange { state: Some(state), ..heng::ledger::AccountChange::default() };
+    let id = TransferId::from_raw(id);
+    submit(ports, Transfer { id, ..change.request(AccountId::from_raw(account)) });
 }
 
 /// Somebody may have taken the file of a window to the bank as soon as it is there: whoever could not be paid then is not paid by it later.
@@ -152,7 +159,7 @@ fn who_was_left_out_does_not_come_in_once_a_payout_is_issued() {
     for cut in 0..200 {
         let directory = tempfile::tempdir().unwrap();
         let ports = ledger(&policy("multilateral", "scheme", "csv"));
-        set_state(&ports, 77, AccountState::Frozen);
+        set_state(&ports, (77, 1), AccountState::Frozen);
         let mut office = Office::new(ports.clone(), directory.path());
         office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
         *ports.fuse.lock().unwrap() = Some((cut, true));
@@ -167,7 +174,7 @@ fn who_was_left_out_does_not_come_in_once_a_payout_is_issued() {
         let (before, is_file) = (payouts(), directory.path().join("payouts").exists());
         let written = is_file.then(|| files(directory.path()));
         *ports.fuse.lock().unwrap() = None;
-        set_state(&ports, 78, AccountState::Open);
+        set_state(&ports, (78, 1), AccountState::Open);
         run(&ports, directory.path());
         let is_paid = payouts().values().any(|payout| payout.participant == 1 && payout.window == (1, 1));
         assert_eq!(is_paid, stopped && before.is_empty(), "cut {cut}: {before:?}");
@@ -306,18 +313,64 @@ fn a_window_is_settled_by_the_policy_by_which_it_was_closed() {
 }
 
 #[test]
+fn who_may_owe_without_a_limit_is_paid_what_is_there_and_no_more() {
+    for (netting, atomic) in [("multilateral", "scheme"), ("bilateral", "participant"), ("gross", "scheme")] {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = ledger(&policy(netting, atomic, "csv"));
+        {
+            let id = AccountId::from_raw(6);
+            ports.network.lock().unwrap().open(&NewAccount { id, currency: 978, code: 1, ..NewAccount::default() });
+        }
+        let mut office = Office::new(ports.clone(), directory.path());
+        let [account, name, iban, bic] = ["6", "six", "", ""].map(str::to_owned);
+        office.perform(Command::AddParticipant { participant: 6, account, name, iban, bic }, &person(1)).unwrap();
+        submit(&ports, transfer(60, (800, 6), 3_000));
+        submit(&ports, Transfer { code: 8, ..transfer(61, (6, 800), 2_500) });
+        a_day(&ports, directory.path(), None);
+        let (_, payouts, _) = outcome(&ports);
+        let six: Vec<Paid> = payouts.into_iter().filter(|payout| payout.0 == 6).collect();
+        assert_eq!(six, [(6, 500, false, PayoutState::Confirmed)], "{netting} {atomic}");
+        let network = ports.network.lock().unwrap();
+        assert_eq!(network.book.account(AccountId::from_raw(6)).unwrap().balance(), 0);
+        let next = network.book.windows().window((1, 2)).unwrap();
+        let place = next.positions.iter().find(|(_, position)| position.net() == 2_500).map(|(place, _)| place);
+        assert!(place.is_some(), "{netting} {atomic}: the rest is carried over, {:?}", next.positions);
+    }
+}
+
+#[test]
+fn a_mirror_that_may_not_be_credited_beyond_its_debits_takes_in_what_was_collected() {
+    // Of what 5 owes, 4 can be paid, who comes before it; there is no room for 1 and 2.
+    let multilateral = vec![(4, 495, false), (5, 1_100, true)];
+    let bilateral = vec![(4, 5, true), (4, 500, false), (5, 100, false), (5, 300, true), (5, 900, true)];
+    for (netting, atomic, expected) in [
+        ("multilateral", "scheme", &multilateral),
+        ("multilateral", "participant", &multilateral),
+        ("bilateral", "participant", &bilateral),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = ledger(&policy(netting, atomic, "csv").replace("= 900\n", "= 901\n"));
+        {
+            let (id, flags) = (AccountId::from_raw(901), AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS);
+            let account = NewAccount { id, currency: 978, code: 1, flags, ..NewAccount::default() };
+            ports.network.lock().unwrap().open(&account);
+        }
+        a_day(&ports, directory.path(), None);
+        let (_, payouts, _) = outcome(&ports);
+        let confirmed =
+            |&(id, amount, collection): &(u32, u128, bool)| (id, amount, collection, PayoutState::Confirmed);
+        assert_eq!(payouts, expected.iter().map(confirmed).collect::<Vec<Paid>>(), "{netting} {atomic}");
+    }
+}
+
+#[test]
 fn what_is_collected_pays_for_what_is_paid_out() {
     for (netting, atomic) in [("gross", "scheme"), ("gross", "participant"), ("bilateral", "scheme")] {
         let directory = tempfile::tempdir().unwrap();
         let ports = ledger(&policy(netting, atomic, "csv").replace("\"1.00\"", "\"0\""));
-        {
-            // Participant 3 has passed on all it received.
-            let mut network = ports.network.lock().unwrap();
-            network.submit(&[transfer(60, (800, 3), 10_000)]);
-            network.submit(&[transfer(61, (3, 1), 10_055)]);
-            network.settle();
-            assert_eq!(network.codes[&61], Code::Accepted);
-        }
+        // Participant 3 has passed on all it received.
+        submit(&ports, transfer(60, (800, 3), 10_000));
+        submit(&ports, transfer(61, (3, 1), 10_055));
         a_day(&ports, directory.path(), None);
         let (balances, payouts, _) = outcome(&ports);
         assert_eq!(balances[2], 0, "{netting} {atomic}: {payouts:?}");
@@ -334,15 +387,7 @@ fn what_the_bank_refused_goes_back_once_its_account_can_take_it() {
     let mut office = Office::new(ports.clone(), directory.path());
     office.perform(Command::CloseWindow { scheme: "cards".to_owned() }, &person(1)).unwrap();
     run(&ports, directory.path());
-    let change = |ports: &Fused, id: u128, state| {
-        let change = heng::ledger::AccountChange { state: Some(state), ..heng::ledger::AccountChange::default() };
-        let mut network = ports.network.lock().unwrap();
-        let account = AccountId::from_raw(2);
-        network.submit(&[Transfer { id: TransferId::from_raw(id), ..change.request(account) }]);
-        network.settle();
-        assert_eq!(network.codes[&id], Code::Accepted);
-    };
-    change(&ports, 77, AccountState::Frozen);
+    set_state(&ports, (77, 2), AccountState::Frozen);
     let id = {
         let network = ports.network.lock().unwrap();
         let payout = network.book.windows().payouts().values().find(|payout| payout.participant == 2).unwrap();
@@ -356,7 +401,7 @@ fn what_the_bank_refused_goes_back_once_its_account_can_take_it() {
     let before = records(&ports);
     (0..50).for_each(|_| drop(office.look()));
     assert_eq!(records(&ports), before, "a frozen account is not tried");
-    change(&ports, 78, AccountState::Open);
+    set_state(&ports, (78, 2), AccountState::Open);
     while office.look().unwrap() {}
     let state = |ports: &Fused| {
         let network = ports.network.lock().unwrap();
@@ -498,11 +543,8 @@ fn a_window_that_closes_every_so_many_seconds_is_real_time_gross() {
     let first = [(1, WindowState::Settled), (2, WindowState::Open)];
     assert_eq!(later(60), first, "what the ledger began with");
     assert_eq!(later(120), first, "nothing is in the second");
-    {
-        let mut network = ports.network.lock().unwrap();
-        network.submit(&[transfer(70_001, (800, 1), 2_500), transfer(70_002, (1, 2), 300)]);
-        network.settle();
-    }
+    submit(&ports, transfer(70_001, (800, 1), 2_500));
+    submit(&ports, transfer(70_002, (1, 2), 300));
     let settled = [(1, WindowState::Settled), (2, WindowState::Settled), (3, WindowState::Open)];
     assert_eq!(later(121), settled);
     // Nothing is set off: what account 1 received and what it paid are settled each for itself.
@@ -530,12 +572,8 @@ fn a_window_that_is_closed_late_belongs_to_the_latest_cut_off_and_is_not_settled
 fn what_is_left_of_a_payout_waits_when_it_is_less_than_the_minimum() {
     let directory = tempfile::tempdir().unwrap();
     let ports = ledger(&policy("multilateral", "scheme", "csv"));
-    {
-        // Of its 4.95 participant 4 keeps 0.99, and 0.01 more would be enough.
-        let mut network = ports.network.lock().unwrap();
-        network.submit(&[Transfer { code: 8, ..transfer(51, (4, 800), 396) }]);
-        network.settle();
-    }
+    // Of its 4.95 participant 4 keeps 0.99, and 0.01 more would be enough.
+    submit(&ports, Transfer { code: 8, ..transfer(51, (4, 800), 396) });
     a_day(&ports, directory.path(), None);
     let (balances, payouts, _) = outcome(&ports);
     assert!(payouts.iter().all(|payout| payout.0 != 4) && balances[3] == 99, "{payouts:?} {balances:?}");

@@ -2,33 +2,33 @@
 //!
 //! The amount and the policy by which it is divided stand in the journal before anything moves, and the ids of the transfers follow from
 //! that record: after a crash at any point the same transfers are asked for again, and the ledger answers what it answered first. Runs that
-//! were missed while the server was down are made up for by one: what is distributed is what is there.
+//! were missed while the server was down are made up for by one: what is distributed is what is there. What was spent between plan and payment
+//! is missing then: nothing is paid, neither from what is kept nor from what may be owed, and a run of the schedule is planned anew a minute later.
 
 use super::calendar::Calendar;
 use super::commands::{Answer, Person, Problem};
-use super::office::Office;
+use super::office::{AGAIN_AFTER_NS, Office};
 use super::ports::{Ports, Snapshot, Trouble};
-use super::settle::{derived_id, link, submit};
+use super::settle::{derived_id, link, stands_in_the_way, submit};
 use crate::ledger::{
-    Book, Code, Distribution, DistributionEntry, DistributionRun, DistributionState, GatewayId, Record,
-    SettlementPurpose, Transfer,
+    AccountId, Book, Code, Distribution, DistributionEntry, DistributionRun, DistributionState, GatewayId, Operation,
+    Record, SettlementPurpose, Transfer,
 };
 use crate::planted::{self, Bug};
 
 /// What a distribution has to divide now, minor units: what is on its account and not held, beyond what is kept.
 fn amount(book: &Book, distribution: &Distribution) -> u128 {
     let Some(account) = book.account(distribution.account) else { return 0 };
-    // An overdraft is there to be owed, not to be distributed.
-    let held = i128::try_from(account.totals.debits_pending).unwrap_or(i128::MAX);
-    let own =
-        if planted::is(Bug::HeldDistributed) { account.balance() } else { account.balance().saturating_sub(held) };
+    let own = if planted::is(Bug::HeldDistributed) { account.balance() } else { account.own_means() };
     u128::try_from(own).unwrap_or(0).saturating_sub(distribution.keep)
 }
 
-/// The transfers of a run.
-fn transfers(distribution: &Distribution, run: &DistributionRun) -> Vec<Transfer> {
-    let parts = distribution.parts(run.amount).into_iter().zip(0_u32..).filter(|((_, part), _)| *part > 0);
-    let transfer = |((credit, part), place): ((crate::ledger::AccountId, u128), u32)| Transfer {
+/// The transaction of a run: all of it must still be there, with what is kept, then each is paid his part.
+fn transaction(distribution: &Distribution, run: &DistributionRun) -> Vec<Transfer> {
+    if run.amount == 0 {
+        return Vec::new();
+    }
+    let part = |place: u32, credit: AccountId, amount: u128| Transfer {
         // Nobody can use up ids that nobody can know: they depend on where the run was planned.
         id: derived_id(
             b"heng distribution 1",
@@ -36,16 +36,20 @@ fn transfers(distribution: &Distribution, run: &DistributionRun) -> Vec<Transfer
         ),
         debit: distribution.account,
         credit,
-        amount: part,
+        amount,
         code: distribution.code,
         user_data_128: u128::from(distribution.number),
         user_data_64: run.due_ns,
         user_data_32: SettlementPurpose::Distribution as u32,
         ..Transfer::default()
     };
-    let mut transfers: Vec<Transfer> = parts.map(transfer).collect();
-    link(&mut transfers, |_, _| false);
-    transfers
+    let required = run.amount.saturating_add(distribution.keep);
+    let flags = Operation::Require as u16;
+    let mut transaction = vec![Transfer { flags, ..part(u32::MAX, AccountId::default(), required) }];
+    let parts = distribution.parts(run.amount).into_iter().zip(0_u32..).filter(|((_, amount), _)| *amount > 0);
+    transaction.extend(parts.map(|((credit, amount), place)| part(place, credit, amount)));
+    link(&mut transaction, |_, _| false);
+    transaction
 }
 
 impl<P: Ports> Office<P> {
@@ -56,7 +60,12 @@ impl<P: Ports> Office<P> {
             return self.carry_out(snapshot, distribution.number, &run).map(|()| true);
         }
         let calendar = Calendar::of_distribution(distribution).map_err(|err| Trouble::Waits(err.to_string()))?;
-        let Some((due_ns, _)) = calendar.latest(run.due_ns, self.ports.now_ns()) else { return Ok(false) };
+        let now_ns = self.ports.now_ns();
+        let scheduled = calendar.latest(run.due_ns, now_ns).map(|(due_ns, _)| due_ns);
+        // Spent between plan and payment: nobody need do anything about that.
+        let is_short = run.state == DistributionState::Failed && run.outcome == Code::RequirementNotMet.number();
+        let again = is_short && run.by().is_ledger() && now_ns >= run.due_ns.saturating_add(AGAIN_AFTER_NS);
+        let Some(due_ns) = scheduled.or(again.then_some(now_ns)) else { return Ok(false) };
         self.plan(distribution, due_ns, GatewayId(0)).map(|_amount| true)
     }
 
@@ -75,11 +84,9 @@ impl<P: Ports> Office<P> {
     fn carry_out(&mut self, snapshot: &Snapshot, number: u16, run: &DistributionRun) -> Result<(), Trouble> {
         let policy = self.policy_at(snapshot, run.policy)?;
         let distribution = policy.distributions().iter().find(|known| known.number == number);
-        let transfers = distribution.map(|distribution| transfers(distribution, run)).unwrap_or_default();
+        let transfers = distribution.map(|distribution| transaction(distribution, run)).unwrap_or_default();
         let codes = if transfers.is_empty() { Vec::new() } else { submit(&self.ports, transfers)? };
-        let refused = codes.iter().copied().filter(|code| !code.is_accepted());
-        // The one that stands in the way, rather than those that fail with it.
-        let outcome = refused.min_by_key(|code| *code == Code::TransactionFailed).unwrap_or(Code::Accepted);
+        let outcome = stands_in_the_way(&codes).unwrap_or(Code::Accepted);
         let state = if outcome.is_accepted() { DistributionState::Done } else { DistributionState::Failed };
         if state == DistributionState::Failed {
             let why = outcome.meaning();

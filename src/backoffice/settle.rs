@@ -57,15 +57,8 @@ pub(super) fn open_account(book: &Book, accounts: &[AccountId], currency: u16, d
     })
 }
 
-/// What an account that may not go below zero has of its own: an overdraft is there to be owed, not to be paid out.
-fn own_means(account: &BookAccount) -> Option<i128> {
-    let overdraft = i128::try_from(account.properties.overdraft).unwrap_or(i128::MAX);
-    account.available().map(|available| available.saturating_sub(overdraft).max(0))
-}
-
 /// How much of an instruction can be settled now; collections come first and pay for what follows.
-fn take(means: &mut Option<i128>, instruction: &Instruction) -> u128 {
-    let Some(means) = means else { return instruction.amount };
+fn take(means: &mut i128, instruction: &Instruction) -> u128 {
     let amount = i128::try_from(instruction.amount).unwrap_or(i128::MAX);
     if instruction.is_collection {
         *means = means.saturating_add(amount);
@@ -97,10 +90,10 @@ impl Settling<'_> {
             .collect();
         let (currency, minimum) = (self.scheme.currency, self.scheme.minimum_payout);
         ports.inspect(move |book| {
-            let mut means: BTreeMap<u32, Option<i128>> = BTreeMap::new();
+            let mut means: BTreeMap<u32, i128> = BTreeMap::new();
             let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
                 let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
-                let means = means.entry(instruction.place).or_insert_with(|| own_means(&account));
+                let means = means.entry(instruction.place).or_insert_with(|| account.own_means());
                 instruction.amount = take(means, &instruction);
                 let least = if instruction.is_collection { 0 } else { minimum };
                 Some((instruction, account.properties.id)).filter(|_| instruction.amount >= least.max(1))
@@ -237,6 +230,12 @@ pub(super) fn link(transfers: &mut [Transfer], ends: impl Fn(&Transfer, &Transfe
     }
 }
 
+/// The refusal that is the reason of the others of its transaction.
+pub(super) fn stands_in_the_way(codes: &[Code]) -> Option<Code> {
+    let refused = codes.iter().copied().filter(|code| !code.is_accepted());
+    refused.min_by_key(|code| *code == Code::TransactionFailed)
+}
+
 /// Makes transfers; answers their codes.
 pub(super) fn submit<P: Ports>(ports: &P, transfers: Vec<Transfer>) -> Result<Vec<Code>, Trouble> {
     let codes = ports.submit(transfers)?;
@@ -271,10 +270,25 @@ fn together<P: Ports>(ports: &P, settling: Settling<'_>, mut left: Vec<Wanted>) 
     each(ports, settling, &left, ATTEMPTS_MAX)
 }
 
+/// In the order of what each participant brings, collections first: a mirror may take in no more than was paid out of it.
+fn by_what_they_bring(wanted: &[Wanted]) -> Vec<Wanted> {
+    let mut nets: BTreeMap<u32, i128> = BTreeMap::new();
+    for (instruction, _) in wanted {
+        let amount = i128::try_from(instruction.amount).unwrap_or(i128::MAX);
+        let net = nets.entry(instruction.place).or_default();
+        *net = net.saturating_add(if instruction.is_collection { amount.saturating_neg() } else { amount });
+    }
+    let mut sorted = wanted.to_vec();
+    sorted.sort_by_key(|(instruction, _)| {
+        let place = instruction.place;
+        (nets.get(&place).copied(), place, !instruction.is_collection, instruction.counterparty)
+    });
+    sorted
+}
+
 /// Those of each participant in a transaction of its own; those that are refused are left out.
 fn each<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[Wanted], first: u64) -> Result<(), Trouble> {
-    let mut left: Vec<Wanted> = wanted.to_vec();
-    left.sort_by_key(|(instruction, _)| (instruction.place, !instruction.is_collection, instruction.counterparty));
+    let mut left = by_what_they_bring(wanted);
     for attempt in [first, first.saturating_add(1)] {
         let mut used = Vec::new();
         for chunk in left.chunks(LEGS_MAX) {
@@ -286,6 +300,8 @@ fn each<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[Wanted], first: u
             for (of, codes) in chunk.chunk_by(|a, b| a.0.place == b.0.place).zip(by_participant(chunk, &codes)) {
                 if codes.contains(&Code::IdReused) {
                     used.extend_from_slice(of);
+                } else if let (Some(code), Some((_, account))) = (stands_in_the_way(codes), of.first()) {
+                    tracing::warn!(%account, code = code.name(), "left out of settlement");
                 }
             }
         }

@@ -247,9 +247,10 @@ impl Account {
         limited.then(|| self.means().saturating_sub(used))
     }
 
-    /// The same without its overdraft, which is there to be owed.
-    pub fn own_means(&self) -> Option<u128> {
-        self.available().map(|available| available.saturating_sub(self.more().overdraft))
+    /// What is there and not held, whatever may be owed beyond it. Only for a quiet account.
+    pub fn own_means(&self) -> u128 {
+        let used = self.total::<DEBITS_POSTED>().saturating_add(self.total::<DEBITS_PENDING>());
+        self.total::<CREDITS_POSTED>().saturating_sub(used)
     }
 
     /// Whether money may leave it by a new operation.

@@ -265,9 +265,14 @@ impl<'a> Judge<'a> {
             return self.partly_known();
         }
         let step = std::mem::take(&mut self.own);
+        let verb = |transfer: &Transfer| match transfer.operation() {
+            Operation::Require => Verb::Require,
+            _ if transfer.flags & BALANCING != 0 => Verb::Balancing,
+            _ => Verb::Pay,
+        };
         let asks = step.iter().map(|(transfer, _)| Ask {
             id: transfer.id.raw(),
-            verb: if transfer.flags & BALANCING != 0 { Verb::Balancing } else { Verb::Pay },
+            verb: verb(transfer),
             debit: transfer.debit.raw(),
             credit: transfer.credit.raw(),
             amount: asked(transfer),

@@ -1,7 +1,7 @@
 //! The judge's part about distributions: each run is due when the schedule says, divides what was there, is paid once and by no other amount, and none
 //! is left out.
 
-use heng::ledger::{Code, DistributionEntry, DistributionState, Transfer};
+use heng::ledger::{Code, DistributionEntry, DistributionState, Operation, Transfer};
 
 use crate::check::ensure;
 use crate::plain::SECOND_NS;
@@ -38,17 +38,24 @@ pub(crate) struct Distributions {
     /// Records that may come between the look at the account and that of the plan: what may be inside at once.
     pub(crate) beside: u64,
     run: Option<DistributionEntry>,
-    /// What became of its transfer.
+    /// What became of the question whether all of it is there, and of its transfer.
+    required: Option<Code>,
     paid: Option<Code>,
     /// What there was to divide since the last run ended, and up to which record.
     amounts: Vec<(u128, u64)>,
     done: u64,
+    short: u64,
 }
 
 impl Distributions {
     /// How many runs moved something.
     pub(crate) fn done(&self) -> u64 {
         self.done
+    }
+
+    /// How many found less than was planned.
+    pub(crate) fn short(&self) -> u64 {
+        self.short
     }
 
     /// What the account has: debits and credits posted, debits held.
@@ -66,17 +73,22 @@ impl Distributions {
         let is_planned = self.run.is_some_and(|run| run.state == DistributionState::Planned);
         if entry.state == DistributionState::Planned {
             let is_later = self.run.is_none_or(|run| entry.due_ns > run.due_ns);
-            let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS);
+            // One that found less than was planned is planned anew.
+            let was_short = self.run.is_some_and(|run| run.outcome == Code::RequirementNotMet);
+            let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS) || was_short;
             ensure(!is_planned && is_later && is_on_time && entry.due_ns <= time_ns, what)?;
             let is_so = |(amount, until): &(u128, u64)| *amount == entry.amount && until + self.beside >= sequence;
             ensure(self.amounts.iter().any(is_so), || format!("{}, there was {:?}", what(), self.amounts))?;
-            (self.run, self.paid) = (Some(*entry), None);
+            (self.run, self.required, self.paid) = (Some(*entry), None, None);
             return Ok(());
         }
         let is_same = self.run.is_some_and(|run| (run.due_ns, run.amount) == (entry.due_ns, entry.amount));
         let is_paid = self.paid.map_or(entry.amount == 0, Code::is_accepted);
         let was_tried = self.paid.is_some() || entry.amount == 0;
+        let is_why = is_paid || [self.required, self.paid].contains(&Some(entry.outcome));
         ensure(is_planned && is_same && was_tried && is_paid == (entry.state == DistributionState::Done), what)?;
+        ensure(is_why, what)?;
+        self.short += u64::from(entry.outcome == Code::RequirementNotMet);
         self.done += u64::from(is_paid && entry.amount > 0);
         self.run = Some(*entry);
         let last = self.amounts.pop();
@@ -84,13 +96,16 @@ impl Distributions {
         Ok(())
     }
 
-    /// The transfer of a run.
+    /// A transfer of a run: first it asks whether all of it is there, with what stays, then it pays.
     pub(crate) fn own(&mut self, transfer: &Transfer, code: Code) -> Result<(), String> {
+        let asks = transfer.operation() == Operation::Require;
+        let (credit, more) = if asks { (0, KEEP.unsigned_abs()) } else { (TO, 0) };
         let run = self.run.filter(|run| run.state == DistributionState::Planned && self.paid.is_none());
-        let is_right = (transfer.debit.raw(), transfer.credit.raw()) == (FROM, TO)
-            && run.is_some_and(|run| (run.amount, run.due_ns) == (transfer.amount, transfer.user_data_64));
+        let is_right = (transfer.debit.raw(), transfer.credit.raw()) == (FROM, credit)
+            && self.required.is_none() == asks
+            && run.is_some_and(|run| (run.amount + more, run.due_ns) == (transfer.amount, transfer.user_data_64));
         ensure(is_right, || format!("{transfer:?} is not what {:?} pays, paid {:?}", self.run, self.paid))?;
-        self.paid = Some(code);
+        *if asks { &mut self.required } else { &mut self.paid } = Some(code);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Summary {
     pub(crate) came_back: u64,
     /// Distributions that moved something.
     pub(crate) distributed: u64,
+    /// Those that found less than was planned.
+    pub(crate) short: u64,
     /// Simulated seconds.
     pub(crate) seconds: u64,
     /// Writes, syncs and new files of the journal until the last fault.
@@ -53,6 +55,7 @@ impl Summary {
         self.charged += one.charged;
         self.came_back += one.came_back;
         self.distributed += one.distributed;
+        self.short += one.short;
         self.seconds += one.seconds;
     }
 }

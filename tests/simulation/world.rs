@@ -549,7 +549,8 @@ impl<'a> World<'a> {
         }
         let (windows, settled) = (judge.windows.closed(), judge.windows.settled());
         let ((lines, written_off), (limited, charged)) = (judge.statements.counts(), judge.ruled);
-        let (came_back, distributed) = (judge.came_back, judge.distributions.done());
+        let (came_back, distributed, short) =
+            (judge.came_back, judge.distributions.done(), judge.distributions.short());
         self.summary = Summary {
             windows,
             settled,
@@ -559,6 +560,7 @@ impl<'a> World<'a> {
             charged,
             came_back,
             distributed,
+            short,
             records: until,
             ..self.summary
         };

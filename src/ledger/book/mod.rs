@@ -107,6 +107,11 @@ impl BookAccount {
         let means = self.balance().saturating_add(signed(self.properties.overdraft));
         limited.then(|| means.saturating_sub(signed(self.totals.debits_pending)))
     }
+
+    /// What is there and not held, minor units, below zero when it owes: what may be owed is there to be owed, not to be paid out.
+    pub fn own_means(&self) -> i128 {
+        self.balance().saturating_sub(signed(self.totals.debits_pending))
+    }
 }
 
 fn signed(total: u128) -> i128 {

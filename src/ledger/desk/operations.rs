@@ -119,10 +119,10 @@ impl Desk {
         let mut transfer = *asked;
         if asked.has(BALANCING) {
             let debit = accounts.account(asked.debit).ok_or(Code::DebitAccountUnknown)?;
-            // What the ledger pays out is what is there when it is decided, and no overdraft. What it collects comes from the bank's mirror.
+            // What the ledger pays out is what is there when it is decided, whatever may be owed. What it collects comes from the bank's mirror.
             let is_collected = asked.user_data_32 == SettlementPurpose::Collection as u32;
             let is_payout = order.gateway.is_ledger() && !is_collected;
-            let available = if is_payout { debit.own_means() } else { debit.available() };
+            let available = if is_payout { Some(debit.own_means()) } else { debit.available() };
             transfer.amount = available.map_or(asked.amount, |available| available.min(asked.amount));
             transfer.time_ns = u64::try_from(asked.amount).unwrap_or(u64::MAX);
         }
@@ -372,7 +372,9 @@ impl Desk {
     fn require(&mut self, accounts: &mut impl Accounts, order: &Order, leg: usize) -> Result<(), Code> {
         let transfer = &order.transfer;
         let account = accounts.account(transfer.debit).ok_or(Code::DebitAccountUnknown)?;
-        if account.available().is_some_and(|available| available < transfer.amount) {
+        // The ledger asks for what is there, as where it pays out.
+        let available = if order.gateway.is_ledger() { Some(account.own_means()) } else { account.available() };
+        if available.is_some_and(|available| available < transfer.amount) {
             return Err(Code::RequirementNotMet);
         }
         self.make(leg, *transfer);
@@ -402,5 +404,58 @@ pub(super) fn internal(operation: Operation, pending: &Pending, levels: (u8, u8)
         flags: operation as u16,
         related: pending.id.raw(),
         ..Transfer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ledger::{Account, AccountFlags, AccountId, BookAccount, Grant, NewAccount, Table, Totals};
+
+    /// What the ledger pays out, or asks for, is there and not held, whatever may be owed.
+    #[test]
+    fn the_ledger_pays_from_nothing_but_what_is_there() {
+        let limited = AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS;
+        for (flags, overdraft) in [(AccountFlags(0), 0), (limited, 0), (limited, 1_000)] {
+            let [payer, other] = [1, 2].map(AccountId::from_raw);
+            let submit = |gateway, operation: u16, purpose: SettlementPurpose, amount| {
+                let mut accounts: Table<Account> = Table::new();
+                let account = |id| NewAccount { id, currency: 978, code: 1, flags, overdraft, ..NewAccount::default() };
+                let totals = Totals { credits_posted: 150, debits_posted: 50, debits_pending: 30, ..Totals::default() };
+                accounts.host(&BookAccount { totals, ..BookAccount::open(&account(payer)) });
+                accounts.host(&BookAccount::open(&account(other)));
+                let credit = if operation == BALANCING { other } else { AccountId::default() };
+                let (id, user_data_32) = (TransferId::from_raw(9), purpose as u32);
+                let transfer = Transfer {
+                    id,
+                    debit: payer,
+                    credit,
+                    amount,
+                    code: 7,
+                    flags: operation,
+                    user_data_32,
+                    ..Transfer::default()
+                };
+                let original = Original::NotAsked;
+                let order = Order { transfer, gateway: GatewayId(gateway), grant: Grant::ALL, original, refused: None };
+                let mut desk = Desk::new(Arc::default());
+                desk.decide(&mut accounts, &[order]).map_err(|refusal| refusal.code)?;
+                Ok(desk.made().first().map_or(0, |made| made.transfer.amount))
+            };
+            let require = Operation::Require as u16;
+            let most = if flags.has(limited) { 70 + overdraft } else { 5_000 };
+            assert_eq!(submit(0, BALANCING, SettlementPurpose::Payout, 5_000), Ok(70), "{flags:?} {overdraft}");
+            assert_eq!(submit(0, BALANCING, SettlementPurpose::Collection, 5_000), Ok(most), "the bank may owe");
+            assert_eq!(submit(1, BALANCING, SettlementPurpose::Payout, 5_000), Ok(most), "nobody else's is a payout");
+            assert_eq!(submit(0, require, SettlementPurpose::Distribution, 70), Ok(70));
+            assert_eq!(submit(0, require, SettlementPurpose::Distribution, 71), Err(Code::RequirementNotMet));
+            assert_eq!(
+                submit(1, require, SettlementPurpose::Distribution, most),
+                Ok(most),
+                "what may be owed is available"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
 use super::OpsContext;
-use super::clearing::{answer, problem, starting};
+use super::clearing::{answer, problem, starting, stopping};
 use crate::backoffice::Problem;
 use crate::verify::LiveError;
 
@@ -21,7 +21,6 @@ struct CheckQuery {
 async fn check(context: web::Data<OpsContext>, query: web::Query<CheckQuery>) -> HttpResponse {
     let Some(queues) = context.queues.get().cloned() else { return problem(&starting()) };
     let at = query.at;
-    let stopping = || Problem::new(503, "stopping", "the server is stopping");
     match web::block(move || queues.check.check(at)).await {
         Ok(checked) => answer(checked.map_err(|err| match err {
             LiveError::Busy => Problem::new(409, "conflict", err.to_string()),

@@ -184,11 +184,11 @@ pub(super) fn rebuild(command: &RebuildCommand) -> Done {
         recover(&directory, RecoverOptions { store_cache_bytes: 64 << 20, ..RecoverOptions::default() })?;
     recovered.write_checkpoint()?;
     recovered.store.close();
-    let (accounts, ids, sequence) = (recovered.book.len(), recovered.ids.len(), recovered.book.sequence());
+    let (accounts, sequence) = (recovered.book.len(), recovered.book.sequence());
     if command.json {
-        print_json(&serde_json::json!({ "accounts": accounts, "ids": ids, "sequence": sequence, "set_aside": aside }))?;
+        print_json(&serde_json::json!({ "accounts": accounts, "sequence": sequence, "set_aside": aside }))?;
     } else {
-        print(&format!("The store is made again: {accounts} accounts and {ids} ids as of sequence {sequence}."))?;
+        print(&format!("The store is made again: {accounts} accounts as of sequence {sequence}."))?;
     }
     Ok(true)
 }

@@ -18,7 +18,8 @@ use std::path::Path;
 
 use heng::backoffice::{Command, DistributionView, Office, Person, Trouble};
 use heng::ledger::{
-    AccountFlags, AccountId, Code, DistributionState, GatewayId, NewAccount, PolicyPart, Record, Transfer, TransferId,
+    AccountFlags, AccountId, Code, DistributionEntry, DistributionState, GatewayId, NewAccount, PolicyPart, Record,
+    Transfer, TransferId,
 };
 use network::Network;
 use ports::{Fused, NOON_NS};
@@ -187,7 +188,7 @@ fn what_was_spent_since_it_was_planned_is_taken_from_nothing_else() {
             assert_eq!(balances(&ports), [left, 0, 0, 0], "{flags:?} {overdraft}");
             let (why, next) = (view(&ports).why, view(&ports).next);
             assert_eq!((view(&ports).state.as_str(), why.as_str()), ("failed", Code::RequirementNotMet.name()));
-            assert_eq!(next, "2026-11-23T18:00:00Z");
+            assert_eq!(next, "2026-11-23T13:01:00Z");
             // It is planned anew by itself, with what is there then.
             at(&ports, NOON_NS + HOUR_NS + 59_000_000_000);
             look(&ports, directory.path()).unwrap();
@@ -204,16 +205,76 @@ fn what_was_spent_since_it_was_planned_is_taken_from_nothing_else() {
     }
 }
 
+fn set_policy(ports: &Fused, text: &str) {
+    let mut network = ports.network.lock().unwrap();
+    for part in PolicyPart::split(text) {
+        network.append(Record::Policy(part));
+    }
+}
+
+/// A run that is planned, of which less is there than was planned.
+fn short() -> Fused {
+    let ports = ledger();
+    at(&ports, NOON_NS + HOUR_NS);
+    let entry = DistributionEntry {
+        number: 1,
+        state: DistributionState::Planned,
+        due_ns: NOON_NS + HOUR_NS,
+        amount: 1_001,
+        outcome: Code::Accepted,
+        by: GatewayId(0),
+    };
+    ports.network.lock().unwrap().append(Record::Distribution(entry));
+    ports
+}
+
+#[test]
+fn it_is_not_planned_anew_where_the_policy_says_otherwise_meanwhile() {
+    let text = policy(THREE);
+    for other in [
+        text.replace("times = [\"13:00\", \"18:00\"]\n", ""),
+        text.replace("account = 10\n", "account = 1\n"),
+        text.replace("13:00", "12:30"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = short();
+        look(&ports, directory.path()).unwrap();
+        assert_eq!((view(&ports).state.as_str(), view(&ports).why.as_str()), ("failed", "requirement_not_met"));
+        set_policy(&ports, &other);
+        at(&ports, NOON_NS + HOUR_NS + 180_000_000_000);
+        look(&ports, directory.path()).unwrap();
+        assert_eq!((view(&ports).state.as_str(), balances(&ports)), ("", [1_100, 0, 0, 0]), "{other}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let ports = short();
+    look(&ports, directory.path()).unwrap();
+    // Other recipients are none of its business.
+    set_policy(&ports, &policy("{ account = 22 }"));
+    at(&ports, NOON_NS + HOUR_NS + 180_000_000_000);
+    look(&ports, directory.path()).unwrap();
+    assert_eq!((view(&ports).state.as_str(), balances(&ports)), ("done", [100, 0, 1_000, 0]));
+}
+
+#[test]
+fn what_the_policy_does_not_have_when_it_is_planned_moves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = ledger();
+    at(&ports, NOON_NS + HOUR_NS);
+    set_policy(&ports, "");
+    let (number, state, outcome, by) = (1, DistributionState::Planned, Code::Accepted, GatewayId(0));
+    let entry = DistributionEntry { number, state, due_ns: NOON_NS + HOUR_NS, amount: 500, outcome, by };
+    ports.network.lock().unwrap().append(Record::Distribution(entry));
+    set_policy(&ports, &policy(THREE));
+    look(&ports, directory.path()).unwrap();
+    assert_eq!((view(&ports).state.as_str(), view(&ports).why.as_str()), ("failed", "transaction_failed"));
+    assert_eq!(balances(&ports), [1_100, 0, 0, 0]);
+}
+
 #[test]
 fn when_a_recipient_cannot_be_paid_nobody_is_and_it_can_be_run_again() {
     let directory = tempfile::tempdir().unwrap();
     let ports = ledger();
-    let other = |to: &str| {
-        let mut network = ports.network.lock().unwrap();
-        for part in PolicyPart::split(&policy(to)) {
-            network.append(Record::Policy(part));
-        }
-    };
+    let other = |to: &str| set_policy(&ports, &policy(to));
     other("{ account = 21 }, { account = 99 }");
     at(&ports, NOON_NS + HOUR_NS);
     look(&ports, directory.path()).unwrap();

@@ -3,11 +3,11 @@
 //! The amount and the policy by which it is divided stand in the journal before anything moves, and the ids of the transfers follow from
 //! that record: after a crash at any point the same transfers are asked for again, and the ledger answers what it answered first. Runs that
 //! were missed while the server was down are made up for by one: what is distributed is what is there. What was spent between plan and payment
-//! is missing then: nothing is paid, neither from what is kept nor from what may be owed, and a run of the schedule is planned anew a minute later.
+//! is missing then: nothing is paid, neither from what is kept nor from what may be owed, and it is planned anew a minute after it was due.
 
 use super::calendar::Calendar;
 use super::commands::{Answer, Person, Problem};
-use super::office::{AGAIN_AFTER_NS, Office};
+use super::office::Office;
 use super::ports::{Ports, Snapshot, Trouble};
 use super::settle::{derived_id, link, stands_in_the_way, submit};
 use crate::ledger::{
@@ -52,6 +52,12 @@ fn transaction(distribution: &Distribution, run: &DistributionRun) -> Vec<Transf
     transaction
 }
 
+/// What came of a run's transaction: the parts say whether it was paid, also where it was without the requirement (before there was one).
+fn came_of(codes: &[Code]) -> Code {
+    let is_paid = codes.iter().skip(1).all(|code| code.is_accepted());
+    if is_paid { Code::Accepted } else { stands_in_the_way(codes).unwrap_or(Code::Accepted) }
+}
+
 impl<P: Ports> Office<P> {
     /// Does what is due of a distribution; answers whether something was done.
     pub(super) fn distribute(&mut self, snapshot: &Snapshot, distribution: &Distribution) -> Result<bool, Trouble> {
@@ -62,10 +68,8 @@ impl<P: Ports> Office<P> {
         let calendar = Calendar::of_distribution(distribution).map_err(|err| Trouble::Waits(err.to_string()))?;
         let now_ns = self.ports.now_ns();
         let scheduled = calendar.latest(run.due_ns, now_ns).map(|(due_ns, _)| due_ns);
-        // Spent between plan and payment: nobody need do anything about that.
-        let is_short = run.state == DistributionState::Failed && run.outcome == Code::RequirementNotMet.number();
-        let again = is_short && run.by().is_ledger() && now_ns >= run.due_ns.saturating_add(AGAIN_AFTER_NS);
-        let Some(due_ns) = scheduled.or(again.then_some(now_ns)) else { return Ok(false) };
+        let again = run.again_ns().filter(|again_ns| now_ns >= *again_ns).map(|_| now_ns);
+        let Some(due_ns) = scheduled.or(again) else { return Ok(false) };
         self.plan(distribution, due_ns, GatewayId(0)).map(|_amount| true)
     }
 
@@ -84,9 +88,12 @@ impl<P: Ports> Office<P> {
     fn carry_out(&mut self, snapshot: &Snapshot, number: u16, run: &DistributionRun) -> Result<(), Trouble> {
         let policy = self.policy_at(snapshot, run.policy)?;
         let distribution = policy.distributions().iter().find(|known| known.number == number);
-        let transfers = distribution.map(|distribution| transaction(distribution, run)).unwrap_or_default();
-        let codes = if transfers.is_empty() { Vec::new() } else { submit(&self.ports, transfers)? };
-        let outcome = stands_in_the_way(&codes).unwrap_or(Code::Accepted);
+        let outcome = match distribution.map(|distribution| transaction(distribution, run)) {
+            Some(transfers) if transfers.is_empty() => Code::Accepted,
+            Some(transfers) => came_of(&submit(&self.ports, transfers)?),
+            // It went when it was about to be planned, and nothing moves without it.
+            None => Code::TransactionFailed,
+        };
         let state = if outcome.is_accepted() { DistributionState::Done } else { DistributionState::Failed };
         if state == DistributionState::Failed {
             let why = outcome.meaning();
@@ -109,5 +116,24 @@ impl<P: Ports> Office<P> {
         }
         let amount = self.plan(distribution, now_ns, person.id)?;
         Ok(Answer::Distributing { distribution: name.to_owned(), amount: amount.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_say_whether_a_run_was_paid() {
+        let (yes, no, short) = (Code::Accepted, Code::TransactionFailed, Code::RequirementNotMet);
+        for (codes, came) in [
+            (vec![yes, yes, yes], yes),
+            (vec![short, no, no], short),
+            (vec![yes, no, Code::CreditAccountFrozen], Code::CreditAccountFrozen),
+            // The parts were paid by a program that did not ask; the requirement is new, and refused with what is known.
+            (vec![no, yes, yes], yes),
+        ] {
+            assert_eq!(came_of(&codes), came, "{codes:?}");
+        }
     }
 }

@@ -27,8 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Commands that may wait.
 const COMMANDS_MAX: usize = 64;
 
-/// How long to wait before what could not be given back, or was not there any more, is tried again.
-pub(super) const AGAIN_AFTER_NS: u64 = 60_000_000_000;
+/// How long to wait before what could not be given back is tried again.
+const AGAIN_AFTER_NS: u64 = 60_000_000_000;
 
 /// Time until something may be said again.
 const SAY_AGAIN: Duration = Duration::from_hours(1);

@@ -35,6 +35,9 @@ pub(super) struct Settling<'a> {
 /// An instruction and the account through which it is settled.
 type Wanted = (Instruction, AccountId);
 
+/// An account, what is owed to its participant, and what of that is there.
+type Short = (AccountId, u128, u128);
+
 /// An id that follows from what it is for.
 pub(super) fn derived_id(what: &[u8], parts: &[&[u8]]) -> TransferId {
     let mut hasher = blake3::Hasher::new();
@@ -89,17 +92,24 @@ impl Settling<'_> {
             })
             .collect();
         let (currency, minimum) = (self.scheme.currency, self.scheme.minimum_payout);
-        ports.inspect(move |book| {
-            let mut means: BTreeMap<u32, i128> = BTreeMap::new();
+        let (found, short) = ports.inspect(move |book| {
+            let (mut means, mut short): (BTreeMap<u32, i128>, Vec<Short>) = (BTreeMap::new(), Vec::new());
             let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
                 let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
-                let means = means.entry(instruction.place).or_insert_with(|| account.own_means());
-                instruction.amount = take(means, &instruction);
+                let (means, owed) = (means.entry(instruction.place), instruction.amount);
+                instruction.amount = take(means.or_insert_with(|| account.own_means()), &instruction);
+                if instruction.amount < owed {
+                    short.push((account.properties.id, owed, instruction.amount));
+                }
                 let least = if instruction.is_collection { 0 } else { minimum };
                 Some((instruction, account.properties.id)).filter(|_| instruction.amount >= least.max(1))
             });
-            found.collect()
-        })
+            (found.collect(), short)
+        })?;
+        for (account, owed, there) in short {
+            tracing::warn!(%account, %owed, %there, "what is there is less than is owed to a participant; the rest waits");
+        }
+        Ok(found)
     }
 
     fn transfer(&self, (instruction, account): &Wanted, attempt: u64) -> Transfer {
@@ -270,8 +280,8 @@ fn together<P: Ports>(ports: &P, settling: Settling<'_>, mut left: Vec<Wanted>) 
     each(ports, settling, &left, ATTEMPTS_MAX)
 }
 
-/// In the order of what each participant brings, collections first: a mirror may take in no more than was paid out of it.
-fn by_what_they_bring(wanted: &[Wanted]) -> Vec<Wanted> {
+/// Those of participants who bring more than they get, and the others; each participant's together, collections first.
+fn by_what_they_bring(wanted: &[Wanted]) -> [Vec<Wanted>; 2] {
     let mut nets: BTreeMap<u32, i128> = BTreeMap::new();
     for (instruction, _) in wanted {
         let amount = i128::try_from(instruction.amount).unwrap_or(i128::MAX);
@@ -279,38 +289,39 @@ fn by_what_they_bring(wanted: &[Wanted]) -> Vec<Wanted> {
         *net = net.saturating_add(if instruction.is_collection { amount.saturating_neg() } else { amount });
     }
     let mut sorted = wanted.to_vec();
-    sorted.sort_by_key(|(instruction, _)| {
-        let place = instruction.place;
-        (nets.get(&place).copied(), place, !instruction.is_collection, instruction.counterparty)
-    });
-    sorted
+    sorted.sort_by_key(|(instruction, _)| (instruction.place, !instruction.is_collection, instruction.counterparty));
+    let brings = |wanted: &Wanted| nets.get(&wanted.0.place).is_some_and(|net| *net < 0);
+    let (bringing, others) = sorted.into_iter().partition(brings);
+    [bringing, others]
 }
 
-/// Those of each participant in a transaction of its own; those that are refused are left out.
+/// Those of each participant in a transaction of its own; those that are refused are left out. What is brought is there before the others are
+/// paid, whose transactions may be decided in any order: a mirror may take in no more than was paid out of it.
 fn each<P: Ports>(ports: &P, settling: Settling<'_>, wanted: &[Wanted], first: u64) -> Result<(), Trouble> {
-    let mut left = by_what_they_bring(wanted);
-    for attempt in [first, first.saturating_add(1)] {
-        let mut used = Vec::new();
-        for chunk in left.chunks(LEGS_MAX) {
-            let mut transfers: Vec<Transfer> = chunk.iter().map(|wanted| settling.transfer(wanted, attempt)).collect();
-            let whose = |transfer: &Transfer| transfer.user_data_128 & u128::from(u64::MAX);
-            link(&mut transfers, |transfer, next| whose(transfer) != whose(next));
-            let codes = submit(ports, transfers)?;
-            // A transaction with an id that somebody else used is tried again, all of it.
-            for (of, codes) in chunk.chunk_by(|a, b| a.0.place == b.0.place).zip(by_participant(chunk, &codes)) {
-                if codes.contains(&Code::IdReused) {
-                    used.extend_from_slice(of);
-                } else if let (Some(code), Some((_, account))) = (stands_in_the_way(codes), of.first()) {
-                    tracing::warn!(%account, code = code.name(), "left out of settlement");
-                }
-            }
-        }
-        if used.is_empty() {
-            return Ok(());
-        }
-        left = used;
+    for of_some in by_what_they_bring(wanted) {
+        let used = each_of(ports, settling, &of_some, first)?;
+        each_of(ports, settling, &used, first.saturating_add(1))?;
     }
     Ok(())
+}
+
+/// One attempt; answers what has an id that somebody else used, with all of its transaction: that is tried again.
+fn each_of<P: Ports>(ports: &P, settling: Settling<'_>, left: &[Wanted], attempt: u64) -> Result<Vec<Wanted>, Trouble> {
+    let mut used = Vec::new();
+    for chunk in left.chunks(LEGS_MAX) {
+        let mut transfers: Vec<Transfer> = chunk.iter().map(|wanted| settling.transfer(wanted, attempt)).collect();
+        let whose = |transfer: &Transfer| transfer.user_data_128 & u128::from(u64::MAX);
+        link(&mut transfers, |transfer, next| whose(transfer) != whose(next));
+        let codes = submit(ports, transfers)?;
+        for (of, codes) in chunk.chunk_by(|a, b| a.0.place == b.0.place).zip(by_participant(chunk, &codes)) {
+            if codes.contains(&Code::IdReused) {
+                used.extend_from_slice(of);
+            } else if let (Some(code), Some((_, account))) = (stands_in_the_way(codes), of.first()) {
+                tracing::warn!(%account, code = code.name(), "left out of settlement");
+            }
+        }
+    }
+    Ok(used)
 }
 
 /// The codes of each participant's transaction.

@@ -113,7 +113,7 @@ pub struct DistributionView {
     pub amount: String,
     /// Why it failed; empty when it did not.
     pub why: String,
-    /// When the next one is due, UTC; empty when there is no schedule.
+    /// When the next one is due, by the schedule or because the latest one found less than was planned, UTC; empty when none is.
     pub next: String,
     /// Number of the gateway under which the person is registered who asked for the latest one; 0 for the schedule.
     pub by: u32,
@@ -126,7 +126,8 @@ impl DistributionView {
         let view = |distribution: &Distribution| {
             let run = book.distributions().runs().get(&distribution.number).copied().unwrap_or_default();
             let calendar = Calendar::of_distribution(distribution).ok();
-            let next = calendar.and_then(|calendar| calendar.next(run.due_ns));
+            let scheduled = calendar.and_then(|calendar| calendar.next(run.due_ns)).map(|(at_ns, _)| at_ns);
+            let next = scheduled.into_iter().chain(run.again_ns()).min();
             let is_first = run.planned == 0;
             let some = |text: String| if is_first { String::new() } else { text };
             let failed = run.state == DistributionState::Failed;
@@ -140,7 +141,7 @@ impl DistributionView {
                 due: some(iso_time(run.due_ns)),
                 amount: some(run.amount.to_string()),
                 why: why.unwrap_or_default(),
-                next: next.map_or_else(String::new, |(at_ns, _)| iso_time(at_ns)),
+                next: next.map_or_else(String::new, iso_time),
                 by: run.by,
             }
         };

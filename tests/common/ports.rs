@@ -50,13 +50,18 @@ impl Ports for Fused {
         self.call(|network| {
             network.gateway = GatewayId(0);
             let mut codes = Vec::new();
-            for step in transfers.chunk_by(|before, _| before.is_linked()) {
+            let steps = || transfers.chunk_by(|before, _| before.is_linked());
+            let known = |network: &Network, step: &[Transfer]| -> Vec<Transfer> {
                 let is_known = |transfer: &&Transfer| network.codes.contains_key(&transfer.id.raw());
-                let known: Vec<Transfer> = step.iter().filter(is_known).copied().collect();
-                if known.is_empty() {
-                    network.submit(step);
-                    network.settle();
-                }
+                step.iter().filter(is_known).copied().collect()
+            };
+            let known: Vec<Vec<Transfer>> = steps().map(|step| known(network, step)).collect();
+            // They are decided together, in the order in which their accounts are where they are wanted.
+            for (step, _) in steps().zip(&known).filter(|(_, known)| known.is_empty()) {
+                network.submit(step);
+            }
+            network.settle();
+            for (step, known) in steps().zip(&known) {
                 // As the router does: of a transaction of which a part is known, the rest is refused.
                 codes.extend(step.iter().map(|transfer| {
                     let id = transfer.id.raw();

@@ -74,7 +74,7 @@ impl Distributions {
         if entry.state == DistributionState::Planned {
             let is_later = self.run.is_none_or(|run| entry.due_ns > run.due_ns);
             // One that found less than was planned is planned anew.
-            let was_short = self.run.is_some_and(|run| run.outcome == Code::RequirementNotMet);
+            let was_short = self.again_ns().is_some_and(|again_ns| entry.due_ns >= again_ns);
             let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS) || was_short;
             ensure(!is_planned && is_later && is_on_time && entry.due_ns <= time_ns, what)?;
             let is_so = |(amount, until): &(u128, u64)| *amount == entry.amount && until + self.beside >= sequence;
@@ -96,6 +96,12 @@ impl Distributions {
         Ok(())
     }
 
+    /// When the latest run is planned anew, if it found less than was planned.
+    fn again_ns(&self) -> Option<u64> {
+        let short = self.run.filter(|run| run.outcome == Code::RequirementNotMet);
+        short.map(|run| run.due_ns + 60 * SECOND_NS)
+    }
+
     /// A transfer of a run: first it asks whether all of it is there, with what stays, then it pays.
     pub(crate) fn own(&mut self, transfer: &Transfer, code: Code) -> Result<(), String> {
         let asks = transfer.operation() == Operation::Require;
@@ -114,6 +120,7 @@ impl Distributions {
         let last = second / EVERY_S * EVERY_S;
         let is_done =
             self.run.is_some_and(|run| run.state != DistributionState::Planned && run.due_ns / SECOND_NS >= last);
+        let is_done = is_done && self.again_ns().is_none_or(|again_ns| second <= again_ns / SECOND_NS);
         ensure(is_done, || format!("a run was due at {last}, now is {second}, and the last one is {:?}", self.run))
     }
 }

@@ -100,7 +100,7 @@ fn seeds_hold() {
     }
     let aside = ASIDE.load(Ordering::Relaxed);
     println!("{:?}: {all:?}, {aside} stores set aside, in {:.1} s", seeds(), begun.elapsed().as_secs_f64());
-    let cleared = [all.windows, all.settled, all.lines, all.written_off, all.distributed];
+    let cleared = [all.windows, all.settled, all.lines, all.written_off, all.distributed, all.short];
     let all_kinds = [all.records, all.reads, all.limited, all.charged, all.came_back, all.torn, all.taken_over];
     let together = [both.limited, both.charged, both.came_back, both.settled];
     let all_kinds = [all_kinds.as_slice(), &cleared, &together].concat();

@@ -54,6 +54,10 @@ impl Distributions {
             });
             let run = self.runs.entry(distribution.number).or_default();
             if !same && run.state != DistributionState::Planned {
+                if run.again_ns().is_some() {
+                    // That was another distribution's money, or time.
+                    *run = DistributionRun { due_ns: run.due_ns, ..DistributionRun::default() };
+                }
                 run.due_ns = run.due_ns.max(time_ns);
             }
         }
@@ -108,7 +112,16 @@ impl Distributions {
     }
 }
 
+/// After so long a run that found less than was planned is planned anew, nanoseconds.
+const AGAIN_AFTER_NS: u64 = 60_000_000_000;
+
 impl DistributionRun {
+    /// When it is planned anew, if it is: what was spent after it was planned is nobody's mistake.
+    pub fn again_ns(&self) -> Option<u64> {
+        let is_short = self.state == DistributionState::Failed && self.outcome == Code::RequirementNotMet.number();
+        is_short.then(|| self.due_ns.saturating_add(AGAIN_AFTER_NS))
+    }
+
     /// Who asked.
     pub fn by(&self) -> GatewayId {
         GatewayId(self.by)

@@ -4,7 +4,8 @@
 //!
 //! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each has a group of the journal
 //!    in memory meanwhile. The others wait in the order in which they came.
-//! 2. Those that may look through very many records have half of that at most, and keep no more than half of the processors busy, or two. Those who look for the newest events do it beside these, one at a time.
+//! 2. Those that may look through very many records have half of that at most, and keep no more than half of the processors busy: as many run as that, or two, and each turn rests for as long as it took (100 ms at most).
+//!    Those who look for the newest events do it beside these, one at a time.
 //! 3. No more than [`WAITS_MAX`] requests wait for events, a quarter of them of one connection. What waits takes no room from what is done.
 //! 4. Nothing is begun for a peer that has gone, or once the server drains.
 //!
@@ -13,14 +14,14 @@
 //! What is looked up ([`super::queries`]).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::listener::GatewayContext;
 use super::outgoing::{Outgoing, error_frame};
-use super::tail::Tail;
+use super::tail::{REST_LEAST, REST_MOST, Tail};
 use crate::flow::{Admission, Permit};
 use crate::ledger::Code;
 
@@ -116,12 +117,17 @@ impl Lookup {
     /// Looks something up in a turn.
     pub(super) async fn run_in<T: Send + 'static>(
         &self,
-        turns: Turns,
+        (own, long, all): Turns,
         work: impl FnOnce(&GatewayContext) -> T + Send + 'static,
     ) -> Result<T, Code> {
+        let runtime = self.runtime.clone();
         self.run_now(move |context| {
+            let begun = Instant::now();
             let found = work(context);
-            drop(turns);
+            drop((own, all));
+            if let Some(long) = long {
+                rest(long, begun.elapsed(), &runtime);
+            }
             found
         })
         .await
@@ -148,7 +154,39 @@ impl Lookup {
     }
 }
 
+/// Keeps a long turn for as long again as it took.
+fn rest(long: OwnedSemaphorePermit, took: Duration, runtime: &Handle) {
+    if took >= REST_LEAST {
+        runtime.spawn(async move {
+            tokio::time::sleep(took.min(REST_MOST)).await;
+            drop(long);
+        });
+    }
+}
+
 /// Waits for a turn; nobody closes them.
 async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Code> {
     Arc::clone(turns).acquire_owned().await.map_err(|_closed| Code::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_turn_rests_for_as_long_as_it_took() {
+        let turns = Arc::new(Semaphore::new(1));
+        let millis = Duration::from_millis;
+        for (took, rests) in [
+            (millis(20), millis(20)),
+            (millis(5_000), REST_MOST),
+            (REST_LEAST, REST_LEAST),
+            (REST_LEAST / 2, Duration::ZERO),
+        ] {
+            rest(turn(&turns).await.unwrap(), took, &Handle::current());
+            let begun = tokio::time::Instant::now();
+            drop(turn(&turns).await.unwrap());
+            assert!((rests..=rests + millis(1)).contains(&begun.elapsed()), "{took:?}: {:?}", begun.elapsed());
+        }
+    }
 }

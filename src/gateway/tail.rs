@@ -30,9 +30,13 @@ const KEPT_ROOM: usize = 32_768;
 /// How many times as long as a look its rest is.
 const REST_TIMES: u32 = 3;
 
+/// Who comes so soon after the journal was read looks at what was read then: it looks again in a moment. What there is to look at takes no thread of its own.
+const FRESH: Duration = Duration::from_millis(2);
+const FRESH_MOST: u64 = 4_096;
+
 /// Rests are taken together: timers are exact to a millisecond. A look that waited for a disk is not paid for in full.
-const REST_LEAST: Duration = Duration::from_millis(2);
-const REST_MOST: Duration = Duration::from_millis(100);
+pub(super) const REST_LEAST: Duration = Duration::from_millis(2);
+pub(super) const REST_MOST: Duration = Duration::from_millis(100);
 
 /// The newest records that were read.
 #[derive(Debug)]
@@ -40,13 +44,15 @@ pub(super) struct Tail {
     records: VecDeque<StoredRecord>,
     /// The sequence after them.
     next: Sequence,
+    /// When the journal was read up to there.
+    read_at: Option<Instant>,
     /// Until when what was looked at is paid for.
     rests_until: Instant,
 }
 
 impl Default for Tail {
     fn default() -> Self {
-        Self { records: VecDeque::new(), next: 1, rests_until: Instant::now() }
+        Self { records: VecDeque::new(), next: 1, read_at: None, rests_until: Instant::now() }
     }
 }
 
@@ -71,6 +77,23 @@ impl Tail {
         found
     }
 
+    /// The same among the records that are here, if they were read just now and there are not many to look at.
+    pub(super) fn look_again(
+        &mut self,
+        own: GatewayId,
+        query: &Query,
+        now: Instant,
+    ) -> Option<(Sequence, Vec<StoredRecord>)> {
+        let from = query.from.max(1);
+        let is_fresh = self.read_at.is_some_and(|read_at| now.saturating_duration_since(read_at) < FRESH);
+        let is_here = self.first() <= from && self.next.checked_sub(from).is_some_and(|count| count <= FRESH_MOST);
+        (is_fresh && is_here).then(|| {
+            let found = self.select(from, own, query);
+            self.pay(now, Instant::now());
+            found
+        })
+    }
+
     /// Owes a rest for a look that began and ended then.
     fn pay(&mut self, begun: Instant, ended: Instant) {
         let owed = self.rests_until.saturating_duration_since(begun);
@@ -88,23 +111,30 @@ impl Tail {
         if self.first() > from || self.next < from {
             (self.records, self.next) = (VecDeque::new(), from);
         }
-        let (records, mut count) = (&mut self.records, 0_u64);
+        let (records, mut count, begun) = (&mut self.records, 0_u64, Instant::now());
         let scanned = scan(self.next, &mut |stored| {
             records.push_back(stored);
             count = count.saturating_add(1);
             count < READ_MOST
         });
         self.next = scanned.inspect_err(|_| *self = Self::default())?;
+        self.read_at = Some(begun);
+        let found = self.select(from, own, query);
+        let over = self.records.len().saturating_sub(usize::try_from(NEAR).unwrap_or(usize::MAX));
+        self.records.drain(..over);
+        self.records.shrink_to(KEPT_ROOM);
+        Ok(found)
+    }
+
+    /// What the query selects of the records from one on that is here, and the sequence to go on from.
+    fn select(&self, from: Sequence, own: GatewayId, query: &Query) -> (Sequence, Vec<StoredRecord>) {
         let before = usize::try_from(from.saturating_sub(self.first())).unwrap_or(usize::MAX);
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
         let selected = |stored: &&StoredRecord| query.selects(own, stored.time_ns, &stored.record);
         let found: Vec<_> = self.records.iter().skip(before).filter(selected).take(limit).copied().collect();
         let last = found.last().filter(|_| found.len() >= limit);
         let next = last.map_or(self.next, |last| last.sequence.saturating_add(1));
-        let over = self.records.len().saturating_sub(usize::try_from(NEAR).unwrap_or(usize::MAX));
-        self.records.drain(..over);
-        self.records.shrink_to(KEPT_ROOM);
-        Ok((next, found))
+        (next, found)
     }
 
     /// The sequence of the first record that is kept, or would be.
@@ -156,7 +186,12 @@ mod tests {
                 let all = (from.max(1)..=durable).map(stored).filter(|stored| query.selects(GatewayId(own), stored.time_ns, &stored.record));
                 let wanted: Vec<_> = all.take(limit as usize).collect();
                 let end = if wanted.len() == limit as usize { wanted.last().unwrap().sequence } else { durable.max(from.max(1) - 1) };
-                prop_assert_eq!(found, (end + 1, wanted));
+                prop_assert_eq!(&found, &(end + 1, wanted));
+                // Who comes at once finds the same without reading; later it is read again.
+                let (now, again) = (Instant::now(), |tail: &mut Tail, now| tail.look_again(GatewayId(own), &query, now));
+                tail.read_at = Some(now);
+                let (at_once, later) = (again(&mut tail, now), again(&mut tail, now + FRESH));
+                prop_assert_eq!((at_once, later), (Some(found), None));
             }
         }
     }
@@ -183,6 +218,15 @@ mod tests {
             tail.read(counted(READ_MOST * 3), GatewayId(1), &Query { from: 60, limit: 0, ..query }).unwrap();
         assert_eq!((tail.next, tail.first(), next), (NEAR + 51 + READ_MOST, 51 + READ_MOST, NEAR + 51 + READ_MOST));
         assert!(tail.records.capacity() <= 2 * KEPT_ROOM);
+        let again = |tail: &mut Tail, from| tail.look_again(GatewayId(1), &Query { from, ..query }, Instant::now());
+        tail.read_at = Some(Instant::now() + FRESH);
+        let next = tail.next;
+        assert!(again(&mut tail, next - FRESH_MOST).is_some() && again(&mut tail, next).is_some());
+        assert!(again(&mut tail, next - FRESH_MOST - 1).is_none() && again(&mut tail, next + 1).is_none());
+        tail = Tail::default();
+        tail.read(until(60), GatewayId(1), &Query { from: 50, ..query }).unwrap();
+        tail.read_at = Some(Instant::now() + FRESH);
+        assert!(again(&mut tail, 50).is_some() && again(&mut tail, 49).is_none(), "what is not here is read");
         tail = Tail::default();
         tail.read(until(NEAR + 50), GatewayId(1), &query).unwrap();
         let damaged = |_: Sequence, visit: &mut dyn FnMut(StoredRecord) -> bool| {

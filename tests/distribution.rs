@@ -212,47 +212,52 @@ fn set_policy(ports: &Fused, text: &str) {
     }
 }
 
-/// A run that is planned, of which less is there than was planned.
-fn short() -> Fused {
+/// A run is planned that somebody asked for, and less is there.
+fn short(by: u32) -> Fused {
     let ports = ledger();
     at(&ports, NOON_NS + HOUR_NS);
-    let entry = DistributionEntry {
-        number: 1,
-        state: DistributionState::Planned,
-        due_ns: NOON_NS + HOUR_NS,
-        amount: 1_001,
-        outcome: Code::Accepted,
-        by: GatewayId(0),
-    };
+    let (number, state, outcome, by) = (1, DistributionState::Planned, Code::Accepted, GatewayId(by));
+    let entry = DistributionEntry { number, state, due_ns: NOON_NS + HOUR_NS, amount: 1_001, outcome, by };
     ports.network.lock().unwrap().append(Record::Distribution(entry));
     ports
 }
 
+/// Minutes after a run failed so.
+fn later(ports: &Fused, directory: &Path) -> (String, String, [i128; 4]) {
+    at(ports, NOON_NS + HOUR_NS + 180_000_000_000);
+    look(ports, directory).unwrap();
+    (view(ports).state, view(ports).why, balances(ports))
+}
+
 #[test]
-fn it_is_not_planned_anew_where_the_policy_says_otherwise_meanwhile() {
+fn it_is_planned_anew_only_by_the_same_policy_and_for_the_schedule() {
+    let directory = tempfile::tempdir().unwrap();
+    let failed = || ("failed".to_owned(), "requirement_not_met".to_owned(), [1_100, 0, 0, 0]);
     let text = policy(THREE);
     for other in [
         text.replace("times = [\"13:00\", \"18:00\"]\n", ""),
         text.replace("account = 10\n", "account = 1\n"),
         text.replace("13:00", "12:30"),
     ] {
-        let directory = tempfile::tempdir().unwrap();
-        let ports = short();
-        look(&ports, directory.path()).unwrap();
-        assert_eq!((view(&ports).state.as_str(), view(&ports).why.as_str()), ("failed", "requirement_not_met"));
-        set_policy(&ports, &other);
-        at(&ports, NOON_NS + HOUR_NS + 180_000_000_000);
-        look(&ports, directory.path()).unwrap();
-        assert_eq!((view(&ports).state.as_str(), balances(&ports)), ("", [1_100, 0, 0, 0]), "{other}");
+        for is_before in [true, false] {
+            let ports = short(0);
+            if is_before {
+                set_policy(&ports, &other);
+            }
+            look(&ports, directory.path()).unwrap();
+            if !is_before {
+                set_policy(&ports, &other);
+            }
+            assert_eq!(later(&ports, directory.path()), failed(), "{other}, before it failed: {is_before}");
+        }
     }
-    let directory = tempfile::tempdir().unwrap();
-    let ports = short();
+    let ports = short(5);
     look(&ports, directory.path()).unwrap();
-    // Other recipients are none of its business.
-    set_policy(&ports, &policy("{ account = 22 }"));
-    at(&ports, NOON_NS + HOUR_NS + 180_000_000_000);
+    assert_eq!(view(&ports).next, "2026-11-23T18:00:00Z", "a person sees what came of it");
+    assert_eq!(later(&ports, directory.path()), failed());
+    let ports = short(0);
     look(&ports, directory.path()).unwrap();
-    assert_eq!((view(&ports).state.as_str(), balances(&ports)), ("done", [100, 0, 1_000, 0]));
+    assert_eq!(later(&ports, directory.path()), ("done".to_owned(), String::new(), [100, 334, 333, 333]));
 }
 
 #[test]

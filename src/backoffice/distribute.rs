@@ -3,7 +3,7 @@
 //! The amount and the policy by which it is divided stand in the journal before anything moves, and the ids of the transfers follow from
 //! that record: after a crash at any point the same transfers are asked for again, and the ledger answers what it answered first. Runs that
 //! were missed while the server was down are made up for by one: what is distributed is what is there. What was spent between plan and payment
-//! is missing then: nothing is paid, neither from what is kept nor from what may be owed, and it is planned anew a minute after it was due.
+//! is missing then: nothing is paid, neither from what is kept nor from what may be owed, and one of the schedule is planned anew a minute after it was due.
 
 use super::calendar::Calendar;
 use super::commands::{Answer, Person, Problem};
@@ -54,7 +54,7 @@ fn transaction(distribution: &Distribution, run: &DistributionRun) -> Vec<Transf
 
 /// What came of a run's transaction: the parts say whether it was paid, also where it was without the requirement (before there was one).
 fn came_of(codes: &[Code]) -> Code {
-    let is_paid = codes.iter().skip(1).all(|code| code.is_accepted());
+    let is_paid = codes.len() > 1 && codes.iter().skip(1).all(|code| code.is_accepted());
     if is_paid { Code::Accepted } else { stands_in_the_way(codes).unwrap_or(Code::Accepted) }
 }
 
@@ -68,7 +68,7 @@ impl<P: Ports> Office<P> {
         let calendar = Calendar::of_distribution(distribution).map_err(|err| Trouble::Waits(err.to_string()))?;
         let now_ns = self.ports.now_ns();
         let scheduled = calendar.latest(run.due_ns, now_ns).map(|(due_ns, _)| due_ns);
-        let again = run.again_ns().filter(|again_ns| now_ns >= *again_ns).map(|_| now_ns);
+        let again = run.again_ns(snapshot.policy_at).filter(|again_ns| now_ns >= *again_ns).map(|_| now_ns);
         let Some(due_ns) = scheduled.or(again) else { return Ok(false) };
         self.plan(distribution, due_ns, GatewayId(0)).map(|_amount| true)
     }
@@ -129,6 +129,8 @@ mod tests {
         for (codes, came) in [
             (vec![yes, yes, yes], yes),
             (vec![short, no, no], short),
+            (vec![short, no], short),
+            (vec![short], short),
             (vec![yes, no, Code::CreditAccountFrozen], Code::CreditAccountFrozen),
             // The parts were paid by a program that did not ask; the requirement is new, and refused with what is known.
             (vec![no, yes, yes], yes),

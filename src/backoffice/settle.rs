@@ -35,8 +35,8 @@ pub(super) struct Settling<'a> {
 /// An instruction and the account through which it is settled.
 type Wanted = (Instruction, AccountId);
 
-/// An account, what is owed to its participant, and what of that is there.
-type Short = (AccountId, u128, u128);
+/// What is owed to participants and is not there, by account.
+type Short = BTreeMap<AccountId, u128>;
 
 /// An id that follows from what it is for.
 pub(super) fn derived_id(what: &[u8], parts: &[&[u8]]) -> TransferId {
@@ -93,21 +93,23 @@ impl Settling<'_> {
             .collect();
         let (currency, minimum) = (self.scheme.currency, self.scheme.minimum_payout);
         let (found, short) = ports.inspect(move |book| {
-            let (mut means, mut short): (BTreeMap<u32, i128>, Vec<Short>) = (BTreeMap::new(), Vec::new());
+            let (mut means, mut short): (BTreeMap<u32, i128>, Short) = (BTreeMap::new(), Short::new());
             let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
                 let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
                 let (means, owed) = (means.entry(instruction.place), instruction.amount);
                 instruction.amount = take(means.or_insert_with(|| account.own_means()), &instruction);
-                if instruction.amount < owed {
-                    short.push((account.properties.id, owed, instruction.amount));
+                let missing = owed.saturating_sub(instruction.amount);
+                if missing > 0 {
+                    let all = short.entry(account.properties.id).or_default();
+                    *all = all.saturating_add(missing);
                 }
                 let least = if instruction.is_collection { 0 } else { minimum };
                 Some((instruction, account.properties.id)).filter(|_| instruction.amount >= least.max(1))
             });
             (found.collect(), short)
         })?;
-        for (account, owed, there) in short {
-            tracing::warn!(%account, %owed, %there, "what is there is less than is owed to a participant; the rest waits");
+        for (account, missing) in short {
+            tracing::warn!(%account, %missing, "what is there is less than is owed to a participant; the rest waits");
         }
         Ok(found)
     }

@@ -127,7 +127,7 @@ impl DistributionView {
             let run = book.distributions().runs().get(&distribution.number).copied().unwrap_or_default();
             let calendar = Calendar::of_distribution(distribution).ok();
             let scheduled = calendar.and_then(|calendar| calendar.next(run.due_ns)).map(|(at_ns, _)| at_ns);
-            let next = scheduled.into_iter().chain(run.again_ns()).min();
+            let next = scheduled.into_iter().chain(run.again_ns(book.summary().policy)).min();
             let is_first = run.planned == 0;
             let some = |text: String| if is_first { String::new() } else { text };
             let failed = run.state == DistributionState::Failed;

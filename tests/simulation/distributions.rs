@@ -73,7 +73,7 @@ impl Distributions {
         let is_planned = self.run.is_some_and(|run| run.state == DistributionState::Planned);
         if entry.state == DistributionState::Planned {
             let is_later = self.run.is_none_or(|run| entry.due_ns > run.due_ns);
-            // One that found less than was planned is planned anew.
+            // One of the schedule that found less than was planned is planned anew.
             let was_short = self.again_ns().is_some_and(|again_ns| entry.due_ns >= again_ns);
             let is_on_time = entry.by.0 != 0 || entry.due_ns.is_multiple_of(EVERY_S * SECOND_NS) || was_short;
             ensure(!is_planned && is_later && is_on_time && entry.due_ns <= time_ns, what)?;
@@ -96,9 +96,9 @@ impl Distributions {
         Ok(())
     }
 
-    /// When the latest run is planned anew, if it found less than was planned.
+    /// When the latest run is planned anew, if it was the schedule's and found less than was planned.
     fn again_ns(&self) -> Option<u64> {
-        let short = self.run.filter(|run| run.outcome == Code::RequirementNotMet);
+        let short = self.run.filter(|run| run.outcome == Code::RequirementNotMet && run.by.0 == 0);
         short.map(|run| run.due_ns + 60 * SECOND_NS)
     }
 

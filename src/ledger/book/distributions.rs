@@ -54,10 +54,6 @@ impl Distributions {
             });
             let run = self.runs.entry(distribution.number).or_default();
             if !same && run.state != DistributionState::Planned {
-                if run.again_ns().is_some() {
-                    // That was another distribution's money, or time.
-                    *run = DistributionRun { due_ns: run.due_ns, ..DistributionRun::default() };
-                }
                 run.due_ns = run.due_ns.max(time_ns);
             }
         }
@@ -116,10 +112,12 @@ impl Distributions {
 const AGAIN_AFTER_NS: u64 = 60_000_000_000;
 
 impl DistributionRun {
-    /// When it is planned anew, if it is: what was spent after it was planned is nobody's mistake.
-    pub fn again_ns(&self) -> Option<u64> {
+    /// When one of the schedule is planned anew, if it is: what was spent after it was planned is nobody's mistake. Not by another policy (these are
+    /// the first and last record of the one in force) than that by which it was done: another account or time is another distribution's.
+    pub fn again_ns(&self, policy: (Sequence, Sequence)) -> Option<u64> {
         let is_short = self.state == DistributionState::Failed && self.outcome == Code::RequirementNotMet.number();
-        is_short.then(|| self.due_ns.saturating_add(AGAIN_AFTER_NS))
+        let is_same = self.by().is_ledger() && self.policy == policy;
+        (is_short && is_same).then(|| self.due_ns.saturating_add(AGAIN_AFTER_NS))
     }
 
     /// Who asked.

@@ -70,7 +70,7 @@ impl EventsRequest {
         query.limit = query.limit.min(EVENTS_MAX);
         loop {
             let turn_until = until(query.from);
-            let look = self.look(&mut query, turn_until).await;
+            let look = self.look(&mut query, (known, turn_until)).await;
             let is_unknown = matches!(look, Look::Not) && query.from == asked_from;
             match look {
                 // From where to ask again is said all the same, below.
@@ -88,9 +88,9 @@ impl EventsRequest {
     }
 
     /// Looks once, if there may be something. Where there is nothing, the query goes on where that ended.
-    async fn look(&self, query: &mut Query, turn_until: Option<Instant>) -> Look {
+    async fn look(&self, query: &mut Query, (known, turn_until): (Sequence, Option<Instant>)) -> Look {
         let Some(behind) = events_behind(&self.lookup.context, query.from) else { return Look::Nothing };
-        let Some((read, page)) = self.read(query, behind, turn_until).await else { return Look::Not };
+        let Some((read, page)) = self.read(query, (behind, known), turn_until).await else { return Look::Not };
         match read {
             Ok((next, records)) if records.is_empty() => {
                 // What was looked at need not be looked at again.
@@ -103,11 +103,11 @@ impl EventsRequest {
         }
     }
 
-    /// Reads what there is, in its turn and with room for it, if both are to be had until then.
+    /// Reads what there is, at least what was known when it was asked, in its turn and with room for it, if both are to be had until then.
     async fn read(
         &self,
         query: &Query,
-        behind: u64,
+        (behind, known): (u64, Sequence),
         turn_until: Option<Instant>,
     ) -> Option<(Result<(Sequence, Vec<StoredRecord>), Code>, Permit)> {
         let until = turn_until.filter(|_| self.may_read())?.into();
@@ -122,7 +122,7 @@ impl EventsRequest {
         };
         let (page, read) = if let Some(mut tail) = tail {
             let page = self.room_for(query)?;
-            if let Some(found) = tail.look_again(own, &asked, Instant::now()) {
+            if let Some(found) = tail.look_again(own, &asked, (known, Instant::now())) {
                 return Some((Ok(found), page));
             }
             (page, self.lookup.run_now(move |context| tail.look(context, own, &asked)).await)

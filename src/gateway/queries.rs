@@ -38,8 +38,10 @@ impl<'a> Patience<'a> {
     fn has(&mut self) -> bool {
         if self.looked_at.is_multiple_of(STOP_EVERY) {
             self.is_over = !matches!(self.health.state(), HealthState::Starting | HealthState::Ready);
-            // This thread would be given some milliseconds at once, and who decides and answers would wait for their end.
-            std::thread::yield_now();
+            if self.looked_at > 0 {
+                // This thread would be given some milliseconds at once, and who decides and answers would wait for their end.
+                std::thread::yield_now();
+            }
         }
         self.looked_at = self.looked_at.saturating_add(1);
         !self.is_over

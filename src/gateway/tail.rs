@@ -77,21 +77,23 @@ impl Tail {
         found
     }
 
-    /// The same among the records that are here, if they were read just now and there are not many to look at.
+    /// The same among the records that are here, if they were read just now and there are not many to look at. That nothing is found counts only
+    /// where all that is known is here.
     pub(super) fn look_again(
         &mut self,
         own: GatewayId,
         query: &Query,
-        now: Instant,
+        (known, now): (Sequence, Instant),
     ) -> Option<(Sequence, Vec<StoredRecord>)> {
         let from = query.from.max(1);
         let is_fresh = self.read_at.is_some_and(|read_at| now.saturating_duration_since(read_at) < FRESH);
         let is_here = self.first() <= from && self.next.checked_sub(from).is_some_and(|count| count <= FRESH_MOST);
-        (is_fresh && is_here).then(|| {
-            let found = self.select(from, own, query);
-            self.pay(now, Instant::now());
-            found
-        })
+        if !is_fresh || !is_here {
+            return None;
+        }
+        let found = self.select(from, own, query);
+        self.pay(now, Instant::now());
+        Some(found).filter(|(_, records)| self.next > known || !records.is_empty())
     }
 
     /// Owes a rest for a look that began and ended then.
@@ -188,7 +190,7 @@ mod tests {
                 let end = if wanted.len() == limit as usize { wanted.last().unwrap().sequence } else { durable.max(from.max(1) - 1) };
                 prop_assert_eq!(&found, &(end + 1, wanted));
                 // Who comes at once finds the same without reading; later it is read again.
-                let (now, again) = (Instant::now(), |tail: &mut Tail, now| tail.look_again(GatewayId(own), &query, now));
+                let (now, again) = (Instant::now(), |tail: &mut Tail, now| tail.look_again(GatewayId(own), &query, (durable, now)));
                 tail.read_at = Some(now);
                 let (at_once, later) = (again(&mut tail, now), again(&mut tail, now + FRESH));
                 prop_assert_eq!((at_once, later), (Some(found), None));
@@ -218,10 +220,15 @@ mod tests {
             tail.read(counted(READ_MOST * 3), GatewayId(1), &Query { from: 60, limit: 0, ..query }).unwrap();
         assert_eq!((tail.next, tail.first(), next), (NEAR + 51 + READ_MOST, 51 + READ_MOST, NEAR + 51 + READ_MOST));
         assert!(tail.records.capacity() <= 2 * KEPT_ROOM);
-        let again = |tail: &mut Tail, from| tail.look_again(GatewayId(1), &Query { from, ..query }, Instant::now());
+        let again =
+            |tail: &mut Tail, from| tail.look_again(GatewayId(1), &Query { from, ..query }, (0, Instant::now()));
         tail.read_at = Some(Instant::now() + FRESH);
         let next = tail.next;
         assert!(again(&mut tail, next - FRESH_MOST).is_some() && again(&mut tail, next).is_some());
+        let among = |tail: &mut Tail, known| {
+            tail.look_again(GatewayId(4), &Query { from: next - 1, ..query }, (known, Instant::now()))
+        };
+        assert!(among(&mut tail, next - 1).is_some() && among(&mut tail, next).is_none(), "{next} may be one of them");
         assert!(again(&mut tail, next - FRESH_MOST - 1).is_none() && again(&mut tail, next + 1).is_none());
         tail = Tail::default();
         tail.read(until(60), GatewayId(1), &Query { from: 50, ..query }).unwrap();

@@ -360,6 +360,9 @@ impl<'a> Check<'a> {
         self.report.ids = match &read {
             Ok(Some(covers)) => format!("{entries} in runs, which have all up to record {covers}"),
             Ok(None) => "a run is damaged or missing; the next start makes all again from the journal".to_owned(),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                "none here; the first start makes them from the journal".to_owned()
+            }
             Err(err) => format!("cannot be read ({err})"),
         };
         Ok(match read {

@@ -227,7 +227,7 @@ fn open_account(open: &Open) -> Done {
             "repeated": outcome.repeated, "sequence": outcome.sequence,
         }))?;
     } else if outcome.code.is_accepted() {
-        let how = if outcome.repeated { "was open already" } else { "is open" };
+        let how = if outcome.repeated { "was open already (level and overdraft stay as they are)" } else { "is open" };
         print(&format!("Account {} ({}) {how}.", account.id, open.currency))?;
     } else {
         let code = outcome.code;

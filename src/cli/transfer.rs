@@ -143,6 +143,13 @@ fn transfer(make: &Make) -> Done {
                 "Transfer {}: {shown} from {from} to {to}, durable at sequence {}{repeated}.",
                 transfer.id, outcome.sequence
             )
+        } else if code == Code::Internal {
+            format!(
+                "The outcome of transfer {} is not known{repeated}. {} {}",
+                transfer.id,
+                code.meaning(),
+                code.action()
+            )
         } else {
             format!("Transfer {} was refused: {code}{repeated}. {} {}", transfer.id, code.meaning(), code.action())
         })?;

@@ -65,12 +65,12 @@ codes! {
     20 DebitAccountUnknown "debit_account_unknown", "The debit account was never opened.", "Open it, then use a new id.";
     21 CreditAccountUnknown "credit_account_unknown", "The credit account was never opened.", "Open it, then use a new id.";
     22 CurrencyMismatch "currency_mismatch", "The two accounts have different currencies.", "Choose accounts of one currency; use a new id.";
-    23 DebitAccountFrozen "debit_account_frozen", "The debit account may not be debited.", "Tell the payer; ask the operator.";
-    24 CreditAccountFrozen "credit_account_frozen", "The credit account is frozen.", "Tell the payer; ask the operator.";
+    23 DebitAccountFrozen "debit_account_frozen", "The debit account may not be debited.", "Tell the payer; ask the operator; then use a new id.";
+    24 CreditAccountFrozen "credit_account_frozen", "The credit account is frozen.", "Tell the payer; ask the operator; then use a new id.";
     25 DebitAccountClosed "debit_account_closed", "The debit account is closed.", "Use another account and a new id.";
     26 CreditAccountClosed "credit_account_closed", "The credit account is closed.", "Use another account and a new id.";
     27 ClassNotPermitted "class_not_permitted", "The policy does not permit this code between the classes of the two accounts.", "Use a permitted code and a new id.";
-    28 Denied "denied", "An account, or the pair, is on the deny-list.", "Ask the operator.";
+    28 Denied "denied", "An account, or the pair, is on the deny-list.", "Ask the operator, then use a new id.";
     30 InsufficientFunds "insufficient_funds", "The debit account's debits would exceed its credits.", "Tell the payer; retry later with a new id.";
     31 ExceedsDebits "exceeds_debits", "The credit account's credits would exceed its debits.", "Check the account's purpose; use a new id.";
     32 BalanceOverflow "balance_overflow", "A total of the account would exceed 2^96 - 1 minor units.", "Use another account and a new id.";
@@ -87,12 +87,12 @@ codes! {
     49 AlreadyReversed "already_reversed", "The original was reversed before, or refunded in part.", "Nothing, or refund the rest.";
     50 RateMismatch "rate_mismatch", "The amount is not the leg before it times the rate, or there is no such leg.", "Correct the client; use new ids.";
     51 QuoteExpired "quote_expired", "The rate was good until a time that is over.", "Get a new quote; use new ids.";
-    52 LimitExceeded "limit_exceeded", "A limit on amounts would be exceeded.", "Ask with explain which one; retry in a later period.";
-    53 LimitCountExceeded "limit_count_exceeded", "A limit on the number of operations would be exceeded.", "Ask with explain which one; retry in a later period.";
-    54 OperationNotPermitted "operation_not_permitted", "The gateway may not do this.", "Ask the operator for the permission.";
-    55 AmountNotPermitted "amount_not_permitted", "The amount is above what the gateway may move at once.", "Ask the operator for the permission.";
+    52 LimitExceeded "limit_exceeded", "A limit on amounts would be exceeded.", "Ask with explain which one; retry in a later period with a new id.";
+    53 LimitCountExceeded "limit_count_exceeded", "A limit on the number of operations would be exceeded.", "Ask with explain which one; retry in a later period with a new id.";
+    54 OperationNotPermitted "operation_not_permitted", "The gateway may not do this.", "Ask the operator for the permission, then use a new id.";
+    55 AmountNotPermitted "amount_not_permitted", "The amount is above what the gateway may move at once.", "Ask the operator for the permission, then use a new id.";
     56 FeeExceedsAmount "fee_exceeds_amount", "The fees would be more than the payment brings in, or cannot be computed.", "Check the policy; use a new id.";
-    60 AccountIdReused "account_id_reused", "An account with this id and other properties exists.", "Look the account up; choose another id.";
+    60 AccountIdReused "account_id_reused", "An account with this id and other properties (level and overdraft are not compared) exists.", "Look the account up; choose another id.";
     61 CurrencyUnknown "currency_unknown", "The currency is neither an ISO 4217 number nor an asset of the policy.", "Correct the request.";
     62 AccountFlagsInvalid "account_flags_invalid", "Unknown flags, or two that contradict each other.", "Correct the request.";
     63 ClassInvalid "class_invalid", "The class or level does not exist.", "Correct the request.";
@@ -118,7 +118,7 @@ codes! {
     1021 Draining "draining", "The server is stopping. Nothing of the request was decided.", "Reconnect later; send the same request again.";
     1022 TooManyConnections "too_many_connections", "The server has as many connections as it takes. The connection is closed.", "Reconnect later, or use fewer connections.";
     1023 TimedOut "timed_out", "Half a frame or no frame for too long. The connection is closed.", "Send whole frames, and a ping when idle.";
-    1030 Internal "internal", "The server could not read what it stored. Nothing was changed.", "Tell the operator; the server's log has the cause.";
+    1030 Internal "internal", "The server could not read what it stored. This request changed nothing; a transfer with this outcome was decided when it was sent first.", "Send it again with the same id, never a new one; tell the operator: the server's log has the cause.";
 }
 
 impl Code {

@@ -24,11 +24,14 @@ pub enum Lookup {
 /// What to look up. Bounded by admission.
 pub type RepeatSender = Jobs<Lookup>;
 
-/// The outcome of a transfer whose id has this record: the first outcome again if the content is the same.
+/// What is said when the first outcome cannot be read: that there is one, and where, but not which. Who asks again is told.
+fn unreadable(sequence: Sequence) -> Outcome {
+    Outcome { repeated: true, sequence, ..Outcome::unrecorded(Code::Internal) }
+}
+
+/// The outcome of a transfer whose id has this record: the first outcome again if the content is the same, whoever sent it.
 pub(super) fn repeat(transfer: &Transfer, first: &StoredRecord) -> Outcome {
-    let Record::Transfer { transfer: known, outcome, .. } = &first.record else {
-        return Outcome::unrecorded(Code::Internal);
-    };
+    let Record::Transfer { transfer: known, outcome, .. } = &first.record else { return unreadable(first.sequence) };
     let same = known.as_requested(outcome.is_accepted()) == *transfer;
     Outcome {
         code: if same { *outcome } else { Code::IdReused },
@@ -78,7 +81,7 @@ fn resolve_repeats(reader: &JournalReader, batch: &Batch<(Transfer, Sequence)>) 
     for tagged in batch.items() {
         let (transfer, sequence) = &tagged.item;
         let first = read(reader, *sequence);
-        let outcome = first.map_or(Outcome::unrecorded(Code::Internal), |first| repeat(transfer, &first));
+        let outcome = first.map_or(unreadable(*sequence), |first| repeat(transfer, &first));
         if let Some(parcel) = batch.parcel(tagged.parcel) {
             resolved.push(parcel, tagged.index, outcome);
         }
@@ -101,4 +104,22 @@ fn with_originals(
         item.order.original = Original::of(&stored.record, item.order.gateway);
     }
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::testing::parcel;
+    use crate::journal::FileDisk;
+
+    #[test]
+    fn a_repeat_whose_first_outcome_cannot_be_read_is_not_told_that_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let reader = JournalReader::new(Arc::new(FileDisk::create(directory.path()).unwrap()));
+        let mut batch = Batch::default();
+        batch.push(&parcel(1), 0, (Transfer::default(), 7));
+        let resolved = resolve_repeats(&reader, &batch);
+        let outcome = resolved.items().first().unwrap().item;
+        assert_eq!(outcome, Outcome { code: Code::Internal, repeated: true, sequence: 7, time_ns: 0 });
+    }
 }

@@ -35,9 +35,6 @@ pub(super) struct Settling<'a> {
 /// An instruction and the account through which it is settled.
 type Wanted = (Instruction, AccountId);
 
-/// What is owed to participants and is not there, by account.
-type Short = BTreeMap<AccountId, u128>;
-
 /// An id that follows from what it is for.
 pub(super) fn derived_id(what: &[u8], parts: &[&[u8]]) -> TransferId {
     let mut hasher = blake3::Hasher::new();
@@ -72,6 +69,15 @@ fn take(means: &mut i128, instruction: &Instruction) -> u128 {
     amount.unsigned_abs()
 }
 
+/// The instructions that were not settled in full, each with what is missing.
+fn waiting(all: Vec<Instruction>, legs: &BTreeMap<LegKey, Leg>) -> Vec<(Instruction, u128)> {
+    let missing = all.into_iter().map(|instruction| {
+        let settled = legs.get(&instruction.key()).map_or(0, |leg| leg.amount);
+        (instruction, instruction.amount.saturating_sub(settled))
+    });
+    missing.filter(|(_, missing)| *missing > 0).collect()
+}
+
 impl Settling<'_> {
     fn participant(&self, place: u32) -> Option<&Participant> {
         self.snapshot.participants.get(usize::try_from(place).ok()?)
@@ -92,26 +98,26 @@ impl Settling<'_> {
             })
             .collect();
         let (currency, minimum) = (self.scheme.currency, self.scheme.minimum_payout);
-        let (found, short) = ports.inspect(move |book| {
-            let (mut means, mut short): (BTreeMap<u32, i128>, Short) = (BTreeMap::new(), Short::new());
+        ports.inspect(move |book| {
+            let mut means: BTreeMap<u32, i128> = BTreeMap::new();
             let found = left.into_iter().filter_map(|(mut instruction, accounts)| {
                 let account = open_account(book, &accounts, currency, !instruction.is_collection)?;
-                let (means, owed) = (means.entry(instruction.place), instruction.amount);
-                instruction.amount = take(means.or_insert_with(|| account.own_means()), &instruction);
-                let missing = owed.saturating_sub(instruction.amount);
-                if missing > 0 {
-                    let all = short.entry(account.properties.id).or_default();
-                    *all = all.saturating_add(missing);
-                }
+                let means = means.entry(instruction.place).or_insert_with(|| account.own_means());
+                instruction.amount = take(means, &instruction);
                 let least = if instruction.is_collection { 0 } else { minimum };
                 Some((instruction, account.properties.id)).filter(|_| instruction.amount >= least.max(1))
             });
-            (found.collect(), short)
-        })?;
-        for (account, missing) in short {
-            tracing::warn!(%account, %missing, "what is there is less than is owed to a participant; the rest waits");
+            found.collect()
+        })
+    }
+
+    /// Says whose part was settled in part or not at all, whatever the reason; the rest waits for the next window.
+    fn tell_what_waits(&self, legs: &BTreeMap<LegKey, Leg>) {
+        let (scheme, window) = (self.window.scheme, self.window.number);
+        for (instruction, missing) in waiting(instructions(self.scheme, &self.window.positions), legs) {
+            let (participant, is_collection) = (self.number(instruction.place), instruction.is_collection);
+            tracing::warn!(scheme, window, participant, is_collection, %missing, "not settled in full; the rest waits");
         }
-        Ok(found)
     }
 
     fn transfer(&self, (instruction, account): &Wanted, attempt: u64) -> Transfer {
@@ -216,6 +222,7 @@ pub(super) fn settle<P: Ports>(
         payouts.iter().filter(|payout| !known.contains(&payout.id)).map(|payout| Record::Payout(*payout)).collect();
     ports.record(&new)?;
     let files = write_payouts(directory, settling, &payouts)?;
+    settling.tell_what_waits(&legs);
     let window = settling.window;
     let entry = WindowEntry {
         scheme: window.scheme,
@@ -350,5 +357,21 @@ pub(super) fn return_transfer(scheme: &Scheme, payout: &PayoutEntry, account: Ac
         user_data_64: Window::tag(payout.window),
         user_data_32: SettlementPurpose::Return as u32,
         ..Transfer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_what_was_not_moved() {
+        let all = [(1, false, 100), (2, false, 100), (2, true, 100), (3, false, 100)];
+        let all =
+            all.map(|(place, is_collection, amount)| Instruction { place, counterparty: 0, is_collection, amount });
+        let moved = [(0, 100), (1, 40), (2, 100)]
+            .map(|(at, amount): (usize, u128)| (all[at].key(), Leg { id: TransferId::from_raw(1), amount }));
+        let found = waiting(all.to_vec(), &BTreeMap::from(moved));
+        assert_eq!(found, [(all[1], 60), (all[3], 100)]);
     }
 }

@@ -107,13 +107,13 @@ pub struct DistributionView {
     pub shares: Vec<(String, u32)>,
     /// How far the latest run is; empty before the first one.
     pub state: String,
-    /// When that one was due, UTC.
+    /// When that one was due, or from when on a policy has had it with another account or schedule, UTC.
     pub due: String,
     /// What it divides or divided, minor units.
     pub amount: String,
     /// Why it failed; empty when it did not.
     pub why: String,
-    /// When the next one is due, by the schedule or because the latest one found less than was planned, UTC; empty when none is.
+    /// When the next one is due, by the schedule or because its latest one, by the policy in force, found less than was planned, UTC; empty when none is.
     pub next: String,
     /// Number of the gateway under which the person is registered who asked for the latest one; 0 for the schedule.
     pub by: u32,

@@ -4,7 +4,7 @@
 //!
 //! 1. No more of them are under way than [`LOOKUPS_MAX`] for a connection and [`ALL_LOOKUPS_MAX`] for all connections: each has a group of the journal
 //!    in memory meanwhile. The others wait in the order in which they came.
-//! 2. Those that may look through very many records have half of that at most, and as many run as half the processors, or two. Each turn rests for as long as it took (100 ms at most).
+//! 2. Those that may look through very many records have half of that at most, and as many run as half the processors, or two. Each turn of 2 ms or more rests for as long as it took (100 ms at most).
 //!    Those who look for the newest events do it beside these, one at a time.
 //! 3. No more than [`WAITS_MAX`] requests wait for events, a quarter of them of one connection. What waits takes no room from what is done.
 //! 4. Nothing is begun for a peer that has gone, or once the server drains.

@@ -513,6 +513,7 @@ fn lines_of_earlier_files_are_not_taken_twice_and_unreadable_ones_not_unseen() {
         let mut again = Office::new(ports.clone(), directory.path());
         while again.look().unwrap() {}
         assert_ne!(breaks(&mut again, None), breaks(&mut office, None), "its lines are left out");
+        assert_eq!(take(&mut again, &csv(&["2026-11-25;1,23;"]), false, None).unwrap_err().code, "overlap");
         for (content, incomplete) in
             [(&bad, true), (&mended, false), (&csv(&["2026-11-24;8,00;"]), false), (&week, false), (&extra, false)]
         {

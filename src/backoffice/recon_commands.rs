@@ -231,6 +231,14 @@ impl<P: Ports> Office<P> {
             let what = format!("line {number} is of {day}, more than a month ahead; mend its day or the date_format");
             return Err(Problem::new(422, "unreadable_lines", what));
         }
+        if let Some(number) = side.left_out.first().filter(|_| import.overlap.is_none()) {
+            let what = format!(
+                "the file of statement {number} is missing or damaged, so which lines of this one are known cannot be told: import that file again \
+                 first, or put it back from a backup and start again; where it is lost for good, say overlap=skip (lines that it had are the same) \
+                 or overlap=keep (they are others)"
+            );
+            return Err(Problem::new(409, "overlap", what));
+        }
         let known = side.lines_known(read);
         if known > 0 && import.overlap.is_none() {
             let what = format!(

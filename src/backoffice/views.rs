@@ -281,7 +281,7 @@ pub struct BreakView {
     /// What names it: `L3.17`, a line of an import, or `E12345`, an entry of the ledger.
     #[serde(rename = "break")]
     pub key: String,
-    /// `missing`, `extra`, `amount`, `duplicate` or `late`.
+    /// `missing`, `extra`, `amount`, `duplicate`, `late` or `returned`.
     pub kind: String,
     /// By how much the bank has more than the ledger, minor units.
     pub amount: String,

@@ -10,8 +10,8 @@ use super::matching::{BankLine, Expected, LineTrouble, Matched, Matcher, Reason,
 use crate::backoffice::calendar::{Calendar, day_of};
 use crate::backoffice::statement::{ReadStatements, StatementLine, read_statements};
 use crate::ledger::{
-    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, PayoutState, Policy, Record, Resolution,
-    Sequence, SettlementPurpose, StatementEntry, StoredRecord, Transfer, Window, unpadded,
+    AccountId, BankAccount, BreakAction, BreakEntry, BreakKey, GatewayId, Operation, PayoutState, Policy, Record,
+    Resolution, Sequence, SettlementPurpose, StatementEntry, StoredRecord, Transfer, Window, unpadded,
 };
 
 /// What a write-off's transfer has in its `user_data_32`; `user_data_128` says which break it is about, `user_data_64` who confirmed it.
@@ -35,6 +35,8 @@ pub struct BankSide {
     pub tolerated: Tolerated,
     /// Imports so far.
     pub statements: Vec<StatementEntry>,
+    /// Numbers of those whose file is missing or damaged: their lines are left out.
+    pub left_out: Vec<u32>,
     /// The day up to which the bank has told all.
     pub latest_day: i32,
     /// The last closing balance that a statement had, minor units.
@@ -100,6 +102,7 @@ impl Reconciliation {
             }
             Record::Statement(entry) => {
                 let read = (entry.number != 0).then(|| file(&entry.hash)).flatten();
+                let is_left_out = entry.number != 0 && read.is_none();
                 let mapping = self.policy.csv_mapping(&unpadded(&entry.mapping));
                 let currency = self.sides.get(&entry.account).map_or(0, |side| side.account.currency);
                 let places = self.policy.exponent(currency).unwrap_or(2);
@@ -109,6 +112,7 @@ impl Reconciliation {
                     self.misread.push((entry.number, lines));
                 }
                 if let Some(side) = self.sides.get_mut(&entry.account) {
+                    side.left_out.extend(is_left_out.then_some(entry.number));
                     let shown = side.import(*entry, read, stored);
                     self.shown.extend(shown.into_iter().map(|id| (id, entry.by)));
                 }
@@ -173,7 +177,8 @@ impl Reconciliation {
             let day = side.day(stored.time_ns);
             let place = side.matcher.expect(Expected {
                 sequence: stored.sequence,
-                id: transfer.id.raw(),
+                // What arrives is the ledger's own record of a delayed transfer, which is what gateway and bank know.
+                id: if transfer.operation() == Operation::Arrive { transfer.related } else { transfer.id.raw() },
                 reference: if by_ledger && !is_return { 0 } else { transfer.user_data_128 },
                 batch: if in_file { transfer.user_data_64 } else { 0 },
                 is_return,
@@ -198,6 +203,7 @@ impl BankSide {
             matched: BTreeMap::new(),
             tolerated: Tolerated::default(),
             statements: Vec::new(),
+            left_out: Vec::new(),
             latest_day: i32::MIN,
             entries: BTreeMap::new(),
             lines: BTreeMap::new(),
@@ -372,7 +378,10 @@ impl BankSide {
             if arrived > due {
                 let late = Break::new(key, (BreakKind::Late, 0, day), sequence);
                 let known = self.breaks.entry(key).or_insert(late);
-                (known.kind, known.amount) = (BreakKind::Late, 0);
+                if known.kind != BreakKind::Late {
+                    // What was decided or proposed was about what is not so any more.
+                    (known.kind, known.amount, known.state) = (BreakKind::Late, 0, BreakState::Open);
+                }
             } else {
                 self.matched_break(key);
                 self.entries.remove(&key_sequence(key));
@@ -388,8 +397,10 @@ impl BankSide {
 
     /// Does what a record says about a break; answers the transfers whose lines are there now.
     fn act(&mut self, entry: &BreakEntry, sequence: Sequence) -> Vec<u128> {
-        // One that is not found any more says nothing of amounts.
-        let is_known = self.breaks.contains_key(&entry.key);
+        // Two belong together as long as neither has come to match otherwise.
+        if entry.other.is_some_and(|other| self.unresolved(entry.key).is_none() || self.unresolved(other).is_none()) {
+            return Vec::new();
+        }
         if entry.action == BreakAction::Resolve {
             self.known_or_new(entry.key, sequence);
         }
@@ -403,7 +414,7 @@ impl BankSide {
         if let Some(other) = entry.other {
             closed |= self.close_with_named(other);
             if let Some(known) = self.breaks.get_mut(&other) {
-                self.tolerated.add(if is_known { more.saturating_add(known.amount) } else { 0 });
+                self.tolerated.add(more.saturating_add(known.amount));
                 (known.state, known.resolution, known.by) = (BreakState::Resolved, entry.resolution, entry.by);
             }
             let count = self.matched.entry(Reason::ByHand).or_default();
@@ -412,20 +423,17 @@ impl BankSide {
         if closed { self.run(sequence) } else { Vec::new() }
     }
 
-    /// A decision is never dropped: of a break that is not found any more, because files are read otherwise now, one is made.
+    /// A decision about one break is never dropped: of one that is not found any more, because files are read otherwise now, one is made.
     fn known_or_new(&mut self, key: BreakKey, sequence: Sequence) {
         let kind = if matches!(key, BreakKey::Line(..)) { BreakKind::Extra } else { BreakKind::Missing };
         self.breaks.entry(key).or_insert_with(|| Break::new(key, (kind, 0, self.latest_day.max(0)), sequence));
     }
 
     /// The difference of a break was posted: it is resolved, whatever comes of the record that says so.
-    /// `None` when it had come to match meanwhile: then the bank is to have a line of the write-off too.
+    /// `None` when there is no such difference (any more: it came to match, or its file was lost and is there again): then the bank is to have a line
+    /// of the write-off too, and what it has not is told.
     fn written_off(&mut self, key: BreakKey, by: GatewayId, sequence: Sequence) -> Option<Vec<u128>> {
-        self.known_or_new(key, sequence);
-        let known = self.breaks.get_mut(&key)?;
-        if known.state == BreakState::Resolved && known.resolution == Resolution::Matched {
-            return None;
-        }
+        let known = self.breaks.get_mut(&key).filter(|known| known.state != BreakState::Resolved)?;
         (known.state, known.resolution, known.by) = (BreakState::Resolved, Resolution::WriteOff, by);
         let closed = self.close_with_named(key);
         Some(if closed { self.run(sequence) } else { Vec::new() })
@@ -550,3 +558,7 @@ pub fn names_in(line: &StatementLine) -> Named {
     }
     named
 }
+
+#[cfg(test)]
+#[path = "following_tests.rs"]
+mod tests;

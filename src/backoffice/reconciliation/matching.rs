@@ -60,7 +60,7 @@ pub struct BankLine {
     pub maybe: Box<[u128]>,
     /// Which payout files it names.
     pub batches: Box<[u64]>,
-    /// Whether it is a fee, which is never matched by its amount.
+    /// Whether it is a fee, which is nobody's entry.
     pub is_fee: bool,
 }
 
@@ -364,7 +364,7 @@ impl Matcher {
         let off = |place: u32| line.amount.abs_diff(self.amount(place));
         let away = |place: u32| self.expected(place).map_or(u32::MAX, |expected| expected.day.abs_diff(line.day));
         // What goes the other way is no payment of it, however small it is.
-        let same_way = |amount: i128| (amount > 0) == (line.amount > 0);
+        let same_way = |amount: i128| amount.signum() == line.amount.signum();
         let fit =
             named.iter().copied().filter(|place| off(*place) <= tolerance.amount && same_way(self.amount(*place)));
         if let Some(one) = fit.min_by_key(|place| (off(*place), away(*place), *place)) {
@@ -480,7 +480,8 @@ impl Matcher {
         for (one, places) in parts.into_iter().filter(|(_, places)| places.len() > 1) {
             let sum = places.iter().filter_map(|place| self.lines.get(at(*place))).map(|line| line.amount);
             let sum = sum.fold(0_i128, i128::saturating_add);
-            if self.is_expected(one) && sum.abs_diff(self.amount(one)) <= tolerance.amount {
+            let is_same_way = sum.signum() == self.amount(one).signum();
+            if self.is_expected(one) && is_same_way && sum.abs_diff(self.amount(one)) <= tolerance.amount {
                 let found = Matched { reason: Reason::ReferenceInParts, expected: vec![one], lines: places };
                 self.close(&found);
                 matches.push(found);
@@ -489,10 +490,10 @@ impl Matcher {
     }
 
     fn by_batch(&self, place: u32, tolerance: Tolerance) -> Option<Matched> {
-        let line = self.lines.get(at(place))?;
+        let line = self.lines.get(at(place)).filter(|line| !line.is_fee)?;
         let batch = line.batches.first()?;
         let all = self.batches.get(batch)?.iter().copied();
-        let same_way = |place: &u32| (self.amount(*place) > 0) == (line.amount > 0);
+        let same_way = |place: &u32| self.amount(*place).signum() == line.amount.signum();
         let open: Vec<u32> = all.filter(|place| self.is_expected(*place)).filter(same_way).collect();
         let sum = open.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
         let fits = !open.is_empty() && sum.abs_diff(line.amount) <= tolerance.amount;
@@ -508,7 +509,7 @@ impl Matcher {
         while let Some(&(found, ..)) = self.by_amount.range((amount, i32::MIN, 0)..).next()
             && found <= most
         {
-            if (found > 0) == (line.amount > 0)
+            if found.signum() == line.amount.signum()
                 && let Some((days, one)) = self.nearest((found, without_reference), line.day, tolerance.days)
             {
                 let rank = (found.abs_diff(line.amount), days, one);

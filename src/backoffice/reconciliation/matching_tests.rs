@@ -101,6 +101,29 @@ fn what_comes_the_other_way_does_not_pay_however_small_it_is() {
 }
 
 #[test]
+fn parts_that_take_each_other_back_and_a_line_of_nothing_pay_nothing() {
+    let near = Tolerance { amount: 5, days: 3 };
+    for amounts in [[-10, 11], [-10, 10]] {
+        let (matches, _) = run(vec![expected(7, -2, 1)], amounts.map(|amount| line(amount, 1, &[7])).to_vec(), near);
+        assert_eq!(matches, [], "{amounts:?}");
+    }
+    let (matches, _) = run(vec![expected(7, -2, 1)], [-10, 9].map(|amount| line(amount, 1, &[7])).to_vec(), near);
+    assert_eq!(matches, [matched(Reason::ReferenceInParts, &[0], &[0, 1])]);
+    for nothing in [line(0, 1, &[7]), line(0, 1, &[]), BankLine { batches: [3].into(), ..line(0, 1, &[]) }] {
+        let (matches, _) = run(vec![Expected { batch: 3, ..expected(7, -2, 1) }], vec![nothing.clone()], near);
+        assert_eq!(matches, [], "{nothing:?}");
+    }
+}
+
+#[test]
+fn a_fee_is_no_payout_of_the_file_that_it_names() {
+    let of_file = || vec![Expected { batch: 3, ..expected(7, -50, 1) }];
+    let names_file = |is_fee| BankLine { batches: [3].into(), is_fee, ..line(-50, 1, &[]) };
+    assert_eq!(run(of_file(), vec![names_file(true)], NEAR).0, []);
+    assert_eq!(run(of_file(), vec![names_file(false)], NEAR).0, [matched(Reason::Batch, &[0], &[0])]);
+}
+
+#[test]
 fn what_the_bank_gives_back_is_no_duplicate() {
     let (_, troubles) = run(vec![expected(7, -10, 1)], vec![line(-10, 1, &[7]), line(10, 3, &[7])], NEAR);
     assert_eq!(troubles, [(1, LineTrouble::Returned)]);

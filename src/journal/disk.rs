@@ -92,6 +92,7 @@ impl FileDisk {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(OpenOptions::new().read(true).write(self.writable).open(self.path(number))?);
+        read_what_is_asked_for(&file);
         if files.len() >= OPEN_FILES_MAX {
             let newest = files.keys().copied().max().unwrap_or(0);
             files.retain(|known, _| known.saturating_add(NEWEST_OPEN) > newest);
@@ -146,6 +147,14 @@ pub(crate) fn let_cache_go(file: &File, range: Range<u64>) {
     let length = NonZeroU64::new(range.end.saturating_sub(range.start));
     if let Err(err) = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed) {
         tracing::debug!(%err, "the cache was not told that a file is done with");
+    }
+}
+
+/// Tells the operating system to read no more of a file than it is asked for. What it would read ahead is some megabytes at once, behind which those wait who
+/// want something durable. A hint, like the other.
+fn read_what_is_asked_for(file: &File) {
+    if let Err(err) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random) {
+        tracing::debug!(%err, "a file will be read ahead");
     }
 }
 

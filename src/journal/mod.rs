@@ -34,6 +34,7 @@ mod reader;
 mod recovery;
 mod seek;
 mod segment;
+mod window;
 
 pub use disk::{Disk, FileDisk};
 pub(crate) use disk::{Trickle, WHOLE, let_cache_go, private_directory, rename_new, replace_file, sync_directory};

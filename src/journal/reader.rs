@@ -16,6 +16,7 @@ use super::group::{GROUP_HEADER_BYTES, GroupHeader, header_bytes};
 use super::recovery::JournalError;
 use super::seek::{NOTE_EVERY_BYTES, Place, seek};
 use super::segment::is_blank;
+use super::window::Window;
 use crate::ledger::{RECORD_BYTES, Record, Sequence, StoredRecord};
 use crate::planted::{self, Bug};
 
@@ -127,6 +128,7 @@ impl JournalReader {
     ) -> Result<Sequence, JournalError> {
         let mut sequence = from.max(1);
         let mut known: Option<(u64, u64)> = None;
+        let mut window = Window::default();
         while sequence <= until {
             let place = match known.take() {
                 Some(place) => place,
@@ -138,9 +140,8 @@ impl JournalReader {
             };
             let (number, offset) = place;
             let io = |source| self.unreadable(number, source);
-            let mut head = [0; GROUP_HEADER_BYTES];
-            self.disk.read_at(number, offset, &mut head).map_err(io)?;
-            let Some(header) = GroupHeader::decode(&head) else {
+            let head = window.get(&*self.disk, place, GROUP_HEADER_BYTES).map_err(io)?;
+            let Some(header) = GroupHeader::decode(head) else {
                 // The end of a segment, or what was written here is not there any more.
                 let later = self.place(sequence)?.filter(|place| place.0 > number);
                 known = Some(later.ok_or_else(|| self.damaged(number, offset))?);
@@ -155,9 +156,8 @@ impl JournalReader {
                 known = Some((number, after));
                 continue;
             }
-            let mut bytes = vec![0; header.body_bytes()];
-            self.disk.read_at(number, body, &mut bytes).map_err(io)?;
-            if crc32c::crc32c(&bytes) != header.body_crc {
+            let bytes = window.get(&*self.disk, (number, body), header.body_bytes()).map_err(io)?;
+            if bytes.len() < header.body_bytes() || crc32c::crc32c(bytes) != header.body_crc {
                 return Err(self.damaged(number, offset));
             }
             let skipped = usize::try_from(sequence.saturating_sub(header.base_sequence)).unwrap_or(usize::MAX);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use super::*;
+use crate::journal::window::WINDOW_BYTES;
 use crate::journal::{Appended, FileJournal, Journal, JournalOptions, PendingGroup};
 use crate::ledger::{AccountId, Code, GatewayId, RECORD_BYTES, Record, Transfer, TransferId};
 
@@ -298,6 +299,31 @@ fn a_large_old_group_is_looked_through_once() {
     read_for(9_000);
     let again = read_for(9_001);
     assert!(again < 10_000, "{again} bytes");
+}
+
+#[test]
+fn who_goes_through_records_reads_each_byte_once() {
+    const SEGMENT: u64 = 4 << 20;
+    let (memory, disk) = start();
+    let (small, large) = (vec![1; 4_000], [8_190; 2]);
+    let last = fill_with(&disk, SEGMENT, &[small.as_slice(), &large, &small].concat());
+    let reader = at_the_end(&disk, last);
+    // Where its first group is, is sought.
+    reader.scan(1, 1, &mut |_| true).unwrap();
+    let (before, mut records, mut most) = (memory.read_bytes.load(Relaxed), 0, 0);
+    let mut read = before;
+    reader
+        .scan(1, last, &mut |_| {
+            let now = memory.read_bytes.load(Relaxed);
+            (records, most, read) = (records + 1, most.max(now - read), now);
+            true
+        })
+        .unwrap();
+    assert_eq!(records, 8_000 + 2 * 8_190);
+    let bytes = records * RECORD_BYTES + (8_000 + 2) * GROUP_HEADER_BYTES;
+    let all = read - before;
+    assert!((bytes..bytes + 4 * WINDOW_BYTES).contains(&all), "{all} of {bytes}");
+    assert!(most < 8_190 * RECORD_BYTES + 2 * WINDOW_BYTES, "{most} at once");
 }
 
 proptest! {

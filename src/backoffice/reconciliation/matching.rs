@@ -162,6 +162,11 @@ fn at(place: u32) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 
+/// Whether two amounts both come or both go; nothing goes the way of nothing alone.
+fn is_same_way(one: i128, other: i128) -> bool {
+    one.signum() == other.signum()
+}
+
 fn place_of(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -364,14 +369,13 @@ impl Matcher {
         let off = |place: u32| line.amount.abs_diff(self.amount(place));
         let away = |place: u32| self.expected(place).map_or(u32::MAX, |expected| expected.day.abs_diff(line.day));
         // What goes the other way is no payment of it, however small it is.
-        let same_way = |amount: i128| amount.signum() == line.amount.signum();
-        let fit =
-            named.iter().copied().filter(|place| off(*place) <= tolerance.amount && same_way(self.amount(*place)));
+        let same_way = |place: &u32| is_same_way(self.amount(*place), line.amount);
+        let fit = named.iter().copied().filter(same_way).filter(|place| off(*place) <= tolerance.amount);
         if let Some(one) = fit.min_by_key(|place| (off(*place), away(*place), *place)) {
             return Some((Reason::Reference, vec![one]));
         }
         let sum = named.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
-        let all = named.len() > 1 && line.amount.abs_diff(sum) <= tolerance.amount && same_way(sum);
+        let all = named.len() > 1 && line.amount.abs_diff(sum) <= tolerance.amount && is_same_way(sum, line.amount);
         all.then(|| (Reason::References, named.to_vec()))
     }
 
@@ -480,8 +484,8 @@ impl Matcher {
         for (one, places) in parts.into_iter().filter(|(_, places)| places.len() > 1) {
             let sum = places.iter().filter_map(|place| self.lines.get(at(*place))).map(|line| line.amount);
             let sum = sum.fold(0_i128, i128::saturating_add);
-            let is_same_way = sum.signum() == self.amount(one).signum();
-            if self.is_expected(one) && is_same_way && sum.abs_diff(self.amount(one)) <= tolerance.amount {
+            let amount = self.amount(one);
+            if self.is_expected(one) && is_same_way(sum, amount) && sum.abs_diff(amount) <= tolerance.amount {
                 let found = Matched { reason: Reason::ReferenceInParts, expected: vec![one], lines: places };
                 self.close(&found);
                 matches.push(found);
@@ -493,7 +497,7 @@ impl Matcher {
         let line = self.lines.get(at(place)).filter(|line| !line.is_fee)?;
         let batch = line.batches.first()?;
         let all = self.batches.get(batch)?.iter().copied();
-        let same_way = |place: &u32| self.amount(*place).signum() == line.amount.signum();
+        let same_way = |place: &u32| is_same_way(self.amount(*place), line.amount);
         let open: Vec<u32> = all.filter(|place| self.is_expected(*place)).filter(same_way).collect();
         let sum = open.iter().fold(0_i128, |sum, place| self.amount(*place).saturating_add(sum));
         let fits = !open.is_empty() && sum.abs_diff(line.amount) <= tolerance.amount;
@@ -509,7 +513,7 @@ impl Matcher {
         while let Some(&(found, ..)) = self.by_amount.range((amount, i32::MIN, 0)..).next()
             && found <= most
         {
-            if found.signum() == line.amount.signum()
+            if is_same_way(found, line.amount)
                 && let Some((days, one)) = self.nearest((found, without_reference), line.day, tolerance.days)
             {
                 let rank = (found.abs_diff(line.amount), days, one);

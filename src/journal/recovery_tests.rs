@@ -310,6 +310,10 @@ fn who_goes_through_records_reads_each_byte_once() {
     let reader = at_the_end(&disk, last);
     // Where its first group is, is sought.
     reader.scan(1, 1, &mut |_| true).unwrap();
+    let before = memory.read_bytes.load(Relaxed);
+    reader.scan(1, 1, &mut |_| true).unwrap();
+    let one = memory.read_bytes.load(Relaxed) - before;
+    assert!(one < 10_000, "{one} bytes for one record");
     let (before, mut records, mut most) = (memory.read_bytes.load(Relaxed), 0, 0);
     let mut read = before;
     reader

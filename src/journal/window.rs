@@ -1,13 +1,16 @@
 //! Bytes of a segment that are read together, for who goes through its groups in order.
 //!
 //! A journal of small groups is read with few calls, and each call is small: what is to be durable waits for the same disk. Bytes that are in a window are as they
-//! were when they were read, so nothing must be looked for in it that was not durable by then.
+//! were when they were read, so nothing must be looked for in it that was not durable by then. Who wants only the newest few records reads little for them.
 
 use std::io;
 
 use super::disk::Disk;
 
-/// Bytes read with one call.
+/// Bytes read with the first call; with each one after it twice as many, ...
+const FIRST_BYTES: usize = 8 << 10;
+
+/// ... up to so many.
 pub(super) const WINDOW_BYTES: usize = 128 << 10;
 
 /// A part of a segment.
@@ -16,6 +19,8 @@ pub(super) struct Window {
     number: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Bytes read with the last call.
+    wanted: usize,
 }
 
 impl Window {
@@ -43,10 +48,11 @@ impl Window {
         while self.bytes.len() < count {
             let known = self.bytes.len();
             let next = self.start.saturating_add(u64::try_from(known).unwrap_or(u64::MAX));
-            self.bytes.resize(known.saturating_add(WINDOW_BYTES), 0);
+            self.wanted = self.wanted.saturating_mul(2).clamp(FIRST_BYTES, WINDOW_BYTES);
+            self.bytes.resize(known.saturating_add(self.wanted), 0);
             let read = disk.read_at(self.number, next, self.bytes.get_mut(known..).unwrap_or_default());
             self.bytes.truncate(known.saturating_add(*read.as_ref().unwrap_or(&0)));
-            if read? < WINDOW_BYTES {
+            if read? < self.wanted {
                 break;
             }
         }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use common::{
-    DEADLINE, Raw, TestServer, account, check_others_are_served, http_answer, http_begin, runtime, settings, transfer,
-    wait_until,
+    DEADLINE, Raw, TestServer, account, check_others_are_served, hello_frame, http_answer, http_begin, runtime,
+    settings, transfer, wait_until,
 };
 use heng::client::{Client, Credentials};
 use heng::config::Settings;
@@ -155,6 +155,34 @@ fn who_does_not_send_the_rest_of_a_refused_batch_is_late_or_gone() {
     begin_too_much(&mut gone);
     drop(gone);
     check_others_are_served(&server);
+    server.stop().unwrap();
+}
+
+/// Nothing is read while a frame that is dribbled rests, which is no reason to call late what has come meanwhile.
+#[test]
+fn a_hello_whose_rest_came_in_time_is_welcome_even_if_nobody_has_looked() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(Settings { handshake_timeout_ms: Some(2_000), ..settings(directory.path()) });
+    let runtime = runtime();
+    // A peer's own pace; nothing waits for anything here.
+    let pass = |time| runtime.block_on(async { tokio::time::sleep(time).await });
+    let begun = Instant::now();
+    let mut raw = server.raw();
+    let hello = hello_frame();
+    let (dribbled, rest) = hello.split_at(5);
+    // The last of these is read after more than half of the time: what follows is looked at when it is over.
+    for (place, byte) in dribbled.iter().enumerate() {
+        let at = Duration::from_millis([0, 100, 200, 300, 1_150][place]);
+        pass(at.saturating_sub(begun.elapsed()));
+        raw.send_bytes(&[*byte]);
+    }
+    pass(Duration::from_millis(300));
+    raw.send_bytes(rest);
+    assert!(begun.elapsed() < LIMIT, "this machine stands still");
+    assert_eq!(raw.receive().expect("a welcome").0.kind, Kind::Welcome.number());
+    assert!(begun.elapsed() >= LIMIT, "it was read at once: {:?}", begun.elapsed());
+    drop(raw);
     server.stop().unwrap();
 }
 

@@ -17,12 +17,14 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
 
+use super::dribble::Dribble;
 use crate::flow::{Admission, Permit};
 use crate::protocol::FRAME_HEADER_BYTES;
 
@@ -134,6 +136,7 @@ pub(super) struct Incoming {
     is_amid: bool,
     /// Frames that were taken, or dropped, since that was last asked.
     taken: u32,
+    dribble: Dribble,
     /// Room for a large frame that is not whole.
     room: Option<Permit>,
     /// When the connection's own buffer was last needed, and when for a large frame, if it has the room of one.
@@ -143,7 +146,7 @@ pub(super) struct Incoming {
     /// When the first byte of a frame came whose last has not.
     pub(super) partial_since: Option<Instant>,
     /// Nothing is read until then.
-    pub(super) paused_until: Option<tokio::time::Instant>,
+    pub(super) paused_until: Option<Instant>,
 }
 
 impl Incoming {
@@ -158,6 +161,7 @@ impl Incoming {
             skipping: 0,
             is_amid: false,
             taken: 0,
+            dribble: Dribble::new(),
             room: None,
             own_used: Instant::now(),
             large_used: None,
@@ -172,16 +176,28 @@ impl Incoming {
         if self.skipping == 0 {
             let read = std::future::poll_fn(|context| self.poll_read(reader, context)).await?;
             self.is_full = read >= self.wanted && read >= READ_BYTES;
+            self.dribble.note(read);
             return Ok(read);
         }
         let skipped = reader.skip(self.skipping).await?;
+        self.dribble.note(skipped);
         self.skipping = self.skipping.saturating_sub(skipped);
         if self.skipping == 0 {
             // What comes next is probably refused, too.
             self.wanted = FIRST_READ_BYTES;
-            (self.last_frame, self.partial_since) = (Instant::now(), None);
+            self.end_frame();
         }
         Ok(skipped)
+    }
+
+    /// Until when nothing more is read of the frame that is coming, because it is dribbled.
+    pub(super) fn rest(&self) -> Option<Instant> {
+        self.partial_since.and_then(|since| self.dribble.rest(since))
+    }
+
+    /// Ends a pause because the frame is late, once, as the rest of it may have come meanwhile. False when there is none to end.
+    pub(super) fn look_once_more(&mut self) -> bool {
+        self.dribble.look_once_more(&mut self.paused_until)
     }
 
     fn poll_read(&mut self, reader: &mut impl Skip, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -304,7 +320,7 @@ impl Incoming {
     /// Notes that the buffer was looked through, and where frames in it wait for us.
     pub(super) fn looked_through(&mut self, is_behind: bool) {
         if std::mem::take(&mut self.taken) > 0 {
-            (self.last_frame, self.partial_since) = (Instant::now(), None);
+            self.end_frame();
         }
         let is_own = self.own.is_none();
         self.give_back();
@@ -333,6 +349,11 @@ impl Incoming {
             self.lately = Lately::Small;
         }
         is_over
+    }
+
+    fn end_frame(&mut self) {
+        (self.last_frame, self.partial_since) = (Instant::now(), None);
+        self.dribble = Dribble::new();
     }
 
     /// Nothing was read for so long, so a peer is not late for it.
@@ -488,6 +509,35 @@ mod tests {
         incoming.looked_through(false);
         assert_eq!((incoming.partial_since, receiving.inside()), (None, 0));
         assert_eq!(read_of(&mut incoming, &mut reader).await, READ_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_is_dribbled_rests_also_if_it_is_refused() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let (mut reader, _writer) = tokio::io::split(ours);
+        let mut incoming = Incoming::new();
+        let mut give = async |incoming: &mut Incoming, times| {
+            for _ in 0..times {
+                tokio::io::AsyncWriteExt::write_all(&mut theirs, &[7]).await.unwrap();
+                assert_eq!(incoming.read(&mut reader).await.unwrap(), 1);
+                incoming.looked_through(false);
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+        };
+        let after = |ms| Some(Instant::now() + Duration::from_millis(ms));
+        give(&mut incoming, 4).await;
+        assert_eq!(incoming.rest(), after(400));
+        incoming.paused_until = incoming.rest();
+        assert!(incoming.look_once_more() && incoming.paused_until.is_none() && incoming.rest().is_none());
+        // The next frame is another one.
+        incoming.skip(100);
+        incoming.looked_through(false);
+        give(&mut incoming, 3).await;
+        assert_eq!(incoming.rest(), None);
+        give(&mut incoming, 1).await;
+        assert_eq!(incoming.rest(), after(400));
+        give(&mut incoming, 96 + 3).await;
+        assert_eq!((incoming.skipping, incoming.rest()), (0, None), "of the next one three");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! The bytes ([`crate::protocol`]); deciding ([`crate::router`], [`crate::shard`]).
 
 mod coming;
+mod dribble;
 mod events;
 mod gathered;
 mod handshake;

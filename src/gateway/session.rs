@@ -174,11 +174,12 @@ impl Session {
                 () = drained(&mut drain), if !draining => draining = true,
                 // Once it drains only what is inside is waited for, and what has come in part is not late.
                 _ = clock.tick(), if !draining => {
-                    if incoming.shrink(Instant::now()) {
+                    if incoming.shrink(tokio::time::Instant::now()) {
                         self.replies.shrink();
                     }
                     let partial = incoming.partial_since.map(|since| since.elapsed());
-                    let is_overdue = self.is_overdue(incoming.last_frame.elapsed(), partial);
+                    let is_overdue =
+                        self.is_overdue(incoming.last_frame.elapsed(), partial) && !incoming.look_once_more();
                     let looked = if is_overdue { Err(Code::TimedOut) } else { self.look_at_gateway() };
                     if let Err(code) = looked {
                         self.refuse(0, code);
@@ -190,7 +191,7 @@ impl Session {
                     ended_at = ended_at.map(|_| Instant::now());
                     if self.in_flight == 0 {
                         // Who waited for this was not idle meanwhile.
-                        incoming.last_frame = Instant::now();
+                        incoming.last_frame = tokio::time::Instant::now();
                     }
                 }
                 () = signs.less.notified(), if is_behind => {}
@@ -258,7 +259,7 @@ impl Session {
         self.signs.is_behind.store(is_behind, Relaxed);
         incoming.looked_through(is_behind);
         parsed.and_then(|_| self.hand_on())?;
-        incoming.paused_until = self.pause();
+        incoming.paused_until = self.pause().max(incoming.rest());
         Ok(())
     }
 

@@ -122,13 +122,7 @@ impl Raw {
     }
 
     pub fn hello(&mut self) {
-        let who = Hello {
-            version_min: 1,
-            version_max: 1,
-            gateway: heng::protocol::DEVELOPMENT_GATEWAY.to_owned(),
-            key: heng::protocol::DEVELOPMENT_KEY,
-        };
-        self.send(Kind::Hello, 1, &who.encode().expect("a name"));
+        self.send_bytes(&hello_frame());
         assert_eq!(self.receive().expect("a welcome").0.kind, Kind::Welcome.number());
     }
 
@@ -170,6 +164,18 @@ impl Raw {
             Err(err) => assert_eq!(err.kind(), std::io::ErrorKind::ConnectionReset, "{err}"),
         }
     }
+}
+
+pub fn hello_frame() -> Vec<u8> {
+    let who = Hello {
+        version_min: 1,
+        version_max: 1,
+        gateway: heng::protocol::DEVELOPMENT_GATEWAY.to_owned(),
+        key: heng::protocol::DEVELOPMENT_KEY,
+    };
+    let mut frame = Vec::new();
+    encode_frame(&mut frame, Kind::Hello, 1, &who.encode().expect("a name"));
+    frame
 }
 
 pub fn account(id: u128, flags: AccountFlags) -> NewAccount {

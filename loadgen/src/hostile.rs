@@ -53,8 +53,10 @@ pub(crate) struct HostileArguments {
 /// A kind of misbehaviour.
 #[derive(Clone, Copy, Debug)]
 enum Peer {
-    /// Connections that send their hello one byte at a time.
+    /// Connections that send their hello one byte at a time, each beginning at a moment of its own.
     Slow,
+    /// The same, all in the same moments, which is a burst of them every [`BYTE_EVERY`].
+    InStep,
     /// Connections that send frames with wrong checksums as fast as they can.
     Corrupt,
     /// Connections that ask whether the server is there, as fast as they can.
@@ -71,8 +73,9 @@ enum Peer {
     Waiting,
 }
 
-const PEERS: &[(&str, Peer, usize)] = &[
+const PEERS: &[(&str, Peer, u32)] = &[
     ("500 that send a byte at a time", Peer::Slow, 500),
+    ("500 that send a byte at a time, all in the same moment", Peer::InStep, 500),
     ("4 that send corrupt frames", Peer::Corrupt, 4),
     ("4 that flood with pings", Peer::Flood, 4),
     ("10,000 that are idle", Peer::Idle, 10_000),
@@ -96,6 +99,9 @@ struct Measured {
 /// The first of the accounts that are asked for, which no load uses.
 const FIRST_ACCOUNT: u128 = 1;
 const ASKED_FOR: u64 = 8_000;
+
+/// How long after one byte the next is sent, where they are sent one at a time.
+const BYTE_EVERY: Duration = Duration::from_millis(100);
 
 /// Events that one connection waits for at once, and how long.
 const WAITS: u64 = 1_000;
@@ -148,11 +154,15 @@ fn measure(options: &HostileArguments) -> anyhow::Result<bool> {
         let alone_p99_us = load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let attempts = Arc::new(AtomicU64::new(0));
-        for _ in 0..*count {
-            runtime.spawn(misbehave(*peer, address, Arc::clone(&attempts)));
+        for place in 0..*count {
+            let (peer, count, attempts) = (*peer, *count, Arc::clone(&attempts));
+            runtime.spawn(async move {
+                tokio::time::sleep(begins_after(peer, place, count)).await;
+                misbehave(peer, address, attempts).await;
+            });
         }
         if matches!(peer, Peer::Idle) {
-            runtime.block_on(all_there(&attempts, u64::try_from(*count)?))?;
+            runtime.block_on(all_there(&attempts, u64::from(*count)))?;
         }
         let beside_p99_us = load()?;
         let rss_bytes = server.used().rss_bytes;
@@ -200,6 +210,14 @@ async fn all_there(attempts: &AtomicU64, count: u64) -> anyhow::Result<()> {
     anyhow::bail!("only {} of {count} connected within a minute", attempts.load(Relaxed))
 }
 
+/// When the peer at this place of so many begins: those that keep a slow clock have it at moments of their own, as peers on machines of their own have.
+fn begins_after(peer: Peer, place: u32, count: u32) -> Duration {
+    if !matches!(peer, Peer::Slow) {
+        return Duration::ZERO;
+    }
+    BYTE_EVERY.checked_div(count).unwrap_or_default().saturating_mul(place)
+}
+
 fn hello() -> Vec<u8> {
     let who = Hello {
         version_min: VERSION,
@@ -223,12 +241,12 @@ async fn misbehave(peer: Peer, address: SocketAddr, attempts: Arc<AtomicU64>) {
 
 async fn once(peer: Peer, address: SocketAddr, attempts: &AtomicU64) -> anyhow::Result<()> {
     match peer {
-        Peer::Slow => {
+        Peer::Slow | Peer::InStep => {
             let mut stream = TcpStream::connect(address).await?;
             attempts.fetch_add(1, Relaxed);
             for byte in hello() {
                 stream.write_all(&[byte]).await?;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(BYTE_EVERY).await;
             }
         }
         Peer::Corrupt | Peer::Flood => {

@@ -41,6 +41,6 @@ pub use pace::Pace;
 #[cfg(test)]
 pub(crate) use parcel::testing;
 pub use parcel::{AnswerSink, Parcel, ParcelTimes, Span};
-pub use socket::set_up;
+pub use socket::{set_up, set_up_served};
 pub use submission::{Asked, Submission};
 pub use work::{Hosted, Work};

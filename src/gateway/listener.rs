@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::lookup::LookupTurns;
 use super::session::{Ended, Session};
 use crate::clearing::ClearingHandle;
-use crate::flow::{Admission, set_up};
+use crate::flow::{Admission, set_up_served};
 use crate::journal::JournalReader;
 use crate::ledger::Code;
 use crate::protocol::{Kind, begin_frame, encode_error, end_frame};
@@ -101,7 +101,7 @@ pub async fn serve(listener: TcpListener, context: Arc<GatewayContext>, mut drai
                     sessions.spawn(async move {
                         context.telemetry.counters().connections_open.fetch_add(1, Relaxed);
                         let counters = Arc::clone(context.telemetry.counters());
-                        let ended = match set_up(&stream, peer.ip()) {
+                        let ended = match set_up_served(&stream, peer.ip()) {
                             Ok(()) => Session::run(stream.into_split(), context, drain).await,
                             Err(err) => Ended::Broken(err),
                         };
